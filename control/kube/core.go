@@ -1,0 +1,98 @@
+package kube
+
+import (
+	"context"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	podutil "k8s.io/kubernetes/pkg/api/pod"
+	"k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/apis/core/helper"
+	"k8s.io/kubernetes/pkg/apis/core/validation"
+)
+
+// Upstream's rules for the plain kinds of core/v1, as they are.
+var (
+	ValidateNamespace               = onCreate[*corev1.Namespace](validation.ValidateNamespace)
+	ValidateNamespaceStatusUpdate   = onUpdate[*corev1.Namespace](validation.ValidateNamespaceStatusUpdate)
+	ValidateNamespaceFinalizeUpdate = onUpdate[*corev1.Namespace](validation.ValidateNamespaceFinalizeUpdate)
+
+	ValidateConfigMap       = onCreate[*corev1.ConfigMap](validation.ValidateConfigMap)
+	ValidateConfigMapUpdate = onUpdate[*corev1.ConfigMap](validation.ValidateConfigMapUpdate)
+
+	ValidateSecret       = onCreate[*corev1.Secret](validation.ValidateSecret)
+	ValidateSecretUpdate = onUpdate[*corev1.Secret](validation.ValidateSecretUpdate)
+
+	ValidateServiceAccount       = onCreate[*corev1.ServiceAccount](validation.ValidateServiceAccount)
+	ValidateServiceAccountUpdate = onUpdate[*corev1.ServiceAccount](validation.ValidateServiceAccountUpdate)
+
+	ValidateEndpoints       = onCreate[*corev1.Endpoints](validation.ValidateEndpointsCreate)
+	ValidateEndpointsUpdate = onUpdate[*corev1.Endpoints](validation.ValidateEndpointsUpdate)
+
+	ValidateReplicationControllerStatusUpdate = onUpdate[*corev1.ReplicationController](validation.ValidateReplicationControllerStatusUpdate)
+)
+
+// ValidateNamespaceUpdate holds a changed namespace against both sets of rules.
+func ValidateNamespaceUpdate(_ context.Context, namespace, old *corev1.Namespace) field.ErrorList {
+	in := internal[*core.Namespace](namespace)
+	return append(validation.ValidateNamespace(in), validation.ValidateNamespaceUpdate(in, internal[*core.Namespace](old))...)
+}
+
+// ValidateEvent says what is wrong with a new core/v1 event.
+func ValidateEvent(_ context.Context, event *corev1.Event) field.ErrorList {
+	return validation.ValidateEventCreate(internal[*core.Event](event), schema.GroupVersion(corev1.SchemeGroupVersion))
+}
+
+// ValidateEventUpdate says what of event must not differ from old so.
+func ValidateEventUpdate(_ context.Context, event, old *corev1.Event) field.ErrorList {
+	return validation.ValidateEventUpdate(internal[*core.Event](event), internal[*core.Event](old), schema.GroupVersion(corev1.SchemeGroupVersion))
+}
+
+// DropDisabledTemplateFields drops what rc's pod template uses of disabled
+// features. old is nil for a new controller.
+func DropDisabledTemplateFields(rc, old *corev1.ReplicationController) {
+	in := internal[*core.ReplicationController](rc)
+	var was *core.PodTemplateSpec
+	if old != nil {
+		was = internal[*core.ReplicationController](old).Spec.Template
+	}
+	podutil.DropDisabledTemplateFields(in.Spec.Template, was)
+	external(in, rc)
+}
+
+// ValidateReplicationController says what is wrong with a new controller.
+func ValidateReplicationController(_ context.Context, rc *corev1.ReplicationController) field.ErrorList {
+	in := internal[*core.ReplicationController](rc)
+	return validation.ValidateReplicationController(in, podutil.GetValidationOptionsFromPodTemplate(in.Spec.Template, nil))
+}
+
+// ValidateReplicationControllerUpdate says what of rc must not differ from old so.
+func ValidateReplicationControllerUpdate(_ context.Context, rc, old *corev1.ReplicationController) field.ErrorList {
+	in, was := internal[*core.ReplicationController](rc), internal[*core.ReplicationController](old)
+	errs := validation.ValidateReplicationControllerUpdate(in, was, podutil.GetValidationOptionsFromPodTemplate(in.Spec.Template, was.Spec.Template))
+	for key, value := range helper.NonConvertibleFields(was.Annotations) {
+		_, broken, ok := strings.Cut(key, "/")
+		switch {
+		case !ok || strings.Contains(broken, "/"):
+		case !strings.Contains(broken, "selector"):
+			errs = append(errs, &field.Error{Type: field.ErrorTypeNotFound, BadValue: value, Field: broken, Detail: "unknown non-convertible field"})
+		case !apiequality.Semantic.DeepEqual(was.Spec.Selector, in.Spec.Selector):
+			errs = append(errs, field.Invalid(field.NewPath("spec", "selector"), in.Spec.Selector, "cannot update non-convertible selector"))
+		}
+	}
+	return errs
+}
+
+// TemplateWarnings is what a user of rc's pod template should hear though it is
+// valid. old is nil for a new controller.
+func TemplateWarnings(ctx context.Context, rc, old *corev1.ReplicationController) []string {
+	in := internal[*core.ReplicationController](rc)
+	var was *core.PodTemplateSpec
+	if old != nil {
+		was = internal[*core.ReplicationController](old).Spec.Template
+	}
+	return podutil.GetWarningsForPodTemplate(ctx, field.NewPath("spec", "template"), in.Spec.Template, was)
+}

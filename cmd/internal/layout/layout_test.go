@@ -33,6 +33,7 @@ var matrix = []struct {
 	{"agent/runtime/runtimetest", []string{"agent/runtime"}, ""},
 	{"agent/runtime/cri", []string{"agent/runtime", "agent/runtime/bundle"}, ""},
 	{"agent/runtime/hollow", []string{"agent/runtime"}, ""},
+	{"agent/runtime/bundle/pack", []string{"agent/runtime/bundle"}, "makes what bundle embeds"},
 	{"agent/...", []string{"proto/agent/..."}, "leaves of the agent do not know each other"},
 
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},

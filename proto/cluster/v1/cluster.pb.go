@@ -1109,26 +1109,27 @@ func (x *Member) GetVoter() bool {
 	return false
 }
 
-type TokensRequest struct {
+type CreateTokenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"` // server or agent
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *TokensRequest) Reset() {
-	*x = TokensRequest{}
+func (x *CreateTokenRequest) Reset() {
+	*x = CreateTokenRequest{}
 	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *TokensRequest) String() string {
+func (x *CreateTokenRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*TokensRequest) ProtoMessage() {}
+func (*CreateTokenRequest) ProtoMessage() {}
 
-func (x *TokensRequest) ProtoReflect() protoreflect.Message {
+func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1140,33 +1141,39 @@ func (x *TokensRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use TokensRequest.ProtoReflect.Descriptor instead.
-func (*TokensRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
+func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
-type TokensResponse struct {
+func (x *CreateTokenRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type CreateTokenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
-	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *TokensResponse) Reset() {
-	*x = TokensResponse{}
+func (x *CreateTokenResponse) Reset() {
+	*x = CreateTokenResponse{}
 	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *TokensResponse) String() string {
+func (x *CreateTokenResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*TokensResponse) ProtoMessage() {}
+func (*CreateTokenResponse) ProtoMessage() {}
 
-func (x *TokensResponse) ProtoReflect() protoreflect.Message {
+func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1178,23 +1185,237 @@ func (x *TokensResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use TokensResponse.ProtoReflect.Descriptor instead.
-func (*TokensResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
+func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
-func (x *TokensResponse) GetServer() string {
+func (x *CreateTokenResponse) GetToken() string {
 	if x != nil {
-		return x.Server
+		return x.Token
 	}
 	return ""
 }
 
-func (x *TokensResponse) GetAgent() string {
+type ListTokensRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensRequest) Reset() {
+	*x = ListTokensRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensRequest) ProtoMessage() {}
+
+func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
 	if x != nil {
-		return x.Agent
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
+func (*ListTokensRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+type ListTokensResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tokens        []*JoinToken           `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTokensResponse) Reset() {
+	*x = ListTokensResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTokensResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTokensResponse) ProtoMessage() {}
+
+func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
+func (*ListTokensResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListTokensResponse) GetTokens() []*JoinToken {
+	if x != nil {
+		return x.Tokens
+	}
+	return nil
+}
+
+type JoinToken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role  string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// Unix seconds.
+	Created       int64 `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinToken) Reset() {
+	*x = JoinToken{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinToken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinToken) ProtoMessage() {}
+
+func (x *JoinToken) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
+func (*JoinToken) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *JoinToken) GetId() string {
+	if x != nil {
+		return x.Id
 	}
 	return ""
+}
+
+func (x *JoinToken) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *JoinToken) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+type DeleteTokenRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTokenRequest) Reset() {
+	*x = DeleteTokenRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTokenRequest) ProtoMessage() {}
+
+func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTokenRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTokenRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeleteTokenRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteTokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTokenResponse) Reset() {
+	*x = DeleteTokenResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTokenResponse) ProtoMessage() {}
+
+func (x *DeleteTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTokenResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTokenResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
@@ -1275,11 +1496,21 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x16\n" +
 	"\x06leader\x18\x06 \x01(\bR\x06leader\x12\x14\n" +
-	"\x05voter\x18\a \x01(\bR\x05voter\"\x0f\n" +
-	"\rTokensRequest\">\n" +
-	"\x0eTokensResponse\x12\x16\n" +
-	"\x06server\x18\x01 \x01(\tR\x06server\x12\x14\n" +
-	"\x05agent\x18\x02 \x01(\tR\x05agent2\xaf\x01\n" +
+	"\x05voter\x18\a \x01(\bR\x05voter\"(\n" +
+	"\x12CreateTokenRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\"+\n" +
+	"\x13CreateTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\x13\n" +
+	"\x11ListTokensRequest\"J\n" +
+	"\x12ListTokensResponse\x124\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x1c.muster.cluster.v1.JoinTokenR\x06tokens\"I\n" +
+	"\tJoinToken\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
+	"\acreated\x18\x03 \x01(\x03R\acreated\"$\n" +
+	"\x12DeleteTokenRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
+	"\x13DeleteTokenResponse2\xaf\x01\n" +
 	"\x03Log\x12P\n" +
 	"\aPropose\x12!.muster.cluster.v1.ProposeRequest\x1a\".muster.cluster.v1.ProposeResponse\x12V\n" +
 	"\tReadIndex\x12#.muster.cluster.v1.ReadIndexRequest\x1a$.muster.cluster.v1.ReadIndexResponse2\x9b\x01\n" +
@@ -1291,10 +1522,13 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tAddServer\x12#.muster.cluster.v1.AddServerRequest\x1a$.muster.cluster.v1.AddServerResponse2\xa3\x01\n" +
 	"\bSessions\x12S\n" +
 	"\x05Watch\x12'.muster.cluster.v1.WatchSessionsRequest\x1a\x1f.muster.cluster.v1.SessionEvent0\x01\x12B\n" +
-	"\x05Relay\x12\x1d.muster.cluster.v1.RelayFrame\x1a\x16.muster.agent.v1.Frame(\x010\x012\xab\x01\n" +
+	"\x05Relay\x12\x1d.muster.cluster.v1.RelayFrame\x1a\x16.muster.agent.v1.Frame(\x010\x012\xf3\x02\n" +
 	"\bOperator\x12P\n" +
-	"\aMembers\x12!.muster.cluster.v1.MembersRequest\x1a\".muster.cluster.v1.MembersResponse\x12M\n" +
-	"\x06Tokens\x12 .muster.cluster.v1.TokensRequest\x1a!.muster.cluster.v1.TokensResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\aMembers\x12!.muster.cluster.v1.MembersRequest\x1a\".muster.cluster.v1.MembersResponse\x12\\\n" +
+	"\vCreateToken\x12%.muster.cluster.v1.CreateTokenRequest\x1a&.muster.cluster.v1.CreateTokenResponse\x12Y\n" +
+	"\n" +
+	"ListTokens\x12$.muster.cluster.v1.ListTokensRequest\x1a%.muster.cluster.v1.ListTokensResponse\x12\\\n" +
+	"\vDeleteToken\x12%.muster.cluster.v1.DeleteTokenRequest\x1a&.muster.cluster.v1.DeleteTokenResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -1308,7 +1542,7 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*ProposeRequest)(nil),       // 0: muster.cluster.v1.ProposeRequest
 	(*ProposeResponse)(nil),      // 1: muster.cluster.v1.ProposeResponse
@@ -1328,40 +1562,50 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*MembersRequest)(nil),       // 15: muster.cluster.v1.MembersRequest
 	(*MembersResponse)(nil),      // 16: muster.cluster.v1.MembersResponse
 	(*Member)(nil),               // 17: muster.cluster.v1.Member
-	(*TokensRequest)(nil),        // 18: muster.cluster.v1.TokensRequest
-	(*TokensResponse)(nil),       // 19: muster.cluster.v1.TokensResponse
-	(*v1.Frame)(nil),             // 20: muster.agent.v1.Frame
-	(*v1.OpenStream)(nil),        // 21: muster.agent.v1.OpenStream
+	(*CreateTokenRequest)(nil),   // 18: muster.cluster.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),  // 19: muster.cluster.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),    // 20: muster.cluster.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),   // 21: muster.cluster.v1.ListTokensResponse
+	(*JoinToken)(nil),            // 22: muster.cluster.v1.JoinToken
+	(*DeleteTokenRequest)(nil),   // 23: muster.cluster.v1.DeleteTokenRequest
+	(*DeleteTokenResponse)(nil),  // 24: muster.cluster.v1.DeleteTokenResponse
+	(*v1.Frame)(nil),             // 25: muster.agent.v1.Frame
+	(*v1.OpenStream)(nil),        // 26: muster.agent.v1.OpenStream
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	6,  // 0: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
 	14, // 1: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
-	20, // 2: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
-	21, // 3: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
+	25, // 2: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
+	26, // 3: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
 	17, // 4: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
-	0,  // 5: muster.cluster.v1.Log.Propose:input_type -> muster.cluster.v1.ProposeRequest
-	2,  // 6: muster.cluster.v1.Log.ReadIndex:input_type -> muster.cluster.v1.ReadIndexRequest
-	4,  // 7: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
-	7,  // 8: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
-	9,  // 9: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
-	11, // 10: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
-	13, // 11: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
-	15, // 12: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
-	18, // 13: muster.cluster.v1.Operator.Tokens:input_type -> muster.cluster.v1.TokensRequest
-	1,  // 14: muster.cluster.v1.Log.Propose:output_type -> muster.cluster.v1.ProposeResponse
-	3,  // 15: muster.cluster.v1.Log.ReadIndex:output_type -> muster.cluster.v1.ReadIndexResponse
-	5,  // 16: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
-	8,  // 17: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
-	10, // 18: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
-	12, // 19: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
-	20, // 20: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
-	16, // 21: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
-	19, // 22: muster.cluster.v1.Operator.Tokens:output_type -> muster.cluster.v1.TokensResponse
-	14, // [14:23] is the sub-list for method output_type
-	5,  // [5:14] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	22, // 5: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
+	0,  // 6: muster.cluster.v1.Log.Propose:input_type -> muster.cluster.v1.ProposeRequest
+	2,  // 7: muster.cluster.v1.Log.ReadIndex:input_type -> muster.cluster.v1.ReadIndexRequest
+	4,  // 8: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
+	7,  // 9: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
+	9,  // 10: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
+	11, // 11: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
+	13, // 12: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
+	15, // 13: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
+	18, // 14: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
+	20, // 15: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
+	23, // 16: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
+	1,  // 17: muster.cluster.v1.Log.Propose:output_type -> muster.cluster.v1.ProposeResponse
+	3,  // 18: muster.cluster.v1.Log.ReadIndex:output_type -> muster.cluster.v1.ReadIndexResponse
+	5,  // 19: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
+	8,  // 20: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
+	10, // 21: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
+	12, // 22: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
+	25, // 23: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
+	16, // 24: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
+	19, // 25: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
+	21, // 26: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
+	24, // 27: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
+	17, // [17:28] is the sub-list for method output_type
+	6,  // [6:17] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -1379,7 +1623,7 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

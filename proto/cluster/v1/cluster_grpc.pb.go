@@ -584,8 +584,10 @@ var Sessions_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	Operator_Members_FullMethodName = "/muster.cluster.v1.Operator/Members"
-	Operator_Tokens_FullMethodName  = "/muster.cluster.v1.Operator/Tokens"
+	Operator_Members_FullMethodName     = "/muster.cluster.v1.Operator/Members"
+	Operator_CreateToken_FullMethodName = "/muster.cluster.v1.Operator/CreateToken"
+	Operator_ListTokens_FullMethodName  = "/muster.cluster.v1.Operator/ListTokens"
+	Operator_DeleteToken_FullMethodName = "/muster.cluster.v1.Operator/DeleteToken"
 )
 
 // OperatorClient is the client API for Operator service.
@@ -596,7 +598,12 @@ const (
 type OperatorClient interface {
 	// Members works without a leader or a quorum and says so.
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
-	Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (*TokensResponse, error)
+	// CreateToken answers a new join token. Only a hash of it is kept, so it is
+	// shown this once.
+	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
+	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
+	// DeleteToken revokes a token; machines that joined with it stay.
+	DeleteToken(ctx context.Context, in *DeleteTokenRequest, opts ...grpc.CallOption) (*DeleteTokenResponse, error)
 }
 
 type operatorClient struct {
@@ -617,10 +624,30 @@ func (c *operatorClient) Members(ctx context.Context, in *MembersRequest, opts .
 	return out, nil
 }
 
-func (c *operatorClient) Tokens(ctx context.Context, in *TokensRequest, opts ...grpc.CallOption) (*TokensResponse, error) {
+func (c *operatorClient) CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(TokensResponse)
-	err := c.cc.Invoke(ctx, Operator_Tokens_FullMethodName, in, out, cOpts...)
+	out := new(CreateTokenResponse)
+	err := c.cc.Invoke(ctx, Operator_CreateToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTokensResponse)
+	err := c.cc.Invoke(ctx, Operator_ListTokens_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorClient) DeleteToken(ctx context.Context, in *DeleteTokenRequest, opts ...grpc.CallOption) (*DeleteTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteTokenResponse)
+	err := c.cc.Invoke(ctx, Operator_DeleteToken_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -635,7 +662,12 @@ func (c *operatorClient) Tokens(ctx context.Context, in *TokensRequest, opts ...
 type OperatorServer interface {
 	// Members works without a leader or a quorum and says so.
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
-	Tokens(context.Context, *TokensRequest) (*TokensResponse, error)
+	// CreateToken answers a new join token. Only a hash of it is kept, so it is
+	// shown this once.
+	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
+	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
+	// DeleteToken revokes a token; machines that joined with it stay.
+	DeleteToken(context.Context, *DeleteTokenRequest) (*DeleteTokenResponse, error)
 	mustEmbedUnimplementedOperatorServer()
 }
 
@@ -649,8 +681,14 @@ type UnimplementedOperatorServer struct{}
 func (UnimplementedOperatorServer) Members(context.Context, *MembersRequest) (*MembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Members not implemented")
 }
-func (UnimplementedOperatorServer) Tokens(context.Context, *TokensRequest) (*TokensResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Tokens not implemented")
+func (UnimplementedOperatorServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
+}
+func (UnimplementedOperatorServer) ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTokens not implemented")
+}
+func (UnimplementedOperatorServer) DeleteToken(context.Context, *DeleteTokenRequest) (*DeleteTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteToken not implemented")
 }
 func (UnimplementedOperatorServer) mustEmbedUnimplementedOperatorServer() {}
 func (UnimplementedOperatorServer) testEmbeddedByValue()                  {}
@@ -691,20 +729,56 @@ func _Operator_Members_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
-func _Operator_Tokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(TokensRequest)
+func _Operator_CreateToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateTokenRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
 	if interceptor == nil {
-		return srv.(OperatorServer).Tokens(ctx, in)
+		return srv.(OperatorServer).CreateToken(ctx, in)
 	}
 	info := &grpc.UnaryServerInfo{
 		Server:     srv,
-		FullMethod: Operator_Tokens_FullMethodName,
+		FullMethod: Operator_CreateToken_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(OperatorServer).Tokens(ctx, req.(*TokensRequest))
+		return srv.(OperatorServer).CreateToken(ctx, req.(*CreateTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_ListTokens_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTokensRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).ListTokens(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_ListTokens_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).ListTokens(ctx, req.(*ListTokensRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Operator_DeleteToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServer).DeleteToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Operator_DeleteToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServer).DeleteToken(ctx, req.(*DeleteTokenRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -721,8 +795,16 @@ var Operator_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Operator_Members_Handler,
 		},
 		{
-			MethodName: "Tokens",
-			Handler:    _Operator_Tokens_Handler,
+			MethodName: "CreateToken",
+			Handler:    _Operator_CreateToken_Handler,
+		},
+		{
+			MethodName: "ListTokens",
+			Handler:    _Operator_ListTokens_Handler,
+		},
+		{
+			MethodName: "DeleteToken",
+			Handler:    _Operator_DeleteToken_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -1,0 +1,176 @@
+// Package consensus makes control nodes agree on one log of commands and on
+// who leads. What the commands mean is the state machine's business; who the
+// nodes are and how their connections are secured is the transport's.
+//
+// A Node proposes on any member and answers once the command is committed and
+// applied here, so a caller reads its own writes; ReadBarrier makes local reads
+// linearizable; WhileLeader runs what only the leader may do. DESIGN.md says
+// why it is built the way it is.
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+)
+
+var (
+	// ErrNotLeader is answered by what only the leader can do. Nothing was applied.
+	ErrNotLeader = errors.New("not the leader")
+	// ErrNoLeader: no leader with a quorum was reachable within Config.LeaderWait. Nothing was applied.
+	ErrNoLeader = errors.New("no leader: a quorum of control nodes is not reachable")
+	// ErrOutcomeUnknown: the command was handed to a leader and may or may not
+	// have been applied, now or later. Read back before trying again.
+	ErrOutcomeUnknown = errors.New("outcome unknown: the command may or may not have been applied")
+	// ErrTooLarge: a command is larger than CommandBytesMax.
+	ErrTooLarge = errors.New("command is too large")
+	// ErrBusy: the leader has more commands waiting than it will hold. Nothing was applied.
+	ErrBusy = errors.New("too many commands are waiting")
+	// ErrStopped: this node has been stopped, or could not go on.
+	ErrStopped = errors.New("this control node has stopped")
+	// ErrForeign: a node or a directory belongs to another cluster.
+	ErrForeign = errors.New("belongs to another cluster")
+	// ErrNameTaken: another live node has this name.
+	ErrNameTaken = errors.New("another node with this name is alive")
+)
+
+// CommandBytesMax bounds one command, so that one always fits into a gRPC
+// message of the default size.
+const CommandBytesMax = 3<<20 + 512<<10
+
+// StateMachine is what the log is applied to. Calls never overlap, except that
+// the function Snapshot returns runs beside later calls of Apply.
+type StateMachine interface {
+	// Apply must do the same on every node. An error means that this node
+	// cannot know the right state any more: nothing further is applied, and
+	// the node stops.
+	Apply(cmd []byte) (answer []byte, err error)
+	// Snapshot is quick; the function it returns writes the state as it was.
+	Snapshot() (func(io.Writer) error, error)
+	// Restore replaces the whole state.
+	Restore(io.Reader) error
+}
+
+// Config says who this node is and what it stands on.
+type Config struct {
+	// Name tells this node from the others for good. ClusterID tells its
+	// cluster from every other. Both are written into Dir at first use and
+	// checked from then on.
+	Name, ClusterID string
+	// Dir holds everything below Dir/raft.
+	Dir string
+	// Address is the host:port at which other control nodes reach this one.
+	Address string
+
+	StateMachine StateMachine
+	// Layer carries raft's own connections. The node closes it.
+	Layer raft.StreamLayer
+	// Dial returns a connection to another control node's gRPC services. It is
+	// called for each use: keep connections.
+	Dial func(ctx context.Context, name, address string) (grpc.ClientConnInterface, error)
+
+	// Bootstrap makes a fresh Dir the first node of a new cluster. Without it
+	// a fresh node waits for Join. It does nothing to a directory in use.
+	Bootstrap bool
+
+	// Heartbeat is how long a follower waits for the leader before it asks for
+	// an election; the leader sends ten in that time. Default 400 ms.
+	Heartbeat time.Duration
+	// Election is how long a candidate waits for votes. Default: Heartbeat.
+	Election time.Duration
+	// LeaderLease is how long a leader goes on without a quorum, and what
+	// followers shorten Heartbeat to once the leader's connection is gone. Default 150 ms.
+	LeaderLease time.Duration
+	// Commit bounds how late an idle follower learns of a commit if the
+	// message that normally says so at once is lost. Default 100 ms.
+	Commit time.Duration
+	// LeaderWait bounds the wait for a leader, and for the fate of a command
+	// whose leader was lost. Default 1.5 s.
+	LeaderWait time.Duration
+	// DiskDeadline is how long one write to the log may take before the node
+	// gives up on its disk. Default 10 s.
+	DiskDeadline time.Duration
+
+	// SnapshotInterval, SnapshotEntries: how often to look, and how many log
+	// entries since the last make a snapshot due. TrailingEntries are kept for
+	// followers that are a little behind. Defaults 30 s, 8192, 10240.
+	SnapshotInterval                 time.Duration
+	SnapshotEntries, TrailingEntries uint64
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+func (c Config) withDefaults() (Config, error) {
+	for _, required := range []struct {
+		what string
+		ok   bool
+	}{
+		{"Name", c.Name != ""}, {"ClusterID", c.ClusterID != ""}, {"Dir", c.Dir != ""},
+		{"Address", c.Address != ""}, {"StateMachine", c.StateMachine != nil},
+		{"Layer", c.Layer != nil}, {"Dial", c.Dial != nil},
+	} {
+		if !required.ok {
+			return c, fmt.Errorf("consensus: Config.%s is required", required.what)
+		}
+	}
+	duration := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	duration(&c.Heartbeat, 400*time.Millisecond)
+	duration(&c.Election, c.Heartbeat)
+	duration(&c.LeaderLease, min(150*time.Millisecond, c.Heartbeat))
+	duration(&c.Commit, 100*time.Millisecond)
+	duration(&c.LeaderWait, 1500*time.Millisecond)
+	duration(&c.DiskDeadline, 10*time.Second)
+	duration(&c.SnapshotInterval, 30*time.Second)
+	if c.SnapshotEntries == 0 {
+		c.SnapshotEntries = 8192
+	}
+	if c.TrailingEntries == 0 {
+		c.TrailingEntries = 10240
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// Status is what one node knows, with or without a leader.
+type Status struct {
+	Name string
+	// State is raft's word: Follower, Candidate, Leader or Shutdown.
+	State string
+	Term  uint64
+	// Leader and LeaderAddress are empty when this node knows of none.
+	Leader, LeaderAddress string
+	// HasQuorum: this node leads with a quorum behind it, or hears a leader.
+	HasQuorum bool
+	// LastIndex is the newest log entry on this node's disk; AppliedIndex the newest applied here.
+	LastIndex, AppliedIndex uint64
+	Servers                 []Server
+}
+
+// Server is one control node in the replicated configuration.
+type Server struct {
+	Name, Address string
+	Voter         bool
+}
+
+// Duty is work that only the leader does.
+type Duty struct {
+	Name string
+	// Run works until ctx ends, which it does when leadership is lost. It may
+	// return nil earlier when its work is done. An error while leading makes
+	// the node hand leadership on.
+	Run func(ctx context.Context, term *Term) error
+}

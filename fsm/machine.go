@@ -1,0 +1,176 @@
+// Package fsm is the state machine that the control nodes replicate: keys and
+// values with revisions, guarded transactions, a bounded history of changes to
+// watch, and snapshots. It knows bytes; that a value is a pod is the business
+// of package store, and agreeing on the order of commands that of consensus.
+//
+// Every replica is fed the same commands in the same order and must end with
+// the same state, so there is no clock, no randomness and no configuration in
+// what Apply does. A command that this build cannot read in full is an error
+// that stops the node: guessing would fork the state.
+//
+// # Revisions
+//
+// The revision counts changed keys: each key that a transaction puts or
+// deletes takes the next one. It is what Kubernetes calls resourceVersion, and
+// the same on every replica, so a watch that breaks on one node resumes on
+// another.
+//
+// # Snapshot format
+//
+// All numbers are big-endian.
+//
+//	magic    8 bytes, "MUSTRFSM"
+//	format   uint32, 1
+//	records  header, items in strictly ascending order of keys, trailer
+//
+// A record is
+//
+//	kind     1 byte: 'H' header, 'I' item, 'T' trailer
+//	length   uint32, of payload
+//	payload  storage.v1.SnapshotHeader, storage.v1.Item, or the trailer below
+//	crc      uint32, CRC-32C of kind, length and payload
+//
+// and the trailer's payload
+//
+//	count    uint64, of items
+//	sum      32 bytes, SHA-256 of everything before the trailer's record
+//
+// Nothing follows the trailer. Two replicas with the same state write the same
+// bytes.
+package fsm
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/musterhq/muster/fsm/kv"
+	"github.com/musterhq/muster/fsm/watch"
+)
+
+// Config says how much history to keep. It may differ between replicas.
+type Config struct {
+	// HistoryEvents and HistoryBytes bound the watch history, whichever is
+	// reached first. Bytes count what the history keeps alive beyond the
+	// current state. 0: 100,000 events and 256 MiB.
+	HistoryEvents int
+	HistoryBytes  int64
+	// Logger is told about snapshots. nil: nobody is.
+	Logger *slog.Logger
+}
+
+// Machine is the state. Apply, Snapshot and Restore are called by one
+// goroutine at a time; everything else by any, at any time.
+type Machine struct {
+	log      *slog.Logger
+	history  *watch.History
+	interned interner // of the applying goroutine
+
+	mu        sync.RWMutex
+	items     *kv.Map
+	revision  uint64
+	compacted uint64        // as commanded; replicated, unlike the history's own bounds
+	view      *kv.View      // of items as they are, nil when nobody asked since the last change
+	advanced  chan struct{} // closed when revision moves, nil when nobody waits
+}
+
+// New returns an empty machine at revision 0.
+func New(cfg Config) *Machine {
+	if cfg.HistoryEvents <= 0 {
+		cfg.HistoryEvents = 100_000
+	}
+	if cfg.HistoryBytes <= 0 {
+		cfg.HistoryBytes = 256 << 20
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Machine{
+		log:      cfg.Logger,
+		history:  watch.NewHistory(cfg.HistoryEvents, cfg.HistoryBytes, 0),
+		interned: interner{},
+		items:    kv.NewMap(),
+	}
+}
+
+// Get returns the newest item of a key, or nil, and the revision it was read at.
+func (m *Machine) Get(key string) (*kv.Item, uint64) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.items.Get(key), m.revision
+}
+
+// Revision is the newest one.
+func (m *Machine) Revision() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.revision
+}
+
+// View returns the state at the newest revision. It is made once per revision
+// and costs no more than a lock, whatever the size of the state.
+func (m *Machine) View() *kv.View {
+	m.mu.RLock()
+	view := m.view
+	m.mu.RUnlock()
+	if view != nil {
+		return view
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.view == nil {
+		m.view = m.items.Clone(m.revision)
+	}
+	return m.view
+}
+
+// WaitRevision returns once the machine is at a revision or past it, or with
+// ctx's error.
+func (m *Machine) WaitRevision(ctx context.Context, revision uint64) error {
+	for {
+		m.mu.RLock()
+		reached := m.revision >= revision
+		m.mu.RUnlock()
+		if reached {
+			return nil
+		}
+		m.mu.Lock()
+		if m.advanced == nil {
+			m.advanced = make(chan struct{})
+		}
+		advanced := m.advanced
+		reached = m.revision >= revision
+		m.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Watch returns a watcher of the changes after a revision to keys with a
+// prefix, or watch.ErrCompacted when they are not all known any more. After a
+// Restore the history begins at the snapshot's revision.
+func (m *Machine) Watch(prefix string, after uint64) (*watch.Watcher, error) {
+	return m.history.Watch(prefix, after)
+}
+
+// LastChange is the newest revision, not above atOrBefore, at which a key of
+// the prefix's table (its first segment) may have changed. Whoever has seen
+// the table's events up to it has seen the table as it was at atOrBefore.
+func (m *Machine) LastChange(prefix string, atOrBefore uint64) uint64 {
+	return m.history.LastChange(prefix, atOrBefore)
+}
+
+// moved forgets what was true of an earlier revision. m.mu is held.
+func (m *Machine) moved() {
+	m.view = nil
+	if m.advanced != nil {
+		close(m.advanced)
+		m.advanced = nil
+	}
+}

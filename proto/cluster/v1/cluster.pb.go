@@ -25,27 +25,84 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-type ProposeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Command       []byte                 `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+type Refusal_Reason int32
+
+const (
+	Refusal_UNSPECIFIED Refusal_Reason = 0
+	// It can be sent again to whoever leads.
+	Refusal_NOT_LEADER Refusal_Reason = 1
+	// Too many commands are waiting.
+	Refusal_BUSY Refusal_Reason = 2
+)
+
+// Enum value maps for Refusal_Reason.
+var (
+	Refusal_Reason_name = map[int32]string{
+		0: "UNSPECIFIED",
+		1: "NOT_LEADER",
+		2: "BUSY",
+	}
+	Refusal_Reason_value = map[string]int32{
+		"UNSPECIFIED": 0,
+		"NOT_LEADER":  1,
+		"BUSY":        2,
+	}
+)
+
+func (x Refusal_Reason) Enum() *Refusal_Reason {
+	p := new(Refusal_Reason)
+	*p = x
+	return p
+}
+
+func (x Refusal_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Refusal_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_cluster_v1_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (Refusal_Reason) Type() protoreflect.EnumType {
+	return &file_cluster_v1_cluster_proto_enumTypes[0]
+}
+
+func (x Refusal_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Refusal_Reason.Descriptor instead.
+func (Refusal_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{3, 0}
+}
+
+type FollowRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First message only, with nothing else: tells the process that follows from
+	// all others and from itself before a restart.
+	Origin    uint64      `protobuf:"fixed64,1,opt,name=origin,proto3" json:"origin,omitempty"`
+	Proposals []*Proposal `protobuf:"bytes,2,rep,name=proposals,proto3" json:"proposals,omitempty"`
+	// Not zero: asks for a log index that is at least the commit index at the
+	// time of asking, once the leader is known to lead still. Answered with this number.
+	Read          uint64 `protobuf:"varint,3,opt,name=read,proto3" json:"read,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ProposeRequest) Reset() {
-	*x = ProposeRequest{}
+func (x *FollowRequest) Reset() {
+	*x = FollowRequest{}
 	mi := &file_cluster_v1_cluster_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ProposeRequest) String() string {
+func (x *FollowRequest) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ProposeRequest) ProtoMessage() {}
+func (*FollowRequest) ProtoMessage() {}
 
-func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
+func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 	mi := &file_cluster_v1_cluster_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -57,42 +114,113 @@ func (x *ProposeRequest) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ProposeRequest.ProtoReflect.Descriptor instead.
-func (*ProposeRequest) Descriptor() ([]byte, []int) {
+// Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
+func (*FollowRequest) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *ProposeRequest) GetCommand() []byte {
+func (x *FollowRequest) GetOrigin() uint64 {
+	if x != nil {
+		return x.Origin
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetProposals() []*Proposal {
+	if x != nil {
+		return x.Proposals
+	}
+	return nil
+}
+
+func (x *FollowRequest) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+// Proposal is one command. It is not answered when it succeeds: the follower
+// sees its own command applied, and has the answer from its own state machine.
+type Proposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proposal) Reset() {
+	*x = Proposal{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proposal) ProtoMessage() {}
+
+func (x *Proposal) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
+func (*Proposal) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Proposal) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Proposal) GetCommand() []byte {
 	if x != nil {
 		return x.Command
 	}
 	return nil
 }
 
-type ProposeResponse struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Answer []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
-	// The log index of the entry. The follower waits until it has applied it.
-	Index         uint64 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+type FollowResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First message only.
+	Term     uint64     `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Refusals []*Refusal `protobuf:"bytes,2,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// Not zero: answers that read. No index: it could not be verified.
+	Read          uint64 `protobuf:"varint,3,opt,name=read,proto3" json:"read,omitempty"`
+	Index         uint64 `protobuf:"varint,4,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ProposeResponse) Reset() {
-	*x = ProposeResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[1]
+func (x *FollowResponse) Reset() {
+	*x = FollowResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ProposeResponse) String() string {
+func (x *FollowResponse) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ProposeResponse) ProtoMessage() {}
+func (*FollowResponse) ProtoMessage() {}
 
-func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[1]
+func (x *FollowResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -103,82 +231,62 @@ func (x *ProposeResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ProposeResponse.ProtoReflect.Descriptor instead.
-func (*ProposeResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{1}
+// Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
+func (*FollowResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *ProposeResponse) GetAnswer() []byte {
+func (x *FollowResponse) GetTerm() uint64 {
 	if x != nil {
-		return x.Answer
+		return x.Term
+	}
+	return 0
+}
+
+func (x *FollowResponse) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
 	}
 	return nil
 }
 
-func (x *ProposeResponse) GetIndex() uint64 {
+func (x *FollowResponse) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+func (x *FollowResponse) GetIndex() uint64 {
 	if x != nil {
 		return x.Index
 	}
 	return 0
 }
 
-type ReadIndexRequest struct {
+// Refusal says that a command will not be applied.
+type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Reason        Refusal_Reason         `protobuf:"varint,2,opt,name=reason,proto3,enum=muster.cluster.v1.Refusal_Reason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ReadIndexRequest) Reset() {
-	*x = ReadIndexRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ReadIndexRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ReadIndexRequest) ProtoMessage() {}
-
-func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
-func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{2}
-}
-
-type ReadIndexResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ReadIndexResponse) Reset() {
-	*x = ReadIndexResponse{}
+func (x *Refusal) Reset() {
+	*x = Refusal{}
 	mi := &file_cluster_v1_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ReadIndexResponse) String() string {
+func (x *Refusal) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ReadIndexResponse) ProtoMessage() {}
+func (*Refusal) ProtoMessage() {}
 
-func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+func (x *Refusal) ProtoReflect() protoreflect.Message {
 	mi := &file_cluster_v1_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -190,16 +298,23 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
-func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *ReadIndexResponse) GetIndex() uint64 {
+func (x *Refusal) GetSequence() uint64 {
 	if x != nil {
-		return x.Index
+		return x.Sequence
 	}
 	return 0
+}
+
+func (x *Refusal) GetReason() Refusal_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return Refusal_UNSPECIFIED
 }
 
 type JoinRequest struct {
@@ -550,10 +665,17 @@ func (x *RenewResponse) GetCertificate() []byte {
 }
 
 type AddServerRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	ClusterId     string                 `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address   string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	ClusterId string                 `protobuf:"bytes,3,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The server's log is empty and it has never been a voter with it. A member
+	// of that name has then lost its log: it starts over as a non-voter.
+	Fresh bool `protobuf:"varint,4,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	// How far the server has applied the log; decides when it becomes a voter.
+	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// Passed on by a follower already: not to be passed on again.
+	Relayed       bool `protobuf:"varint,6,opt,name=relayed,proto3" json:"relayed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,8 +731,30 @@ func (x *AddServerRequest) GetClusterId() string {
 	return ""
 }
 
+func (x *AddServerRequest) GetFresh() bool {
+	if x != nil {
+		return x.Fresh
+	}
+	return false
+}
+
+func (x *AddServerRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *AddServerRequest) GetRelayed() bool {
+	if x != nil {
+		return x.Relayed
+	}
+	return false
+}
+
 type AddServerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Voter         bool                   `protobuf:"varint,1,opt,name=voter,proto3" json:"voter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -645,6 +789,118 @@ func (*AddServerResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
+func (x *AddServerResponse) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+type DescribeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeRequest) Reset() {
+	*x = DescribeRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeRequest) ProtoMessage() {}
+
+func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
+func (*DescribeRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+type DescribeResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ClusterId string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// Name of the leader, empty when none is known.
+	Leader        string `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	LeaderAddress string `protobuf:"bytes,4,opt,name=leader_address,json=leaderAddress,proto3" json:"leader_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DescribeResponse) Reset() {
+	*x = DescribeResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DescribeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DescribeResponse) ProtoMessage() {}
+
+func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
+func (*DescribeResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DescribeResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetLeaderAddress() string {
+	if x != nil {
+		return x.LeaderAddress
+	}
+	return ""
+}
+
 type WatchSessionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -653,7 +909,7 @@ type WatchSessionsRequest struct {
 
 func (x *WatchSessionsRequest) Reset() {
 	*x = WatchSessionsRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +921,7 @@ func (x *WatchSessionsRequest) String() string {
 func (*WatchSessionsRequest) ProtoMessage() {}
 
 func (x *WatchSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[11]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +934,7 @@ func (x *WatchSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSessionsRequest.ProtoReflect.Descriptor instead.
 func (*WatchSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 type SessionEvent struct {
@@ -697,7 +953,7 @@ type SessionEvent struct {
 
 func (x *SessionEvent) Reset() {
 	*x = SessionEvent{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +965,7 @@ func (x *SessionEvent) String() string {
 func (*SessionEvent) ProtoMessage() {}
 
 func (x *SessionEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[12]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +978,7 @@ func (x *SessionEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEvent.ProtoReflect.Descriptor instead.
 func (*SessionEvent) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SessionEvent) GetNode() string {
@@ -773,7 +1029,7 @@ type RelayFrame struct {
 
 func (x *RelayFrame) Reset() {
 	*x = RelayFrame{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +1041,7 @@ func (x *RelayFrame) String() string {
 func (*RelayFrame) ProtoMessage() {}
 
 func (x *RelayFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[13]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +1054,7 @@ func (x *RelayFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayFrame.ProtoReflect.Descriptor instead.
 func (*RelayFrame) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RelayFrame) GetFrame() isRelayFrame_Frame {
@@ -852,7 +1108,7 @@ type RelayOpen struct {
 
 func (x *RelayOpen) Reset() {
 	*x = RelayOpen{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1120,7 @@ func (x *RelayOpen) String() string {
 func (*RelayOpen) ProtoMessage() {}
 
 func (x *RelayOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[14]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1133,7 @@ func (x *RelayOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayOpen.ProtoReflect.Descriptor instead.
 func (*RelayOpen) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RelayOpen) GetNode() string {
@@ -902,7 +1158,7 @@ type MembersRequest struct {
 
 func (x *MembersRequest) Reset() {
 	*x = MembersRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1170,7 @@ func (x *MembersRequest) String() string {
 func (*MembersRequest) ProtoMessage() {}
 
 func (x *MembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[15]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1183,7 @@ func (x *MembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersRequest.ProtoReflect.Descriptor instead.
 func (*MembersRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 type MembersResponse struct {
@@ -947,7 +1203,7 @@ type MembersResponse struct {
 
 func (x *MembersResponse) Reset() {
 	*x = MembersResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1215,7 @@ func (x *MembersResponse) String() string {
 func (*MembersResponse) ProtoMessage() {}
 
 func (x *MembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[16]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1228,7 @@ func (x *MembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MembersResponse.ProtoReflect.Descriptor instead.
 func (*MembersResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MembersResponse) GetMembers() []*Member {
@@ -1032,7 +1288,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1300,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[17]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1313,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Member) GetName() string {
@@ -1118,7 +1374,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1386,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[18]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1399,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -1162,7 +1418,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1430,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[19]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1443,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -1205,7 +1461,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1473,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[20]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1486,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 type ListTokensResponse struct {
@@ -1242,7 +1498,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1510,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[21]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1523,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListTokensResponse) GetTokens() []*JoinToken {
@@ -1289,7 +1545,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1557,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[22]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1570,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JoinToken) GetId() string {
@@ -1347,7 +1603,7 @@ type DeleteTokenRequest struct {
 
 func (x *DeleteTokenRequest) Reset() {
 	*x = DeleteTokenRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1615,7 @@ func (x *DeleteTokenRequest) String() string {
 func (*DeleteTokenRequest) ProtoMessage() {}
 
 func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[23]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1628,7 @@ func (x *DeleteTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTokenRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteTokenRequest) GetId() string {
@@ -1390,7 +1646,7 @@ type DeleteTokenResponse struct {
 
 func (x *DeleteTokenResponse) Reset() {
 	*x = DeleteTokenResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1658,7 @@ func (x *DeleteTokenResponse) String() string {
 func (*DeleteTokenResponse) ProtoMessage() {}
 
 func (x *DeleteTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[24]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,22 +1671,34 @@ func (x *DeleteTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTokenResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTokenResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x18cluster/v1/cluster.proto\x12\x11muster.cluster.v1\x1a\x14agent/v1/agent.proto\"*\n" +
-	"\x0eProposeRequest\x12\x18\n" +
-	"\acommand\x18\x01 \x01(\fR\acommand\"?\n" +
-	"\x0fProposeResponse\x12\x16\n" +
-	"\x06answer\x18\x01 \x01(\fR\x06answer\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\x04R\x05index\"\x12\n" +
-	"\x10ReadIndexRequest\")\n" +
-	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\xb0\x01\n" +
+	"\x18cluster/v1/cluster.proto\x12\x11muster.cluster.v1\x1a\x14agent/v1/agent.proto\"v\n" +
+	"\rFollowRequest\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\x06R\x06origin\x129\n" +
+	"\tproposals\x18\x02 \x03(\v2\x1b.muster.cluster.v1.ProposalR\tproposals\x12\x12\n" +
+	"\x04read\x18\x03 \x01(\x04R\x04read\"@\n" +
+	"\bProposal\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"\x86\x01\n" +
+	"\x0eFollowResponse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x126\n" +
+	"\brefusals\x18\x02 \x03(\v2\x1a.muster.cluster.v1.RefusalR\brefusals\x12\x12\n" +
+	"\x04read\x18\x03 \x01(\x04R\x04read\x12\x14\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\"\x95\x01\n" +
+	"\aRefusal\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x129\n" +
+	"\x06reason\x18\x02 \x01(\x0e2!.muster.cluster.v1.Refusal.ReasonR\x06reason\"3\n" +
+	"\x06Reason\x12\x0f\n" +
+	"\vUNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"NOT_LEADER\x10\x01\x12\b\n" +
+	"\x04BUSY\x10\x02\"\xb0\x01\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1457,13 +1725,24 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\fRenewRequest\x12/\n" +
 	"\x13certificate_request\x18\x01 \x01(\fR\x12certificateRequest\"1\n" +
 	"\rRenewResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"_\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xb4\x01\n" +
 	"\x10AddServerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x03 \x01(\tR\tclusterId\"\x13\n" +
-	"\x11AddServerResponse\"\x16\n" +
+	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x14\n" +
+	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x12#\n" +
+	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x18\n" +
+	"\arelayed\x18\x06 \x01(\bR\arelayed\")\n" +
+	"\x11AddServerResponse\x12\x14\n" +
+	"\x05voter\x18\x01 \x01(\bR\x05voter\"\x11\n" +
+	"\x0fDescribeRequest\"\x84\x01\n" +
+	"\x10DescribeResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\tR\x06leader\x12%\n" +
+	"\x0eleader_address\x18\x04 \x01(\tR\rleaderAddress\"\x16\n" +
 	"\x14WatchSessionsRequest\"\x90\x01\n" +
 	"\fSessionEvent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -1510,16 +1789,16 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\acreated\x18\x03 \x01(\x03R\acreated\"$\n" +
 	"\x12DeleteTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13DeleteTokenResponse2\xaf\x01\n" +
-	"\x03Log\x12P\n" +
-	"\aPropose\x12!.muster.cluster.v1.ProposeRequest\x1a\".muster.cluster.v1.ProposeResponse\x12V\n" +
-	"\tReadIndex\x12#.muster.cluster.v1.ReadIndexRequest\x1a$.muster.cluster.v1.ReadIndexResponse2\x9b\x01\n" +
+	"\x13DeleteTokenResponse2X\n" +
+	"\x03Log\x12Q\n" +
+	"\x06Follow\x12 .muster.cluster.v1.FollowRequest\x1a!.muster.cluster.v1.FollowResponse(\x010\x012\x9b\x01\n" +
 	"\x04Join\x12G\n" +
 	"\x04Join\x12\x1e.muster.cluster.v1.JoinRequest\x1a\x1f.muster.cluster.v1.JoinResponse\x12J\n" +
-	"\x05Renew\x12\x1f.muster.cluster.v1.RenewRequest\x1a .muster.cluster.v1.RenewResponse2d\n" +
+	"\x05Renew\x12\x1f.muster.cluster.v1.RenewRequest\x1a .muster.cluster.v1.RenewResponse2\xb9\x01\n" +
 	"\n" +
 	"Membership\x12V\n" +
-	"\tAddServer\x12#.muster.cluster.v1.AddServerRequest\x1a$.muster.cluster.v1.AddServerResponse2\xa3\x01\n" +
+	"\tAddServer\x12#.muster.cluster.v1.AddServerRequest\x1a$.muster.cluster.v1.AddServerResponse\x12S\n" +
+	"\bDescribe\x12\".muster.cluster.v1.DescribeRequest\x1a#.muster.cluster.v1.DescribeResponse2\xa3\x01\n" +
 	"\bSessions\x12S\n" +
 	"\x05Watch\x12'.muster.cluster.v1.WatchSessionsRequest\x1a\x1f.muster.cluster.v1.SessionEvent0\x01\x12B\n" +
 	"\x05Relay\x12\x1d.muster.cluster.v1.RelayFrame\x1a\x16.muster.agent.v1.Frame(\x010\x012\xf3\x02\n" +
@@ -1542,70 +1821,77 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_cluster_v1_cluster_proto_goTypes = []any{
-	(*ProposeRequest)(nil),       // 0: muster.cluster.v1.ProposeRequest
-	(*ProposeResponse)(nil),      // 1: muster.cluster.v1.ProposeResponse
-	(*ReadIndexRequest)(nil),     // 2: muster.cluster.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),    // 3: muster.cluster.v1.ReadIndexResponse
-	(*JoinRequest)(nil),          // 4: muster.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),         // 5: muster.cluster.v1.JoinResponse
-	(*ClusterSettings)(nil),      // 6: muster.cluster.v1.ClusterSettings
-	(*RenewRequest)(nil),         // 7: muster.cluster.v1.RenewRequest
-	(*RenewResponse)(nil),        // 8: muster.cluster.v1.RenewResponse
-	(*AddServerRequest)(nil),     // 9: muster.cluster.v1.AddServerRequest
-	(*AddServerResponse)(nil),    // 10: muster.cluster.v1.AddServerResponse
-	(*WatchSessionsRequest)(nil), // 11: muster.cluster.v1.WatchSessionsRequest
-	(*SessionEvent)(nil),         // 12: muster.cluster.v1.SessionEvent
-	(*RelayFrame)(nil),           // 13: muster.cluster.v1.RelayFrame
-	(*RelayOpen)(nil),            // 14: muster.cluster.v1.RelayOpen
-	(*MembersRequest)(nil),       // 15: muster.cluster.v1.MembersRequest
-	(*MembersResponse)(nil),      // 16: muster.cluster.v1.MembersResponse
-	(*Member)(nil),               // 17: muster.cluster.v1.Member
-	(*CreateTokenRequest)(nil),   // 18: muster.cluster.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),  // 19: muster.cluster.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),    // 20: muster.cluster.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),   // 21: muster.cluster.v1.ListTokensResponse
-	(*JoinToken)(nil),            // 22: muster.cluster.v1.JoinToken
-	(*DeleteTokenRequest)(nil),   // 23: muster.cluster.v1.DeleteTokenRequest
-	(*DeleteTokenResponse)(nil),  // 24: muster.cluster.v1.DeleteTokenResponse
-	(*v1.Frame)(nil),             // 25: muster.agent.v1.Frame
-	(*v1.OpenStream)(nil),        // 26: muster.agent.v1.OpenStream
+	(Refusal_Reason)(0),          // 0: muster.cluster.v1.Refusal.Reason
+	(*FollowRequest)(nil),        // 1: muster.cluster.v1.FollowRequest
+	(*Proposal)(nil),             // 2: muster.cluster.v1.Proposal
+	(*FollowResponse)(nil),       // 3: muster.cluster.v1.FollowResponse
+	(*Refusal)(nil),              // 4: muster.cluster.v1.Refusal
+	(*JoinRequest)(nil),          // 5: muster.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),         // 6: muster.cluster.v1.JoinResponse
+	(*ClusterSettings)(nil),      // 7: muster.cluster.v1.ClusterSettings
+	(*RenewRequest)(nil),         // 8: muster.cluster.v1.RenewRequest
+	(*RenewResponse)(nil),        // 9: muster.cluster.v1.RenewResponse
+	(*AddServerRequest)(nil),     // 10: muster.cluster.v1.AddServerRequest
+	(*AddServerResponse)(nil),    // 11: muster.cluster.v1.AddServerResponse
+	(*DescribeRequest)(nil),      // 12: muster.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),     // 13: muster.cluster.v1.DescribeResponse
+	(*WatchSessionsRequest)(nil), // 14: muster.cluster.v1.WatchSessionsRequest
+	(*SessionEvent)(nil),         // 15: muster.cluster.v1.SessionEvent
+	(*RelayFrame)(nil),           // 16: muster.cluster.v1.RelayFrame
+	(*RelayOpen)(nil),            // 17: muster.cluster.v1.RelayOpen
+	(*MembersRequest)(nil),       // 18: muster.cluster.v1.MembersRequest
+	(*MembersResponse)(nil),      // 19: muster.cluster.v1.MembersResponse
+	(*Member)(nil),               // 20: muster.cluster.v1.Member
+	(*CreateTokenRequest)(nil),   // 21: muster.cluster.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),  // 22: muster.cluster.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),    // 23: muster.cluster.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),   // 24: muster.cluster.v1.ListTokensResponse
+	(*JoinToken)(nil),            // 25: muster.cluster.v1.JoinToken
+	(*DeleteTokenRequest)(nil),   // 26: muster.cluster.v1.DeleteTokenRequest
+	(*DeleteTokenResponse)(nil),  // 27: muster.cluster.v1.DeleteTokenResponse
+	(*v1.Frame)(nil),             // 28: muster.agent.v1.Frame
+	(*v1.OpenStream)(nil),        // 29: muster.agent.v1.OpenStream
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
-	6,  // 0: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
-	14, // 1: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
-	25, // 2: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
-	26, // 3: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
-	17, // 4: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
-	22, // 5: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
-	0,  // 6: muster.cluster.v1.Log.Propose:input_type -> muster.cluster.v1.ProposeRequest
-	2,  // 7: muster.cluster.v1.Log.ReadIndex:input_type -> muster.cluster.v1.ReadIndexRequest
-	4,  // 8: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
-	7,  // 9: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
-	9,  // 10: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
-	11, // 11: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
-	13, // 12: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
-	15, // 13: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
-	18, // 14: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
-	20, // 15: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
-	23, // 16: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
-	1,  // 17: muster.cluster.v1.Log.Propose:output_type -> muster.cluster.v1.ProposeResponse
-	3,  // 18: muster.cluster.v1.Log.ReadIndex:output_type -> muster.cluster.v1.ReadIndexResponse
-	5,  // 19: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
-	8,  // 20: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
-	10, // 21: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
-	12, // 22: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
-	25, // 23: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
-	16, // 24: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
-	19, // 25: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
-	21, // 26: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
-	24, // 27: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
-	17, // [17:28] is the sub-list for method output_type
-	6,  // [6:17] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	2,  // 0: muster.cluster.v1.FollowRequest.proposals:type_name -> muster.cluster.v1.Proposal
+	4,  // 1: muster.cluster.v1.FollowResponse.refusals:type_name -> muster.cluster.v1.Refusal
+	0,  // 2: muster.cluster.v1.Refusal.reason:type_name -> muster.cluster.v1.Refusal.Reason
+	7,  // 3: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
+	17, // 4: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
+	28, // 5: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
+	29, // 6: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
+	20, // 7: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
+	25, // 8: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
+	1,  // 9: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
+	5,  // 10: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
+	8,  // 11: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
+	10, // 12: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
+	12, // 13: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
+	14, // 14: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
+	16, // 15: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
+	18, // 16: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
+	21, // 17: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
+	23, // 18: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
+	26, // 19: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
+	3,  // 20: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
+	6,  // 21: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
+	9,  // 22: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
+	11, // 23: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
+	13, // 24: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
+	15, // 25: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
+	28, // 26: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
+	19, // 27: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
+	22, // 28: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
+	24, // 29: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
+	27, // 30: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
+	20, // [20:31] is the sub-list for method output_type
+	9,  // [9:20] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -1613,7 +1899,7 @@ func file_cluster_v1_cluster_proto_init() {
 	if File_cluster_v1_cluster_proto != nil {
 		return
 	}
-	file_cluster_v1_cluster_proto_msgTypes[13].OneofWrappers = []any{
+	file_cluster_v1_cluster_proto_msgTypes[15].OneofWrappers = []any{
 		(*RelayFrame_Open)(nil),
 		(*RelayFrame_Data)(nil),
 	}
@@ -1622,13 +1908,14 @@ func file_cluster_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   25,
+			NumEnums:      1,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   5,
 		},
 		GoTypes:           file_cluster_v1_cluster_proto_goTypes,
 		DependencyIndexes: file_cluster_v1_cluster_proto_depIdxs,
+		EnumInfos:         file_cluster_v1_cluster_proto_enumTypes,
 		MessageInfos:      file_cluster_v1_cluster_proto_msgTypes,
 	}.Build()
 	File_cluster_v1_cluster_proto = out.File

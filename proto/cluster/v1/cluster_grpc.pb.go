@@ -23,8 +23,7 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Log_Propose_FullMethodName   = "/muster.cluster.v1.Log/Propose"
-	Log_ReadIndex_FullMethodName = "/muster.cluster.v1.Log/ReadIndex"
+	Log_Follow_FullMethodName = "/muster.cluster.v1.Log/Follow"
 )
 
 // LogClient is the client API for Log service.
@@ -34,11 +33,12 @@ const (
 // Log lets a follower use the leader's log. Served by every control node to
 // control nodes; a node that does not lead answers FAILED_PRECONDITION.
 type LogClient interface {
-	// Propose answers after the command is committed and applied on the leader.
-	Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error)
-	// ReadIndex answers a log index that is at least the commit index at the
-	// time of the call, once the leader is known to lead still.
-	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+	// Follow ties a follower to a leader for as long as it leads. The follower
+	// sends commands and asks for read indexes; that the stream breaks is how it
+	// learns at once that the leader's process is gone. The leader's first
+	// message says its term. It ends the stream with FAILED_PRECONDITION when it
+	// leads no longer; what was in flight is then decided by the log.
+	Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error)
 }
 
 type logClient struct {
@@ -49,25 +49,18 @@ func NewLogClient(cc grpc.ClientConnInterface) LogClient {
 	return &logClient{cc}
 }
 
-func (c *logClient) Propose(ctx context.Context, in *ProposeRequest, opts ...grpc.CallOption) (*ProposeResponse, error) {
+func (c *logClient) Follow(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[FollowRequest, FollowResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ProposeResponse)
-	err := c.cc.Invoke(ctx, Log_Propose_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Log_ServiceDesc.Streams[0], Log_Follow_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[FollowRequest, FollowResponse]{ClientStream: stream}
+	return x, nil
 }
 
-func (c *logClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ReadIndexResponse)
-	err := c.cc.Invoke(ctx, Log_ReadIndex_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Log_FollowClient = grpc.BidiStreamingClient[FollowRequest, FollowResponse]
 
 // LogServer is the server API for Log service.
 // All implementations must embed UnimplementedLogServer
@@ -76,11 +69,12 @@ func (c *logClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ..
 // Log lets a follower use the leader's log. Served by every control node to
 // control nodes; a node that does not lead answers FAILED_PRECONDITION.
 type LogServer interface {
-	// Propose answers after the command is committed and applied on the leader.
-	Propose(context.Context, *ProposeRequest) (*ProposeResponse, error)
-	// ReadIndex answers a log index that is at least the commit index at the
-	// time of the call, once the leader is known to lead still.
-	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	// Follow ties a follower to a leader for as long as it leads. The follower
+	// sends commands and asks for read indexes; that the stream breaks is how it
+	// learns at once that the leader's process is gone. The leader's first
+	// message says its term. It ends the stream with FAILED_PRECONDITION when it
+	// leads no longer; what was in flight is then decided by the log.
+	Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error
 	mustEmbedUnimplementedLogServer()
 }
 
@@ -91,11 +85,8 @@ type LogServer interface {
 // pointer dereference when methods are called.
 type UnimplementedLogServer struct{}
 
-func (UnimplementedLogServer) Propose(context.Context, *ProposeRequest) (*ProposeResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Propose not implemented")
-}
-func (UnimplementedLogServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+func (UnimplementedLogServer) Follow(grpc.BidiStreamingServer[FollowRequest, FollowResponse]) error {
+	return status.Error(codes.Unimplemented, "method Follow not implemented")
 }
 func (UnimplementedLogServer) mustEmbedUnimplementedLogServer() {}
 func (UnimplementedLogServer) testEmbeddedByValue()             {}
@@ -118,41 +109,12 @@ func RegisterLogServer(s grpc.ServiceRegistrar, srv LogServer) {
 	s.RegisterService(&Log_ServiceDesc, srv)
 }
 
-func _Log_Propose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ProposeRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(LogServer).Propose(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Log_Propose_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(LogServer).Propose(ctx, req.(*ProposeRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+func _Log_Follow_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(LogServer).Follow(&grpc.GenericServerStream[FollowRequest, FollowResponse]{ServerStream: stream})
 }
 
-func _Log_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ReadIndexRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(LogServer).ReadIndex(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: Log_ReadIndex_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(LogServer).ReadIndex(ctx, req.(*ReadIndexRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Log_FollowServer = grpc.BidiStreamingServer[FollowRequest, FollowResponse]
 
 // Log_ServiceDesc is the grpc.ServiceDesc for Log service.
 // It's only intended for direct use with grpc.RegisterService,
@@ -160,17 +122,15 @@ func _Log_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(inter
 var Log_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "muster.cluster.v1.Log",
 	HandlerType: (*LogServer)(nil),
-	Methods: []grpc.MethodDesc{
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
 		{
-			MethodName: "Propose",
-			Handler:    _Log_Propose_Handler,
-		},
-		{
-			MethodName: "ReadIndex",
-			Handler:    _Log_ReadIndex_Handler,
+			StreamName:    "Follow",
+			Handler:       _Log_Follow_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
 	Metadata: "cluster/v1/cluster.proto",
 }
 
@@ -326,17 +286,21 @@ var Join_ServiceDesc = grpc.ServiceDesc{
 
 const (
 	Membership_AddServer_FullMethodName = "/muster.cluster.v1.Membership/AddServer"
+	Membership_Describe_FullMethodName  = "/muster.cluster.v1.Membership/Describe"
 )
 
 // MembershipClient is the client API for Membership service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Membership changes the set of control nodes. Leader only; others answer
-// FAILED_PRECONDITION. Callers are control nodes and operators.
+// Membership changes the set of control nodes. Callers are control nodes.
 type MembershipClient interface {
-	// AddServer makes a joined server a non-voter, and a voter once it has caught up.
+	// AddServer makes a joined server a non-voter, and a voter once it has
+	// caught up. A node that does not lead passes the request on to the leader,
+	// or answers FAILED_PRECONDITION.
 	AddServer(ctx context.Context, in *AddServerRequest, opts ...grpc.CallOption) (*AddServerResponse, error)
+	// Describe says who answers. It works without a leader.
+	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
 }
 
 type membershipClient struct {
@@ -357,15 +321,28 @@ func (c *membershipClient) AddServer(ctx context.Context, in *AddServerRequest, 
 	return out, nil
 }
 
+func (c *membershipClient) Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DescribeResponse)
+	err := c.cc.Invoke(ctx, Membership_Describe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MembershipServer is the server API for Membership service.
 // All implementations must embed UnimplementedMembershipServer
 // for forward compatibility.
 //
-// Membership changes the set of control nodes. Leader only; others answer
-// FAILED_PRECONDITION. Callers are control nodes and operators.
+// Membership changes the set of control nodes. Callers are control nodes.
 type MembershipServer interface {
-	// AddServer makes a joined server a non-voter, and a voter once it has caught up.
+	// AddServer makes a joined server a non-voter, and a voter once it has
+	// caught up. A node that does not lead passes the request on to the leader,
+	// or answers FAILED_PRECONDITION.
 	AddServer(context.Context, *AddServerRequest) (*AddServerResponse, error)
+	// Describe says who answers. It works without a leader.
+	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
 	mustEmbedUnimplementedMembershipServer()
 }
 
@@ -378,6 +355,9 @@ type UnimplementedMembershipServer struct{}
 
 func (UnimplementedMembershipServer) AddServer(context.Context, *AddServerRequest) (*AddServerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AddServer not implemented")
+}
+func (UnimplementedMembershipServer) Describe(context.Context, *DescribeRequest) (*DescribeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Describe not implemented")
 }
 func (UnimplementedMembershipServer) mustEmbedUnimplementedMembershipServer() {}
 func (UnimplementedMembershipServer) testEmbeddedByValue()                    {}
@@ -418,6 +398,24 @@ func _Membership_AddServer_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Membership_Describe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DescribeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MembershipServer).Describe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Membership_Describe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MembershipServer).Describe(ctx, req.(*DescribeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Membership_ServiceDesc is the grpc.ServiceDesc for Membership service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -428,6 +426,10 @@ var Membership_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AddServer",
 			Handler:    _Membership_AddServer_Handler,
+		},
+		{
+			MethodName: "Describe",
+			Handler:    _Membership_Describe_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -36,9 +36,10 @@ type Runtime interface {
 	Pods(ctx context.Context) ([]Pod, error)
 	// Pod tells everything about one pod. A pod that is not there has no sandboxes.
 	Pod(ctx context.Context, uid string) (Pod, error)
-	// Events names the pods (by UID) something happened to. It may name too many,
-	// and after a disconnection of the runtime "" says that any could have changed.
-	Events() <-chan string
+	// Changed waits until something happened and names the pods (by UID) it
+	// happened to; "" says that it can be any, as after losing sight of the
+	// runtime. It may name too many. It has one caller.
+	Changed(ctx context.Context) ([]string, error)
 
 	// RunSandbox makes the place the pod's containers run in, with its network.
 	RunSandbox(ctx context.Context, config *SandboxConfig) (id string, err error)
@@ -62,8 +63,12 @@ type Runtime interface {
 	ImportImages(ctx context.Context, path string) ([]string, error)
 
 	// Exec runs a command in a running container until it ends.
-	// A non-zero exit code is not an error.
+	// A non-zero exit code is not an error. Reading Stdin may go on for as long as
+	// it blocks, so the caller closes it afterwards.
 	Exec(ctx context.Context, containerID string, command []string, streams Streams) (exitCode int, err error)
+	// ExecSync is Exec without a terminal: it answers the first bytes of what the
+	// command wrote, and kills it after timeout with context.DeadlineExceeded.
+	ExecSync(ctx context.Context, containerID string, command []string, timeout time.Duration) (output []byte, exitCode int, err error)
 	// Attach connects to the container's own process.
 	Attach(ctx context.Context, containerID string, streams Streams) error
 	// PortForward connects conn with a port of the pod's loopback until either end closes.

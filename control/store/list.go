@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/musterhq/muster/fsm/kv"
+)
+
+// ListOptions say what to list. The zero value is everything.
+type ListOptions struct {
+	Namespace string          // "": all
+	Labels    labels.Selector // nil: all
+	Fields    fields.Selector // nil: all
+	Limit     int64           // 0: none
+	Continue  string          // from the page before; Namespace and selectors must be the same
+	// Revision lists the state at exactly this revision, ErrExpired if it is
+	// not kept any more or not reached yet. 0: the newest of this replica, or
+	// that of Continue.
+	Revision uint64
+}
+
+// Page is a part of a list, in ascending order of keys.
+type Page struct {
+	Items    []*kv.Item
+	Revision uint64 // of the whole list, the same on all its pages
+	Continue string // what to ask for the next page with, "" on the last
+	// Remaining is how many objects follow this page, 0 when that is not
+	// known: with selectors nobody counts.
+	Remaining int64
+}
+
+// ExpiredError is the ErrExpired of a list that cannot be continued at its
+// revision. With Continue it goes on where it was, at the newest revision.
+type ExpiredError struct{ Continue string }
+
+func (e *ExpiredError) Error() string        { return "the list's revision is not kept any more" }
+func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
+
+// List returns the objects that are selected, or the first Limit of them. A
+// list with more pages is kept for some minutes, within bounds, on this node.
+func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
+	selection, err := t.selects(opts.Namespace, opts.Labels, opts.Fields)
+	if err != nil {
+		return Page{}, err
+	}
+	from := position{Revision: opts.Revision}
+	if opts.Continue != "" {
+		if from, err = parsePosition(opts.Continue, selection.prefix); err != nil {
+			return Page{}, err
+		}
+	}
+	view, err := t.store.viewAt(from)
+	if err != nil {
+		return Page{}, fmt.Errorf("list %s: %w", selection.prefix, err)
+	}
+	page, more, err := collect(ctx, view, &selection, from.After, opts.Limit)
+	if err != nil || !more {
+		return page, err
+	}
+	next := position{Revision: view.Revision(), After: page.Items[len(page.Items)-1].Key}
+	if selection.all() {
+		if from.Remaining == 0 {
+			from.Remaining = int64(view.Count(selection.prefix))
+		}
+		page.Remaining = max(from.Remaining-int64(len(page.Items)), 1)
+		next.Remaining = page.Remaining
+	}
+	page.Continue = next.String()
+	t.store.views.keep(view)
+	return page, nil
+}
+
+// collect walks a view from after a key until limit items are found; more says
+// that there is at least one further.
+func collect(ctx context.Context, view *kv.View, s *selection, after string, limit int64) (page Page, more bool, err error) {
+	page.Revision = view.Revision()
+	if s.key != "" {
+		if item := view.Get(s.key); s.matches(item) && item.Key > after {
+			page.Items = []*kv.Item{item}
+		}
+		return page, false, nil
+	}
+	start := ""
+	if after != "" {
+		start = after + "\x00"
+	}
+	looked := 0
+	for item := range view.Range(s.prefix, start) {
+		if looked++; looked%4096 == 0 && ctx.Err() != nil {
+			return Page{}, false, ctx.Err()
+		}
+		if !s.matches(item) {
+			continue
+		}
+		if limit > 0 && int64(len(page.Items)) == limit {
+			return page, true, nil
+		}
+		page.Items = append(page.Items, item)
+	}
+	return page, false, nil
+}
+
+// position is where a list goes on, opaque to clients.
+type position struct {
+	Revision  uint64 `json:"rv"` // 0: the newest
+	After     string `json:"after"`
+	Remaining int64  `json:"remaining,omitempty"` // 0: nobody counted
+}
+
+func (p position) String() string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// parsePosition reads what a client sent: it must stay within its list.
+func parsePosition(token, prefix string) (position, error) {
+	var p position
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil {
+		return position{}, fmt.Errorf("%w: continue token: %w", ErrInvalid, err)
+	}
+	if !strings.HasPrefix(p.After, prefix) || p.Remaining < 0 {
+		return position{}, fmt.Errorf("%w: the continue token is of another list", ErrInvalid)
+	}
+	return p, nil
+}

@@ -1,0 +1,75 @@
+package store
+
+import (
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// The stored kinds. Their fields are those that Kubernetes can select by.
+var (
+	Namespaces = core("namespaces", "Namespace", false, &corev1.Namespace{}, &corev1.NamespaceList{}, func(n *corev1.Namespace) map[string]string {
+		return map[string]string{"status.phase": string(n.Status.Phase)}
+	})
+	Nodes = core("nodes", "Node", false, &corev1.Node{}, &corev1.NodeList{}, func(n *corev1.Node) map[string]string {
+		return map[string]string{"spec.unschedulable": strconv.FormatBool(n.Spec.Unschedulable)}
+	})
+	Pods                   = core("pods", "Pod", true, &corev1.Pod{}, &corev1.PodList{}, podFields)
+	ReplicationControllers = core("replicationcontrollers", "ReplicationController", true, &corev1.ReplicationController{}, &corev1.ReplicationControllerList{}, func(rc *corev1.ReplicationController) map[string]string {
+		return map[string]string{"status.replicas": strconv.Itoa(int(rc.Status.Replicas))}
+	})
+	Events = core("events", "Event", true, &corev1.Event{}, &corev1.EventList{}, eventFields)
+)
+
+// Specs are all stored kinds.
+var Specs = []*Spec{Namespaces, Nodes, Pods, ReplicationControllers, Events}
+
+func core[T Object](resource, kind string, namespaced bool, object T, list runtime.Object, fields func(T) map[string]string) *Spec {
+	return &Spec{
+		Resource:   schema.GroupResource{Resource: resource},
+		Kind:       corev1.SchemeGroupVersion.WithKind(kind),
+		Namespaced: namespaced,
+		New:        func() Object { return object.DeepCopyObject().(Object) },
+		NewList:    list.DeepCopyObject,
+		Fields:     func(o Object) map[string]string { return fields(o.(T)) },
+	}
+}
+
+func podFields(p *corev1.Pod) map[string]string {
+	ip := p.Status.PodIP
+	if len(p.Status.PodIPs) > 0 {
+		ip = p.Status.PodIPs[0].IP
+	}
+	return map[string]string{
+		"spec.nodeName":            p.Spec.NodeName,
+		"spec.restartPolicy":       string(p.Spec.RestartPolicy),
+		"spec.schedulerName":       p.Spec.SchedulerName,
+		"spec.serviceAccountName":  p.Spec.ServiceAccountName,
+		"spec.hostNetwork":         strconv.FormatBool(p.Spec.HostNetwork),
+		"status.phase":             string(p.Status.Phase),
+		"status.podIP":             ip,
+		"status.nominatedNodeName": p.Status.NominatedNodeName,
+	}
+}
+
+func eventFields(e *corev1.Event) map[string]string {
+	source := e.Source.Component
+	if source == "" {
+		source = e.ReportingController
+	}
+	return map[string]string{
+		"involvedObject.kind":            e.InvolvedObject.Kind,
+		"involvedObject.namespace":       e.InvolvedObject.Namespace,
+		"involvedObject.name":            e.InvolvedObject.Name,
+		"involvedObject.uid":             string(e.InvolvedObject.UID),
+		"involvedObject.apiVersion":      e.InvolvedObject.APIVersion,
+		"involvedObject.resourceVersion": e.InvolvedObject.ResourceVersion,
+		"involvedObject.fieldPath":       e.InvolvedObject.FieldPath,
+		"reason":                         e.Reason,
+		"reportingComponent":             e.ReportingController,
+		"source":                         source,
+		"type":                           e.Type,
+	}
+}

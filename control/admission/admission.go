@@ -1,0 +1,61 @@
+// Package admission holds writes against the rest of the cluster: whether the
+// namespace takes new content, and what pods get that do not say. It implements
+// resource.Admission. Who may send a request at all was decided before, in
+// package auth; whether an object is valid in itself is package resource's
+// business.
+package admission
+
+import (
+	"context"
+	"time"
+
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+)
+
+// Settings are the cluster's choices.
+type Settings struct {
+	// NotReadyToleration and UnreachableToleration are how long a pod that does
+	// not say stays on a node that is not ready, or not heard of, before it is
+	// replaced. 0 stands for DefaultToleration; whole seconds count.
+	NotReadyToleration, UnreachableToleration time.Duration
+}
+
+// DefaultToleration replaces Kubernetes' five minutes: both signals of a node's
+// life are lost by then, and what is waited for is a short interruption.
+const DefaultToleration = 2 * time.Second
+
+// New is the chain of all checks, in their order. s is read, never written.
+func New(s *store.Store, settings Settings) resource.Admission {
+	return chain{
+		&namespaceLifecycle{store: s},
+		podPriority{},
+		newDefaultTolerations(settings),
+	}
+}
+
+// chain asks each in turn; the first error is the answer.
+type chain []resource.Admission
+
+func (c chain) Admit(ctx context.Context, a *resource.Attributes) error {
+	for _, check := range c {
+		if err := check.Admit(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c chain) Validate(ctx context.Context, a *resource.Attributes) error {
+	for _, check := range c {
+		if err := check.Validate(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mutating is for checks that have nothing to say once the object is final.
+type mutating struct{}
+
+func (mutating) Validate(context.Context, *resource.Attributes) error { return nil }

@@ -1,0 +1,92 @@
+package resource
+
+import (
+	"context"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/musterhq/muster/control/store"
+)
+
+// Admission checks a write against the rest of the cluster, before and after
+// the kind's own rules. The chain that implements it is package admission.
+type Admission interface {
+	// Admit may change a.Object. It runs before the object is prepared and
+	// validated, and may run again for the same write.
+	Admit(ctx context.Context, a *Attributes) error
+	// Validate sees the object as it would be stored and must not change it.
+	Validate(ctx context.Context, a *Attributes) error
+}
+
+// Operation is what a write does.
+type Operation string
+
+const (
+	Create Operation = "CREATE"
+	Update Operation = "UPDATE"
+	Delete Operation = "DELETE"
+)
+
+// Attributes describe one write to admission.
+type Attributes struct {
+	Operation       Operation
+	Kind            *Kind
+	Namespace, Name string
+	Subresource     string
+	// Object is what will be stored; nil for a delete.
+	Object runtime.Object
+	// OldObject is what is stored; nil for a create. It must not be changed.
+	OldObject runtime.Object
+	DryRun    bool
+	// User who asked; nil for the control plane's own writes.
+	User user.Info
+	// Demands is what Validate relied on in allowing a create, as store.Check
+	// writes. The create is one transaction with them: should one not hold any
+	// more, Validate is asked again.
+	Demands []store.Write
+}
+
+// Forbidden is the answer to a write that admission refuses, worded as upstream
+// words it.
+func (a *Attributes) Forbidden(reason error) *apierrors.StatusError {
+	return apierrors.NewForbidden(a.Kind.Spec.Resource, a.name(), reason)
+}
+
+// name is what the object is or will be called, as far as that is known.
+func (a *Attributes) name() string {
+	if a.Name != "" {
+		return a.Name
+	}
+	if a.Object != nil {
+		if m, err := meta.Accessor(a.Object); err == nil {
+			if m.GetName() != "" {
+				return m.GetName()
+			}
+			if m.GetGenerateName() != "" {
+				return m.GetGenerateName()
+			}
+		}
+	}
+	return "Unknown"
+}
+
+func (a *Attributes) String() string {
+	return fmt.Sprintf("%s %s %s/%s", a.Operation, a.Kind.Spec.Resource, a.Namespace, a.name())
+}
+
+// AdmitAll is the chain of no checks.
+type AdmitAll struct{}
+
+func (AdmitAll) Admit(context.Context, *Attributes) error    { return nil }
+func (AdmitAll) Validate(context.Context, *Attributes) error { return nil }
+
+// requester is the user in whose name ctx acts.
+func requester(ctx context.Context) user.Info {
+	u, _ := genericrequest.UserFrom(ctx)
+	return u
+}

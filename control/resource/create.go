@@ -1,0 +1,183 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/registry/rest"
+	"k8s.io/apiserver/pkg/warning"
+
+	"github.com/musterhq/muster/control/kube"
+	"github.com/musterhq/muster/control/store"
+)
+
+// CreateOptions say how to create.
+type CreateOptions struct {
+	// DryRun goes every step of the way but the last.
+	DryRun bool
+	// FieldManager is who the fields belong to. Nothing records it yet.
+	FieldManager string
+}
+
+// generatedNames is how many names are tried for an object that leaves its name
+// to us: with eight, a million objects under one prefix meet a taken name eight
+// times in a row with a probability of 0.1 %.
+const generatedNames = 8
+
+// Create stores a new object of kind in namespace ns, which is empty for kinds
+// that have none. obj is Create's from here on; the result is the object as
+// stored. ctx carries the user (request.WithUser) and takes warnings
+// (warning.AddWarning).
+func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.Object, options CreateOptions) (store.Object, error) {
+	ctx = genericrequest.WithNamespace(ctx, ns)
+	if obj.GetResourceVersion() != "" && obj.GetResourceVersion() != "0" {
+		return nil, errVersionOnCreate()
+	}
+	rest.WipeObjectMetaSystemFields(obj)
+	if err := rest.EnsureObjectNamespaceMatchesRequestNamespace(rest.ExpectedNamespaceForScope(ns, kind.Namespaced()), obj); err != nil {
+		return nil, err
+	}
+	if err := r.complete(ctx, obj); err != nil {
+		return nil, err
+	}
+	attributes := &Attributes{
+		Operation: Create, Kind: kind, Namespace: ns, Name: obj.GetName(),
+		Object: obj, DryRun: options.DryRun, User: requester(ctx),
+	}
+	if err := r.admission.Admit(ctx, attributes); err != nil {
+		return nil, err
+	}
+	if obj.GetGenerateName() == "" || obj.GetName() != "" {
+		return r.insert(ctx, kind, obj, attributes)
+	}
+	for try := 1; ; try++ {
+		created, err := r.insert(ctx, kind, obj.DeepCopyObject().(store.Object), attributes)
+		if err == nil || !apierrors.IsAlreadyExists(err) || try == generatedNames {
+			return created, err
+		}
+	}
+}
+
+// complete does to a decoded object what upstream's decoding does, and drops
+// owners named twice.
+func (r *Registry) complete(ctx context.Context, obj store.Object) error {
+	kube.Default(obj)
+	if err := kube.Normalize(obj); err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	dropRepeatedOwners(ctx, obj)
+	return nil
+}
+
+// insert is a create after admission's first word: identity, the kind's rules,
+// admission's last word, the store.
+func (r *Registry) insert(ctx context.Context, kind *Kind, obj store.Object, attributes *Attributes) (store.Object, error) {
+	rest.FillObjectMetaSystemFields(obj)
+	generated := obj.GetGenerateName() != "" && obj.GetName() == ""
+	if generated {
+		obj.SetName(kind.Strategy.GenerateName(obj.GetGenerateName()))
+	}
+	if err := rest.BeforeCreate(kind.Strategy, ctx, obj); err != nil {
+		return nil, err
+	}
+	if attributes.DryRun {
+		return r.pretend(ctx, kind, obj, attributes, generated)
+	}
+	for try := 1; ; try++ {
+		final := *attributes
+		final.Name, final.Object = obj.GetName(), obj
+		if err := r.admission.Validate(ctx, &final); err != nil {
+			return nil, err
+		}
+		created, err := r.put(ctx, kind, obj, final.Demands)
+		var refused *store.TxnError
+		switch {
+		case errors.As(err, &refused) && refused.Write < len(final.Demands) && try < updateTries:
+			// What admission relied on has changed: it must look again, and at
+			// the state that this attempt has brought here.
+			continue
+		case errors.Is(err, store.ErrExists):
+			return nil, r.taken(ctx, kind, obj, generated)
+		}
+		return created, kind.apiError(err, obj.GetName())
+	}
+}
+
+// put stores a new object if all that it depends on is as admission saw it.
+func (r *Registry) put(ctx context.Context, kind *Kind, obj store.Object, demands []store.Write) (store.Object, error) {
+	if len(demands) == 0 {
+		return r.store.Table(kind.Spec).Create(ctx, obj)
+	}
+	writes := append(slices.Clone(demands), store.Write{Verb: store.Create, Spec: kind.Spec, Object: obj})
+	objects, err := r.store.Txn(ctx, writes)
+	if err != nil {
+		return nil, err
+	}
+	return objects[len(demands)], nil
+}
+
+// pretend is the end of a create that is only tried.
+func (r *Registry) pretend(ctx context.Context, kind *Kind, obj store.Object, attributes *Attributes, generated bool) (store.Object, error) {
+	final := *attributes
+	final.Name, final.Object = obj.GetName(), obj
+	if err := r.admission.Validate(ctx, &final); err != nil {
+		return nil, err
+	}
+	if err := r.store.ReadBarrier(ctx); err != nil {
+		return nil, err
+	}
+	_, _, err := r.store.Table(kind.Spec).GetItem(obj.GetNamespace(), obj.GetName())
+	switch {
+	case err == nil:
+		return nil, r.taken(ctx, kind, obj, generated)
+	case errors.Is(err, store.ErrNotFound):
+		return obj, nil
+	}
+	return nil, kind.apiError(err, obj.GetName())
+}
+
+// taken is the answer to a create of a name that exists. A user who chose the
+// name and meets one that is on its way out should know.
+func (r *Registry) taken(ctx context.Context, kind *Kind, obj store.Object, generated bool) error {
+	err := apierrors.NewAlreadyExists(kind.Spec.Resource, obj.GetName())
+	if generated {
+		err = apierrors.NewGenerateNameConflict(kind.Spec.Resource, obj.GetName(), 1)
+	}
+	if there, e := r.store.Table(kind.Spec).Get(ctx, obj.GetNamespace(), obj.GetName()); e == nil && there.GetDeletionTimestamp() != nil {
+		err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
+	}
+	return err
+}
+
+// dropRepeatedOwners removes references that say the same twice.
+func dropRepeatedOwners(ctx context.Context, obj store.Object) {
+	owners := obj.GetOwnerReferences()
+	if len(owners) < 2 {
+		return
+	}
+	var kept []metav1.OwnerReference
+	var repeated []string
+next:
+	for _, owner := range owners {
+		for _, k := range kept {
+			if k.UID == owner.UID && apiequality.Semantic.DeepEqual(k, owner) {
+				repeated = append(repeated, string(owner.UID))
+				continue next
+			}
+		}
+		kept = append(kept, owner)
+	}
+	if len(repeated) == 0 {
+		return
+	}
+	obj.SetOwnerReferences(kept)
+	warning.AddWarning(ctx, "", fmt.Sprintf(".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, "+
+		"and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: %v", strings.Join(repeated, ", ")))
+}

@@ -1,0 +1,113 @@
+package resource
+
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/musterhq/muster/control/store"
+)
+
+// Kind is one served and stored kind: where it is stored, how it is called, and
+// its rules. A Kind is never changed once the program runs.
+type Kind struct {
+	Spec     *store.Spec
+	Singular string
+	// ShortNames and Categories are what kubectl also understands.
+	ShortNames, Categories []string
+	// Verbs of the resource itself; nil stands for all of AllVerbs.
+	Verbs []string
+	// Strategy are the rules for writes of the object itself.
+	Strategy *Strategy
+	// Subresources in the order in which discovery lists them.
+	Subresources []*Subresource
+	// Scale, for kinds with a scale subresource.
+	Scale *Scale
+	// ReturnDeletedObject says that the answer to a delete is the object's last
+	// state instead of a Status.
+	ReturnDeletedObject bool
+	// beforeDelete is what a delete means for this kind before the general rules
+	// apply. It may change obj.
+	beforeDelete func(obj store.Object, now metav1.Time) deletion
+	// held says that something besides finalizers keeps an object that is being
+	// deleted.
+	held func(obj store.Object) bool
+}
+
+// AllVerbs are what a stored kind offers.
+var AllVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+
+// Subresource is a part of a kind with a path, verbs and perhaps rules of its own.
+type Subresource struct {
+	Name string
+	// Kind is what the path takes and answers.
+	Kind  schema.GroupVersionKind
+	Verbs []string
+	// Strategy are the rules by which Registry.Update changes the object through
+	// this subresource. Nil: it is no view of the stored object, and whoever
+	// serves it knows it by name (binding, scale, log, exec).
+	Strategy *Strategy
+}
+
+// GroupVersionResource is how requests name the kind.
+func (k *Kind) GroupVersionResource() schema.GroupVersionResource {
+	return k.Spec.Resource.WithVersion(k.Spec.Kind.Version)
+}
+
+// Namespaced says whether objects of this kind live in a namespace.
+func (k *Kind) Namespaced() bool { return k.Spec.Namespaced }
+
+// Subresource finds one by name, or nil.
+func (k *Kind) Subresource(name string) *Subresource {
+	for _, s := range k.Subresources {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// APIResources is how discovery lists the kind and its subresources.
+func (k *Kind) APIResources() []metav1.APIResource {
+	verbs := k.Verbs
+	if verbs == nil {
+		verbs = AllVerbs
+	}
+	resources := []metav1.APIResource{{
+		Name:         k.Spec.Resource.Resource,
+		SingularName: k.Singular,
+		Namespaced:   k.Spec.Namespaced,
+		Kind:         k.Spec.Kind.Kind,
+		Verbs:        slices.Clone(verbs),
+		ShortNames:   k.ShortNames,
+		Categories:   k.Categories,
+	}}
+	for _, s := range k.Subresources {
+		r := metav1.APIResource{
+			Name:       k.Spec.Resource.Resource + "/" + s.Name,
+			Namespaced: k.Spec.Namespaced,
+			Kind:       s.Kind.Kind,
+			Verbs:      slices.Clone(s.Verbs),
+		}
+		if s.Kind.GroupVersion() != k.Spec.Kind.GroupVersion() {
+			r.Group, r.Version = s.Kind.Group, s.Kind.Version
+		}
+		resources = append(resources, r)
+	}
+	return resources
+}
+
+// strategy finds the rules of the object itself or of a subresource, or nil.
+func (k *Kind) strategy(subresource string) *Strategy {
+	if subresource == "" {
+		return k.Strategy
+	}
+	if k.Scale != nil && subresource == scaleSubresource {
+		return k.Scale.strategy
+	}
+	if s := k.Subresource(subresource); s != nil {
+		return s.Strategy
+	}
+	return nil
+}

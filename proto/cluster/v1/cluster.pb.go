@@ -33,6 +33,8 @@ const (
 	Refusal_NOT_LEADER Refusal_Reason = 1
 	// Too many commands are waiting.
 	Refusal_BUSY Refusal_Reason = 2
+	// It may or may not be applied: the leader does not know.
+	Refusal_LOST Refusal_Reason = 3
 )
 
 // Enum value maps for Refusal_Reason.
@@ -41,11 +43,13 @@ var (
 		0: "UNSPECIFIED",
 		1: "NOT_LEADER",
 		2: "BUSY",
+		3: "LOST",
 	}
 	Refusal_Reason_value = map[string]int32{
 		"UNSPECIFIED": 0,
 		"NOT_LEADER":  1,
 		"BUSY":        2,
+		"LOST":        3,
 	}
 )
 
@@ -264,7 +268,7 @@ func (x *FollowResponse) GetIndex() uint64 {
 	return 0
 }
 
-// Refusal says that a command will not be applied.
+// Refusal says that a command will not be applied, or that it may not be.
 type Refusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
@@ -1690,15 +1694,16 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x126\n" +
 	"\brefusals\x18\x02 \x03(\v2\x1a.muster.cluster.v1.RefusalR\brefusals\x12\x12\n" +
 	"\x04read\x18\x03 \x01(\x04R\x04read\x12\x14\n" +
-	"\x05index\x18\x04 \x01(\x04R\x05index\"\x95\x01\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\"\x9f\x01\n" +
 	"\aRefusal\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x129\n" +
-	"\x06reason\x18\x02 \x01(\x0e2!.muster.cluster.v1.Refusal.ReasonR\x06reason\"3\n" +
+	"\x06reason\x18\x02 \x01(\x0e2!.muster.cluster.v1.Refusal.ReasonR\x06reason\"=\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"NOT_LEADER\x10\x01\x12\b\n" +
-	"\x04BUSY\x10\x02\"\xb0\x01\n" +
+	"\x04BUSY\x10\x02\x12\b\n" +
+	"\x04LOST\x10\x03\"\xb0\x01\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +

@@ -20,7 +20,7 @@ var bindingResource = schema.GroupResource{Resource: "pods/binding"}
 
 // Binding gives a pod to a node.
 type Binding struct {
-	Namespace, Name string
+	Namespace, Pod string
 	// UID of the pod that was scheduled; empty binds whichever has the name.
 	UID  types.UID
 	Node string
@@ -56,7 +56,7 @@ func (r *Registry) Bind(ctx context.Context, ns, pod string, binding *corev1.Bin
 		return err
 	}
 	return r.changePods(ctx, options.DryRun, []podChange{(&Binding{
-		Namespace: ns, Name: pod, UID: binding.UID, ResourceVersion: binding.ResourceVersion,
+		Namespace: ns, Pod: pod, UID: binding.UID, ResourceVersion: binding.ResourceVersion,
 		Node: binding.Target.Name, Annotations: binding.Annotations, Labels: binding.Labels,
 	}).change(time.Now())})[0]
 }
@@ -76,16 +76,16 @@ func (r *Registry) BindMany(ctx context.Context, bindings []Binding) []error {
 
 // change is the binding as a change of the pod.
 func (b *Binding) change(now time.Time) podChange {
-	return podChange{namespace: b.Namespace, name: b.Name, apply: func(pod *corev1.Pod) error {
-		if err := Pods.checkUID(b.Name, nonEmpty(b.UID), pod.UID); err != nil {
+	return podChange{namespace: b.Namespace, name: b.Pod, apply: func(pod *corev1.Pod) error {
+		if err := Pods.checkUID(b.Pod, nonEmpty(b.UID), pod.UID); err != nil {
 			return err
 		}
 		if b.ResourceVersion != "" && b.ResourceVersion != pod.ResourceVersion {
-			return apierrors.NewConflict(Pods.Spec.Resource, b.Name, fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", //nolint:staticcheck // upstream's wording
+			return apierrors.NewConflict(Pods.Spec.Resource, b.Pod, fmt.Errorf("Precondition failed: ResourceVersion in precondition: %v, ResourceVersion in object meta: %v", //nolint:staticcheck // upstream's wording
 				b.ResourceVersion, pod.ResourceVersion))
 		}
 		if reason := unbindable(pod); reason != nil {
-			return apierrors.NewConflict(bindingResource, b.Name, reason)
+			return apierrors.NewConflict(bindingResource, b.Pod, reason)
 		}
 		pod.Spec.NodeName = b.Node
 		pod.Status.NominatedNodeName = ""

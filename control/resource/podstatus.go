@@ -11,13 +11,12 @@ import (
 	"github.com/musterhq/muster/control/kube"
 )
 
-// PodStatus is what a node reports of a pod that is bound to it.
-type PodStatus struct {
+// PodStatusUpdate is what a node reports of a pod that is bound to it.
+type PodStatusUpdate struct {
 	Namespace, Name string
 	UID             types.UID
 	Node            string
-	// Status is taken over; the registry does not change it.
-	Status *corev1.PodStatus
+	Status          corev1.PodStatus
 }
 
 // agentConditions are the conditions that only the pod's node knows: one that a
@@ -28,14 +27,14 @@ var agentConditions = []corev1.PodConditionType{
 
 // UpdatePodStatus stores one report. A pod that is gone, or that is not this
 // one or not this node's any more, is NotFound: the node should let it go.
-func (r *Registry) UpdatePodStatus(ctx context.Context, report PodStatus) error {
-	return r.UpdatePodStatuses(ctx, []PodStatus{report})[0]
+func (r *Registry) UpdatePodStatus(ctx context.Context, report PodStatusUpdate) error {
+	return r.UpdatePodStatuses(ctx, []PodStatusUpdate{report})[0]
 }
 
 // UpdatePodStatuses stores many reports with one batch of writes, and answers
 // for each. A report that changes nothing writes nothing. The parts of a status
 // that are not the node's to say are kept: see mergePodStatus.
-func (r *Registry) UpdatePodStatuses(ctx context.Context, reports []PodStatus) []error {
+func (r *Registry) UpdatePodStatuses(ctx context.Context, reports []PodStatusUpdate) []error {
 	changes := make([]podChange, len(reports))
 	for i, report := range reports {
 		changes[i] = podChange{namespace: report.Namespace, name: report.Name, apply: func(pod *corev1.Pod) error {
@@ -43,7 +42,7 @@ func (r *Registry) UpdatePodStatuses(ctx context.Context, reports []PodStatus) [
 				return apierrors.NewNotFound(Pods.Spec.Resource, report.Name)
 			}
 			old := *pod
-			pod.Status = mergePodStatus(report.Status, &old.Status)
+			pod.Status = mergePodStatus(&report.Status, &old.Status)
 			if errs := kube.ValidatePodStatusUpdate(ctx, pod, &old); len(errs) > 0 {
 				return apierrors.NewInvalid(Pods.Spec.Kind.GroupKind(), pod.Name, errs)
 			}

@@ -31,7 +31,7 @@ func (r *Runtime) CreateContainer(ctx context.Context, sandboxID string, sandbox
 			},
 			SecurityContext: &criv1.LinuxContainerSecurityContext{
 				Privileged:         c.Security.Privileged,
-				NamespaceOptions:   namespaces(sandbox.Security),
+				NamespaceOptions:   namespaceOptions(sandbox.Security),
 				Capabilities:       &criv1.Capability{AddCapabilities: c.Security.AddCapabilities, DropCapabilities: c.Security.DropCapabilities},
 				RunAsUser:          number(c.Security.RunAsUser),
 				RunAsUsername:      c.Security.RunAsUserName,

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/distribution/reference"
 	criv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -54,6 +55,7 @@ func (r *Runtime) ImportImages(ctx context.Context, path string) ([]string, erro
 	if names := r.imported.of(path, info); names != nil && r.haveAll(ctx, names) {
 		return names, nil
 	}
+	ctx = namespaces.WithNamespace(ctx, criNamespace)
 	client, err := containerd.NewWithConn(r.conn, containerd.WithDefaultNamespace(criNamespace))
 	if err != nil {
 		return nil, err

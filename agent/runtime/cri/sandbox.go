@@ -75,7 +75,7 @@ func (r *Runtime) sandboxConfig(c *runtime.SandboxConfig) *criv1.PodSandboxConfi
 			CgroupParent: r.cgroupOf(c.UID),
 			Sysctls:      c.Security.Sysctls,
 			SecurityContext: &criv1.LinuxSandboxSecurityContext{
-				NamespaceOptions:   namespaces(c.Security),
+				NamespaceOptions:   namespaceOptions(c.Security),
 				Privileged:         c.Security.Privileged,
 				Seccomp:            seccomp(c.Security.Seccomp),
 				RunAsUser:          number(c.Security.RunAsUser),
@@ -103,7 +103,7 @@ func (r *Runtime) sandboxConfig(c *runtime.SandboxConfig) *criv1.PodSandboxConfi
 	return config
 }
 
-func namespaces(s runtime.PodSecurity) *criv1.NamespaceOption {
+func namespaceOptions(s runtime.PodSecurity) *criv1.NamespaceOption {
 	options := &criv1.NamespaceOption{Pid: criv1.NamespaceMode_CONTAINER}
 	if s.HostNetwork {
 		options.Network = criv1.NamespaceMode_NODE

@@ -1,0 +1,209 @@
+package scheduler
+
+import (
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// cluster is what decisions are made from: the nodes and what the pods on them
+// take, bound or about to be. It is kept up to date by small steps and belongs
+// to one goroutine. Pods and nodes in it are shared with caches: read only.
+type cluster struct {
+	nodes map[string]*nodeInfo
+	order []*nodeInfo // those of nodes that exist, in no particular order
+	pods  map[types.UID]*placed
+
+	// sample is how many nodes that fit are scored; the search ends there.
+	sample int
+	next   int // where in order the next search starts
+
+	// gained holds the nodes that may be able to take more than they could, since
+	// it was last emptied; gains counts such changes over all time.
+	gained map[string]struct{}
+	gains  uint64
+
+	scratch
+}
+
+// scratch is reused from one decision to the next.
+type scratch struct {
+	filters  []filter
+	reasons  []string
+	refused  map[string]int
+	feasible []*nodeInfo
+	scores   []int64
+	totals   []int64
+}
+
+// nodeInfo is a node and the sum of what is on it. Pods may be bound to a node
+// that does not exist (any more); then node is nil and it is not in order.
+type nodeInfo struct {
+	name  string
+	node  *corev1.Node
+	index int // in order
+
+	hardTaints, softTaints []corev1.Taint
+	allocatable, requested resources
+	scoredCPU              int64
+	scoredMemory           int64
+	pods                   map[types.UID]*podInfo
+	ports                  map[hostPort]int  // how many pods hold it
+	owners                 map[types.UID]int // pods of each controller
+}
+
+// placed is a pod on a node.
+type placed struct {
+	*podInfo
+	on      *nodeInfo
+	assumed bool // decided here and not yet seen in the cache
+	// latest is the pod as the cache has shown it since it was assumed, nil if not.
+	latest *corev1.Pod
+}
+
+func newCluster(sample int) *cluster {
+	return &cluster{
+		nodes:   make(map[string]*nodeInfo),
+		pods:    make(map[types.UID]*placed),
+		sample:  sample,
+		gained:  make(map[string]struct{}),
+		scratch: scratch{refused: make(map[string]int)},
+	}
+}
+
+func (c *cluster) node(name string) *nodeInfo {
+	n := c.nodes[name]
+	if n == nil {
+		n = &nodeInfo{
+			name:   name,
+			pods:   make(map[types.UID]*podInfo),
+			ports:  make(map[hostPort]int),
+			owners: make(map[types.UID]int),
+		}
+		c.nodes[name] = n
+	}
+	return n
+}
+
+// setNode adds a node or takes over its changed state. Changes that filters do
+// not look at, which is most of them, wake nobody.
+func (c *cluster) setNode(node *corev1.Node) {
+	n := c.node(node.Name)
+	old := n.node
+	if old == nil {
+		n.index = len(c.order)
+		c.order = append(c.order, n)
+	}
+	n.node = node
+	n.allocatable = resourcesOf(node.Status.Allocatable)
+	n.hardTaints, n.softTaints = taintsOf(node)
+	if old == nil || old.Spec.Unschedulable != node.Spec.Unschedulable || ready(old) != ready(node) ||
+		!equality.Semantic.DeepEqual(old.Spec.Taints, node.Spec.Taints) ||
+		!equality.Semantic.DeepEqual(old.Status.Allocatable, node.Status.Allocatable) ||
+		!maps.Equal(old.Labels, node.Labels) {
+		c.gain(n)
+	}
+}
+
+func (c *cluster) removeNode(name string) {
+	n := c.nodes[name]
+	if n == nil || n.node == nil {
+		return
+	}
+	last := c.order[len(c.order)-1]
+	c.order[n.index], last.index = last, n.index
+	c.order = c.order[:len(c.order)-1]
+	n.node = nil
+	delete(c.gained, name)
+	c.forget(n)
+}
+
+// forget drops a node that neither exists nor has pods.
+func (c *cluster) forget(n *nodeInfo) {
+	if n.node == nil && len(n.pods) == 0 {
+		delete(c.nodes, n.name)
+	}
+}
+
+// bound takes over a pod that the cache says is on a node and still uses it.
+func (c *cluster) bound(pod *corev1.Pod) {
+	p := newBoundInfo(pod)
+	if old := c.pods[pod.UID]; old != nil {
+		same := old.on.name == pod.Spec.NodeName
+		old.on.take(old.podInfo, -1)
+		if !same || shrinks(&old.requests, &p.requests) {
+			c.gain(old.on)
+		}
+		if !same {
+			c.forget(old.on)
+		}
+	}
+	on := c.node(pod.Spec.NodeName)
+	on.take(p, 1)
+	c.pods[pod.UID] = &placed{podInfo: p, on: on}
+}
+
+// shrinks reports whether now asks for less of anything than before did.
+func shrinks(before, now *resources) bool {
+	if now.milliCPU < before.milliCPU || now.memory < before.memory || now.storage < before.storage {
+		return true
+	}
+	for name, amount := range before.extended {
+		if now.extended[name] < amount {
+			return true
+		}
+	}
+	return false
+}
+
+// assume puts a pod where it was decided to go, ahead of the write.
+func (c *cluster) assume(p *podInfo, n *nodeInfo) {
+	n.take(p, 1)
+	c.pods[p.pod.UID] = &placed{podInfo: p, on: n, assumed: true}
+}
+
+// release takes a pod off its node: gone, finished, or a decision that failed.
+func (c *cluster) release(uid types.UID) {
+	p := c.pods[uid]
+	if p == nil {
+		return
+	}
+	delete(c.pods, uid)
+	p.on.take(p.podInfo, -1)
+	c.gain(p.on)
+	c.forget(p.on)
+}
+
+// gain notes that the node may take more than it could.
+func (c *cluster) gain(n *nodeInfo) {
+	if n.node != nil {
+		c.gains++
+		c.gained[n.name] = struct{}{}
+	}
+}
+
+// take adds what a pod uses, or with sign -1 subtracts it.
+func (n *nodeInfo) take(p *podInfo, sign int64) {
+	n.requested.add(&p.requests, sign)
+	n.scoredCPU += sign * p.scoredCPU
+	n.scoredMemory += sign * p.scoredMemory
+	if sign > 0 {
+		n.pods[p.pod.UID] = p
+	} else {
+		delete(n.pods, p.pod.UID)
+	}
+	for _, port := range p.ports {
+		count(n.ports, port, int(sign))
+	}
+	if p.owner != "" {
+		count(n.owners, p.owner, int(sign))
+	}
+}
+
+func count[K comparable](m map[K]int, key K, by int) {
+	if m[key] += by; m[key] == 0 {
+		delete(m, key)
+	}
+}

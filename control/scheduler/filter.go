@@ -1,0 +1,70 @@
+package scheduler
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// A filter says whether a node can take a pod. It knows no clock and changes
+// nothing; one file holds one of them.
+type filter interface {
+	name() string
+	// applies is false when the filter refuses no node to this pod.
+	applies(*podInfo) bool
+	// refuse appends why the node cannot take the pod, in upstream's words, and
+	// appends nothing when it can.
+	refuse(p *podInfo, n *nodeInfo, reasons []string) []string
+}
+
+// filters in the order that they are asked: the first refusal is the answer,
+// so the order is part of what a user reads. It is upstream's.
+var filters = []filter{
+	nodeUnschedulable{},
+	nodeName{},
+	taintToleration{},
+	nodeAffinity{},
+	nodePorts{},
+	resourcesFit{},
+}
+
+// applicable are the filters that could refuse this pod.
+func applicable(p *podInfo, buf []filter) []filter {
+	for _, f := range filters {
+		if f.applies(p) {
+			buf = append(buf, f)
+		}
+	}
+	return buf
+}
+
+// refusal asks the filters in order and returns the reasons of the first that
+// refuses, appended to reasons, with its name.
+func refusal(fs []filter, p *podInfo, n *nodeInfo, reasons []string) ([]string, string) {
+	for _, f := range fs {
+		if reasons = f.refuse(p, n, reasons); len(reasons) > 0 {
+			return reasons, f.name()
+		}
+	}
+	return reasons, ""
+}
+
+// Diagnosis says why no node can take a pod.
+type Diagnosis struct {
+	Nodes   int            // how many nodes there are
+	Reasons map[string]int // reason → how many nodes gave it
+}
+
+// Error is the message that users of Kubernetes know:
+// "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were unschedulable."
+func (d *Diagnosis) Error() string {
+	if d.Nodes == 0 {
+		return "no nodes available to schedule pods"
+	}
+	counted := make([]string, 0, len(d.Reasons))
+	for reason, n := range d.Reasons {
+		counted = append(counted, fmt.Sprintf("%d %s", n, reason))
+	}
+	sort.Strings(counted)
+	return fmt.Sprintf("0/%d nodes are available: %s.", d.Nodes, strings.Join(counted, ", "))
+}

@@ -1,0 +1,68 @@
+package scheduler
+
+import "maps"
+
+// place finds the best node for a pod, or says why there is none.
+//
+// The search starts where the last one ended and stops once sample nodes fit,
+// so in a large cluster with room its cost does not depend on how many nodes
+// there are, and pods go round. Of equal nodes the first found wins: the same
+// history gives the same placement.
+func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
+	total := len(c.order)
+	c.filters = applicable(p, c.filters[:0])
+	c.feasible = c.feasible[:0]
+	clear(c.refused)
+	visited := 0
+	for ; visited < total && len(c.feasible) < c.sample; visited++ {
+		n := c.order[(c.next+visited)%total]
+		reasons, _ := refusal(c.filters, p, n, c.reasons[:0])
+		if len(reasons) == 0 {
+			c.feasible = append(c.feasible, n)
+		}
+		for _, reason := range reasons {
+			c.refused[reason]++
+		}
+		c.reasons = reasons
+	}
+	if len(c.feasible) == 0 {
+		return nil, &Diagnosis{Nodes: total, Reasons: maps.Clone(c.refused)}
+	}
+	c.next = (c.next + visited + 1) % total
+	return c.best(p), nil
+}
+
+// best scores the feasible nodes.
+func (c *cluster) best(p *podInfo) *nodeInfo {
+	if len(c.feasible) == 1 {
+		return c.feasible[0]
+	}
+	c.totals = append(c.totals[:0], make([]int64, len(c.feasible))...)
+	for _, s := range scorers {
+		if !s.applies(p) {
+			continue
+		}
+		c.scores = c.scores[:0]
+		for _, n := range c.feasible {
+			c.scores = append(c.scores, s.score(p, n))
+		}
+		s.normalize(c.scores)
+		for i, score := range c.scores {
+			c.totals[i] += s.weight() * score
+		}
+	}
+	best := 0
+	for i, score := range c.totals {
+		if score > c.totals[best] {
+			best = i
+		}
+	}
+	return c.feasible[best]
+}
+
+// fits reports whether the node can take the pod now.
+func (c *cluster) fits(p *podInfo, n *nodeInfo) bool {
+	c.filters = applicable(p, c.filters[:0])
+	c.reasons, _ = refusal(c.filters, p, n, c.reasons[:0])
+	return len(c.reasons) == 0
+}

@@ -1,0 +1,205 @@
+package scheduler
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Back-off after a decision that could not be carried out (the write failed).
+// A pod that fits nowhere does not back off: it is parked until something
+// changes that helps it.
+const (
+	backOffFirst = 100 * time.Millisecond
+	backOffMost  = 10 * time.Second
+)
+
+// queue holds every pod that waits for a node, each in one of three places:
+// ready to be looked at, backing off, or parked because it fits nowhere. It
+// holds no more than there are pods, and belongs to one goroutine.
+type queue struct {
+	entries map[types.UID]*entry
+	ready   readyHeap
+	later   laterHeap
+	parked  []*entry       // in order
+	classes map[string]int // how many parked entries of each class
+	seq     uint64
+}
+
+// entry is a pod in the queue.
+type entry struct {
+	*podInfo
+	seq      uint64 // order of arrival
+	place    entryPlace
+	index    int // in its heap
+	failures int // of writes, in a row
+	retryAt  time.Time
+	// wokenBy is the node for whose sake a parked pod was made ready, "" for none.
+	wokenBy string
+}
+
+type entryPlace int
+
+const (
+	inNone entryPlace = iota // being decided or bound
+	inReady
+	inLater
+	inParked
+)
+
+func newQueue() *queue {
+	return &queue{entries: make(map[types.UID]*entry), classes: make(map[string]int)}
+}
+
+// before orders by priority, then by arrival.
+func (e *entry) before(o *entry) bool { return compareEntries(e, o) < 0 }
+
+func compareEntries(a, b *entry) int {
+	if c := cmp.Compare(b.priority, a.priority); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.seq, b.seq)
+}
+
+// set adds a pod, or takes over its changed state. A parked pod stays parked
+// unless what it asks for has changed.
+func (q *queue) set(p *podInfo) {
+	e := q.entries[p.pod.UID]
+	if e == nil {
+		q.seq++
+		e = &entry{podInfo: p, seq: q.seq}
+		q.entries[p.pod.UID] = e
+		q.put(e, inReady)
+		return
+	}
+	place := e.place
+	changed := e.class != p.class || e.priority != p.priority
+	q.take(e)
+	e.podInfo = p
+	if changed && place == inParked {
+		place = inReady
+	}
+	q.put(e, place)
+}
+
+// remove drops a pod and returns its entry, nil when it was not there.
+func (q *queue) remove(uid types.UID) *entry {
+	e := q.entries[uid]
+	if e != nil {
+		q.take(e)
+		delete(q.entries, uid)
+	}
+	return e
+}
+
+// pop takes the next ready entry out; it stays known until remove, park or retry.
+func (q *queue) pop() *entry {
+	if len(q.ready) == 0 {
+		return nil
+	}
+	e := q.ready[0]
+	q.take(e)
+	return e
+}
+
+// park puts a popped entry aside until wake.
+func (q *queue) park(e *entry) {
+	q.put(e, inParked)
+}
+
+// wake makes a parked entry ready.
+func (q *queue) wake(e *entry, by string) {
+	q.take(e)
+	e.wokenBy = by
+	q.put(e, inReady)
+}
+
+// retry makes an entry ready again after a pause that grows with its failures.
+func (q *queue) retry(e *entry, now time.Time) {
+	pause := min(backOffFirst<<min(e.failures, 10), backOffMost)
+	e.failures++
+	e.retryAt = now.Add(pause)
+	q.put(e, inLater)
+}
+
+// due makes the entries ready whose pause is over, and says when the next one's is.
+func (q *queue) due(now time.Time) (next time.Time, ok bool) {
+	for len(q.later) > 0 {
+		e := q.later[0]
+		if e.retryAt.After(now) {
+			return e.retryAt, true
+		}
+		q.take(e)
+		q.put(e, inReady)
+	}
+	return time.Time{}, false
+}
+
+func (q *queue) put(e *entry, place entryPlace) {
+	e.place = place
+	switch place {
+	case inReady:
+		heap.Push(&q.ready, e)
+	case inLater:
+		heap.Push(&q.later, e)
+	case inParked:
+		i, _ := slices.BinarySearchFunc(q.parked, e, compareEntries)
+		q.parked = slices.Insert(q.parked, i, e)
+		q.classes[e.class]++
+	}
+}
+
+func (q *queue) take(e *entry) {
+	switch e.place {
+	case inReady:
+		heap.Remove(&q.ready, e.index)
+	case inLater:
+		heap.Remove(&q.later, e.index)
+	case inParked:
+		if i, found := slices.BinarySearchFunc(q.parked, e, compareEntries); found {
+			q.parked = slices.Delete(q.parked, i, i+1)
+		}
+		count(q.classes, e.class, -1)
+	}
+	e.place = inNone
+}
+
+// readyHeap is ordered by priority and arrival.
+type readyHeap []*entry
+
+func (h readyHeap) Len() int           { return len(h) }
+func (h readyHeap) Less(i, j int) bool { return h[i].before(h[j]) }
+func (h readyHeap) Swap(i, j int)      { swapEntries(h, i, j) }
+func (h *readyHeap) Push(x any)        { pushEntry((*[]*entry)(h), x) }
+func (h *readyHeap) Pop() any          { return popEntry((*[]*entry)(h)) }
+
+// laterHeap is ordered by when the pause is over.
+type laterHeap []*entry
+
+func (h laterHeap) Len() int           { return len(h) }
+func (h laterHeap) Less(i, j int) bool { return h[i].retryAt.Before(h[j].retryAt) }
+func (h laterHeap) Swap(i, j int)      { swapEntries(h, i, j) }
+func (h *laterHeap) Push(x any)        { pushEntry((*[]*entry)(h), x) }
+func (h *laterHeap) Pop() any          { return popEntry((*[]*entry)(h)) }
+
+func swapEntries(h []*entry, i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+
+func pushEntry(h *[]*entry, x any) {
+	e := x.(*entry)
+	e.index = len(*h)
+	*h = append(*h, e)
+}
+
+func popEntry(h *[]*entry) any {
+	old := *h
+	e := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return e
+}

@@ -1,0 +1,203 @@
+// Package scheduler finds a node for every pod that has none: it filters the
+// nodes that can take the pod, scores them, and writes the binding. What runs
+// the pod there is the agent's business, and what made it a controller's.
+//
+// One goroutine decides, from its own picture of the cluster (cluster) that
+// caches keep current; it never waits for a write. Bindings are written in
+// batches, one in flight while the next is decided. See DESIGN.md.
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/musterhq/muster/control/controller"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+)
+
+const (
+	// batchMost bounds how many bindings are written, or decided ahead, at a time.
+	batchMost = 512
+	// sampleDefault is how many nodes that fit are scored. Upstream scores 100 of
+	// up to 100 nodes and half of a thousand; more than a hundred candidates make
+	// no placement visibly better.
+	sampleDefault = 100
+)
+
+// Config is what a scheduler of one leader term needs.
+type Config struct {
+	// Registry writes through the term's log.
+	Registry *resource.Registry
+	Caches   *controller.Caches
+	Events   *controller.Recorder
+	// Sample is how many nodes that fit are scored for a pod, 0 for the default.
+	Sample int
+	Logger *slog.Logger
+}
+
+// Scheduler places pods whose spec.schedulerName is default-scheduler.
+type Scheduler struct {
+	registry *resource.Registry
+	caches   *controller.Caches
+	events   controller.Source
+	log      *slog.Logger
+	sample   int
+
+	inbox   *inbox
+	batches chan []decision // to bind; holds one
+	bound   chan []outcome  // from bind; holds one
+	reports *reports
+}
+
+// outcome is what became of a decision's write.
+type outcome struct {
+	decision
+	err error
+}
+
+// New listens to the caches, which must not run yet.
+func New(cfg Config) *Scheduler {
+	s := &Scheduler{
+		registry: cfg.Registry,
+		caches:   cfg.Caches,
+		events:   cfg.Events.Source(corev1.DefaultSchedulerName),
+		log:      cfg.Logger,
+		sample:   cfg.Sample,
+		inbox:    newInbox(),
+		batches:  make(chan []decision, 1),
+		bound:    make(chan []outcome, 1),
+	}
+	if s.sample <= 0 {
+		s.sample = sampleDefault
+	}
+	s.reports = newReports(s)
+	s.caches.Pods.OnChange(s.inbox.pod)
+	s.caches.Nodes.OnChange(s.inbox.node)
+	return s
+}
+
+// Run schedules until ctx ends.
+func (s *Scheduler) Run(ctx context.Context) error {
+	// Deciding on half of the pods would overfill nodes.
+	if !s.caches.Synced(ctx) {
+		return nil
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.decide(ctx) })
+	g.Go(func() error { return s.bind(ctx) })
+	g.Go(func() error { return s.reports.loop.Run(ctx) })
+	return g.Wait()
+}
+
+// decide owns the core. It sleeps until something happened.
+func (s *Scheduler) decide(ctx context.Context) error {
+	core := newCore(s.sample)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var ready []decision
+	binding := false
+	for {
+		s.inbox.empty(core)
+		next, pausing := core.queue.due(time.Now())
+		if pausing {
+			timer.Reset(time.Until(next))
+		} else {
+			timer.Stop()
+		}
+		more := true
+		// A bounded stretch, so that news and the binder are not kept waiting.
+		for i := 0; more && i < batchMost && len(ready) < batchMost; i++ {
+			var d decision
+			if d, more = core.next(); !more {
+				break
+			}
+			if d.diagnosis != nil {
+				s.reports.unschedulable(d.entry.pod, d.diagnosis.Error())
+			} else {
+				ready = append(ready, d)
+			}
+		}
+		if !binding && len(ready) > 0 {
+			s.batches <- ready
+			ready, binding = nil, true
+		}
+		if more && len(ready) < batchMost {
+			select {
+			case <-ctx.Done():
+				return nil
+			case outcomes := <-s.bound:
+				binding = false
+				s.settle(core, outcomes)
+			default:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.inbox.arrived:
+		case <-timer.C:
+		case outcomes := <-s.bound:
+			binding = false
+			s.settle(core, outcomes)
+		}
+	}
+}
+
+// settle takes back what could not be written. What was written the cache will show.
+func (s *Scheduler) settle(core *core, outcomes []outcome) {
+	for _, o := range outcomes {
+		if o.err != nil {
+			core.bindFailed(o.decision, apierrors.IsNotFound(o.err), time.Now())
+		}
+	}
+}
+
+// bind writes batches, one at a time.
+func (s *Scheduler) bind(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case batch := <-s.batches:
+			s.bound <- s.write(ctx, batch)
+		}
+	}
+}
+
+func (s *Scheduler) write(ctx context.Context, batch []decision) []outcome {
+	bindings := make([]resource.Binding, len(batch))
+	for i, d := range batch {
+		pod := d.entry.pod
+		bindings[i] = resource.Binding{Namespace: pod.Namespace, Pod: pod.Name, UID: pod.UID, Node: d.node}
+	}
+	outcomes := make([]outcome, len(batch))
+	for i, err := range s.registry.BindMany(ctx, bindings) {
+		d := batch[i]
+		outcomes[i] = outcome{d, err}
+		pod := d.entry.pod
+		switch {
+		case err == nil:
+			s.events.Event(store.Pods, pod, corev1.EventTypeNormal, "Scheduled",
+				fmt.Sprintf("Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, d.node))
+		case ctx.Err() != nil:
+		case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+			s.log.Debug("pod changed before it was bound", "pod", key(pod), "node", d.node, "err", err)
+		default:
+			s.log.Warn("binding failed, trying again", "pod", key(pod), "node", d.node, "err", err)
+		}
+	}
+	return outcomes
+}
+
+func key(pod *corev1.Pod) types.NamespacedName {
+	return types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
+}

@@ -1,0 +1,42 @@
+package scheduler
+
+// Scores are between 0 and scoreMax after normalize.
+const scoreMax = 100
+
+// A scorer says which of the nodes that can take a pod is the better one.
+type scorer interface {
+	name() string
+	// weight is what the normalized score is multiplied by; upstream's default profile.
+	weight() int64
+	// applies is false when the scorer would give every node the same.
+	applies(*podInfo) bool
+	score(*podInfo, *nodeInfo) int64
+	// normalize brings the scores of all candidates into 0..scoreMax.
+	normalize(scores []int64)
+}
+
+var scorers = []scorer{
+	taintToleration{},
+	nodeAffinity{},
+	spread{},
+	leastAllocated{},
+	balancedAllocation{},
+}
+
+// normalizeByMax scales scores so that the highest becomes scoreMax; reversed,
+// so that the highest becomes 0.
+func normalizeByMax(scores []int64, reverse bool) {
+	var highest int64
+	for _, s := range scores {
+		highest = max(highest, s)
+	}
+	for i, s := range scores {
+		if highest > 0 {
+			s = scoreMax * s / highest
+		}
+		if reverse {
+			s = scoreMax - s
+		}
+		scores[i] = s
+	}
+}

@@ -25,12 +25,15 @@ type Token struct {
 	Secret string // 40 hex digits: 160 random bits
 }
 
+// SecretSize is the length of a token's secret in bytes, twice as many digits.
+const SecretSize = 20
+
 const (
 	tokenPrefix  = "muster"
 	tokenIDLen   = 8
-	secretLen    = 40
+	secretLen    = 2 * SecretSize
 	tokenCheck   = 8
-	tokenMaxSize = 256 // longer input is not looked at
+	tokenMaxSize = 512 // longer input is not looked at
 )
 
 // NewToken makes a token with a random id and secret.

@@ -93,6 +93,21 @@ func (c *Cluster) Sign(role identity.Role, name string, key *ecdsa.PublicKey) []
 	return append(encode(c.sign(template, key)), c.CAPEM()...)
 }
 
+// SignRequest makes a node's certificate (PEM) for the key in a request (PEM).
+func (c *Cluster) SignRequest(csr []byte, role identity.Role, name string) []byte {
+	block, _ := pem.Decode(csr)
+	if block == nil {
+		c.tb.Error("the certificate request is not PEM")
+		return nil
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		c.tb.Error(err)
+		return nil
+	}
+	return c.Sign(role, name, request.PublicKey.(*ecdsa.PublicKey))
+}
+
 func (c *Cluster) node(role identity.Role, name string) *identity.Identity {
 	c.tb.Helper()
 	key := newKey(c.tb)

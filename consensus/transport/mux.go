@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -40,8 +39,8 @@ const (
 // Mux is the port. Its listeners hand out connections while Run runs, and fail
 // with net.ErrClosed afterwards.
 type Mux struct {
-	// Log hears of refused connections, at Debug: anyone can cause them. Set it
-	// before Run; nil is silent.
+	// Log hears of refused connections, at Debug: anyone can cause them. Silent
+	// unless set before Run.
 	Log *slog.Logger
 
 	tcp              net.Listener
@@ -160,9 +159,9 @@ func requireServer(state tls.ConnectionState) error {
 	if len(state.VerifiedChains) == 0 {
 		return errors.New("no certificate where a control node's is needed")
 	}
-	subject := state.VerifiedChains[0][0].Subject
-	if !slices.Contains(subject.Organization, identity.OrgServers) {
-		return fmt.Errorf("%q is not a control node", subject.CommonName)
+	leaf := state.VerifiedChains[0][0]
+	if role, _, ok := identity.NodeOf(leaf); !ok || role != identity.Server {
+		return fmt.Errorf("%q is not a control node", leaf.Subject.CommonName)
 	}
 	return nil
 }

@@ -78,6 +78,9 @@ func NewService(c ServiceConfig) *Service {
 // Unauthenticated for the token, AlreadyExists for the name, InvalidArgument
 // and PermissionDenied for the rest that trying again does not cure.
 func (s *Service) Join(ctx context.Context, r *clusterv1.JoinRequest) (*clusterv1.JoinResponse, error) {
+	if err := checkRequest(r); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	from := host(ctx)
 	if wait, ok := s.failures.allowed(from); !ok {
 		return nil, status.Errorf(codes.ResourceExhausted, "too many failed attempts from %s; try again in %s", from, wait)
@@ -118,6 +121,26 @@ func (s *Service) Renew(ctx context.Context, r *clusterv1.RenewRequest) (*cluste
 	return &clusterv1.RenewResponse{Certificate: certificate}, nil
 }
 
+// checkRequest says whether a request from who knows whom is fit to be looked
+// at and logged.
+func checkRequest(r *clusterv1.JoinRequest) error {
+	if err := identity.CheckName(r.Name); err != nil {
+		return err
+	}
+	if role := identity.Role(r.Role); role != identity.Server && role != identity.Agent {
+		return fmt.Errorf("unknown role %.20q", r.Role)
+	}
+	for _, field := range []struct {
+		name, value string
+		max         int
+	}{{"address", r.Address, 260}, {"version", r.Version, 128}} {
+		if len(field.value) > field.max {
+			return fmt.Errorf("the %s has %d characters; at most %d are allowed", field.name, len(field.value), field.max)
+		}
+	}
+	return nil
+}
+
 // admit checks who asks, before anything of the request is acted on.
 func (s *Service) admit(ctx context.Context, r *clusterv1.JoinRequest) (identity.Token, error) {
 	token, err := identity.ParseToken(r.Token)
@@ -140,9 +163,6 @@ func (s *Service) admit(ctx context.Context, r *clusterv1.JoinRequest) (identity
 
 // enroll makes a machine that was admitted a node.
 func (s *Service) enroll(ctx context.Context, role identity.Role, r *clusterv1.JoinRequest) (*clusterv1.JoinResponse, error) {
-	if err := identity.CheckName(r.Name); err != nil {
-		return nil, status.Error(codes.InvalidArgument, err.Error())
-	}
 	csr, err := parseRequest(r.CertificateRequest)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())

@@ -86,14 +86,20 @@ func (a *Authority) SignClient(user string, groups []string, lifetime time.Durat
 	if user == "" {
 		return nil, errors.New("sign a client's certificate: the user is empty")
 	}
-	certificate := &x509.Certificate{
+	for _, prefix := range []string{identity.CommonName(identity.Server, ""), identity.CommonName(identity.Agent, "")} {
+		if strings.HasPrefix(user, prefix) {
+			return nil, fmt.Errorf("sign a client's certificate: %q is a node's name", user)
+		}
+	}
+	for _, group := range []string{identity.OrgServers, identity.OrgNodes} {
+		if slices.Contains(groups, group) {
+			return nil, fmt.Errorf("sign a client's certificate: %q is for nodes", group)
+		}
+	}
+	return a.sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	if _, _, isNode := identity.NodeOf(certificate); isNode {
-		return nil, fmt.Errorf("sign a client's certificate: %q is a node's", user)
-	}
-	return a.sign(certificate, lifetime, key)
+	}, lifetime, key)
 }
 
 // Renew makes a new certificate that says what current says, for the key in

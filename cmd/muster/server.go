@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/control"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+func newServerCommand() *cobra.Command {
+	var (
+		logs     logFlags
+		cfg      control.Config
+		settings clusterv1.ClusterSettings
+	)
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run a control node",
+		Long: `Run a control node.
+
+The first one makes the cluster; the others join it. A directory that holds a
+control node is all that a later start needs.
+
+  muster server --init --name c1 --dir /var/lib/muster --address 10.0.0.1:6443
+  muster server --join 10.0.0.1:6443 --token "$TOKEN" --name c2 --dir /var/lib/muster --address 10.0.0.2:6443
+  muster server --dir /var/lib/muster
+
+The directory then holds server-token and agent-token, with which others join
+(first node only; muster token makes more), and admin.kubeconfig.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := logs.logger()
+			if err != nil {
+				return err
+			}
+			cfg.Version, cfg.Logger, cfg.Settings = version, log, &settings
+			server, err := control.New(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			return server.Run(cmd.Context())
+		},
+	}
+	hostname, _ := os.Hostname()
+	flags := cmd.Flags()
+	flags.StringVar(&cfg.Dir, "dir", "/var/lib/muster", "directory that holds all that this node keeps")
+	flags.StringVar(&cfg.Name, "name", hostname, "name of this node, for good; no other node may have it")
+	flags.BoolVar(&cfg.Init, "init", false, "make a new cluster with this node as its first")
+	flags.StringSliceVar(&cfg.Join, "join", nil, "address, host:port, of a control node to join through; may be given several times")
+	flags.StringVar(&cfg.Token, "token", "", "server token of the cluster to join")
+	flags.StringVar(&cfg.Address, "address", "", "address, host:port, at which the other nodes reach this one (default: this machine's address, port 6443)")
+	flags.StringVar(&cfg.Listen, "listen", "", "address, host:port, to listen on (default: every address, the port of --address)")
+	flags.StringVar(&cfg.GossipAddress, "gossip-address", "", "address, host:port, of gossip, UDP and TCP (default: the host of --address, port 7946)")
+	flags.StringSliceVar(&cfg.TLSSANs, "tls-san", nil, "further host name or IP address under which clients reach this node, such as that of a load balancer; may be given several times")
+	flags.StringVar(&settings.PodCidr, "pod-cidr", control.DefaultPodCIDR, "with --init: range that pods get their addresses from")
+	flags.Uint32Var(&settings.NodeCidrBits, "node-cidr-bits", control.DefaultNodeCIDRBits, "with --init: prefix length of the part of --pod-cidr that each node gets")
+	flags.StringVar(&settings.ServiceCidr, "service-cidr", control.DefaultServiceCIDR, "with --init: range that services get their addresses from")
+	flags.DurationVar(&cfg.NotReadyToleration, "not-ready-toleration", control.DefaultToleration, "how long pods that say nothing of it stay on a node that is not ready")
+	flags.DurationVar(&cfg.UnreachableToleration, "unreachable-toleration", control.DefaultToleration, "how long pods that say nothing of it stay on a node that is not heard")
+	flags.DurationVar(&cfg.Heartbeat, "raft-heartbeat", 0, "how long a follower waits for the leader before it asks for an election (0: 400ms, for a LAN)")
+	flags.DurationVar(&cfg.Election, "raft-election", 0, "how long a candidate waits for votes (0: the same as --raft-heartbeat)")
+	flags.DurationVar(&cfg.LeaderLease, "raft-leader-lease", 0, "how long a leader goes on without hearing a quorum (0: 150ms)")
+	logs.add(flags)
+	return cmd
+}
+
+// ownAddress is the address of this machine that faces the others.
+func ownAddress() (net.IP, error) {
+	// No packet is sent: connecting a UDP socket only picks the route.
+	conn, err := net.DialTimeout("udp", "192.0.2.1:9", time.Second)
+	if err != nil {
+		return nil, fmt.Errorf("find this machine's address; give it: %w", err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP, nil
+}

@@ -1,0 +1,142 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+// What a cluster gets when nothing else is said.
+const (
+	DefaultPodCIDR      = "10.42.0.0/16"
+	DefaultNodeCIDRBits = 24
+	DefaultServiceCIDR  = "10.43.0.0/16"
+	DefaultPort         = "6443"
+	DefaultGossipPort   = "7946"
+	// DefaultToleration is how long a pod stays on a lost node unless it says
+	// itself; Kubernetes waits 300 s.
+	DefaultToleration = 2 * time.Second
+)
+
+// Config is what a control node needs. Dir and Name are always required.
+type Config struct {
+	// Dir holds all that the node keeps; one process at a time may use it.
+	Dir  string
+	Name string
+
+	// Init makes a new cluster if Dir holds no node yet.
+	Init bool
+	// Join lists control nodes, host:port, to join through if Dir holds no node
+	// yet; Token is the cluster's server token.
+	Join  []string
+	Token string
+	// Settings of the cluster that Init makes; those who join are told them.
+	Settings *clusterv1.ClusterSettings
+
+	// Address, host:port, is where others reach this node. Required.
+	Address string
+	// Listen is where it listens; default every address at Address's port.
+	Listen string
+	// GossipAddress, host:port, is where others reach this node's gossip; default
+	// Address's host and port 7946. Port 0 picks one.
+	GossipAddress string
+	// GossipFast has gossip notice deaths sooner than a real network allows.
+	GossipFast bool
+	// TLSSANs are further names and addresses in the node's certificate.
+	TLSSANs []string
+
+	// NotReadyToleration and UnreachableToleration are given to pods that do not
+	// say themselves how long they stay on a lost node.
+	NotReadyToleration, UnreachableToleration time.Duration
+	// LostAfter is how long a node may be silent in every way before it counts
+	// as lost; 0 for the default.
+	LostAfter time.Duration
+
+	// Raft's timers; 0 for consensus' defaults.
+	Heartbeat, Election, LeaderLease time.Duration
+
+	Version string
+	Logger  *slog.Logger
+}
+
+func (c *Config) complete() error {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Dir == "" {
+		return errors.New("dir: required: the directory that holds all that this node keeps")
+	}
+	if c.Init && len(c.Join) > 0 {
+		return errors.New("init and join: give one of them: a node makes a cluster or joins one")
+	}
+	if len(c.Join) > 0 && c.Token == "" {
+		return errors.New("token: joining needs the cluster's server token; the first node's directory holds it as server-token")
+	}
+	for _, address := range c.Join {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return fmt.Errorf("join: %q is not host:port: %w", address, err)
+		}
+	}
+	host, port, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		return fmt.Errorf("address: %q is not host:port: %w", c.Address, err)
+	}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.IsUnspecified() {
+		return fmt.Errorf("address: %s is no address that others can reach; use listen to listen on every address", host)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("address: %q is not a port", port)
+	}
+	if c.Listen == "" {
+		c.Listen = net.JoinHostPort("", port)
+	}
+	if c.GossipAddress == "" {
+		c.GossipAddress = net.JoinHostPort(host, DefaultGossipPort)
+	}
+	if _, _, err := net.SplitHostPort(c.GossipAddress); err != nil {
+		return fmt.Errorf("gossip-address: %q is not host:port: %w", c.GossipAddress, err)
+	}
+	if c.NotReadyToleration == 0 {
+		c.NotReadyToleration = DefaultToleration
+	}
+	if c.UnreachableToleration == 0 {
+		c.UnreachableToleration = DefaultToleration
+	}
+	if c.Settings == nil {
+		c.Settings = &clusterv1.ClusterSettings{}
+	}
+	return completeSettings(c.Settings)
+}
+
+func completeSettings(s *clusterv1.ClusterSettings) error {
+	if s.PodCidr == "" {
+		s.PodCidr = DefaultPodCIDR
+	}
+	if s.NodeCidrBits == 0 {
+		s.NodeCidrBits = DefaultNodeCIDRBits
+	}
+	if s.ServiceCidr == "" {
+		s.ServiceCidr = DefaultServiceCIDR
+	}
+	pods, err := netip.ParsePrefix(s.PodCidr)
+	if err != nil {
+		return fmt.Errorf("pod-cidr: %w", err)
+	}
+	services, err := netip.ParsePrefix(s.ServiceCidr)
+	if err != nil {
+		return fmt.Errorf("service-cidr: %w", err)
+	}
+	if pods.Overlaps(services) {
+		return fmt.Errorf("pod-cidr %s and service-cidr %s overlap", pods, services)
+	}
+	if bits := int(s.NodeCidrBits); bits <= pods.Bits() || bits > pods.Addr().BitLen()-2 {
+		return fmt.Errorf("node-cidr-bits: %d must be more than pod-cidr's %d and leave each node at least 4 addresses", bits, pods.Bits())
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+	agentv1 "github.com/musterhq/muster/proto/agent/v1"
+)
+
+// storeEvent stores an agent's event. The same thing said again about the same
+// object counts up the first event, as Kubernetes' recorders do; the name is
+// made from what it says, so that it is found again after a reconnect and on
+// another control node.
+func (d *Dispatcher) storeEvent(ctx context.Context, node string, report *agentv1.EventReport) error {
+	var regarding corev1.ObjectReference
+	if err := regarding.Unmarshal(report.Regarding); err != nil {
+		return fmt.Errorf("regarding: %w", err)
+	}
+	namespace := regarding.Namespace
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+	}
+	now := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
+	source := corev1.EventSource{Component: "kubelet", Host: node}
+	event := &corev1.Event{
+		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: eventName(&regarding, source, report)},
+		InvolvedObject: regarding, Type: report.Type, Reason: report.Reason, Message: report.Message,
+		Source: source, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		ReportingController: source.Component, ReportingInstance: node,
+	}
+	kind := d.cfg.Registry.Kind(store.Events.Resource)
+	_, err := d.cfg.Registry.Create(ctx, kind, namespace, event, resource.CreateOptions{FieldManager: "muster-agent"})
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	_, _, err = d.cfg.Registry.Update(ctx, kind, namespace, event.Name, "", func(current store.Object) (store.Object, error) {
+		again := current.(*corev1.Event)
+		again.Count++
+		again.LastTimestamp = now
+		return again, nil
+	}, resource.UpdateOptions{FieldManager: "muster-agent"})
+	return err
+}
+
+func eventName(regarding *corev1.ObjectReference, source corev1.EventSource, report *agentv1.EventReport) string {
+	h := fnv.New64a()
+	for _, part := range []string{
+		string(regarding.UID), regarding.FieldPath, source.Host, report.Type, report.Reason, report.Message,
+	} {
+		_, _ = h.Write([]byte(part))
+		_, _ = h.Write([]byte{0})
+	}
+	return fmt.Sprintf("%s.%016x", regarding.Name, h.Sum64())
+}

@@ -1,0 +1,151 @@
+package dispatch
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+// sessions is the set of agents that this control node hears, by node name.
+type sessions struct {
+	mu     sync.Mutex
+	byNode map[string]*session
+	// changed is closed and replaced at each connect and disconnect.
+	changed chan struct{}
+	closed  bool
+}
+
+func newSessions() *sessions {
+	return &sessions{byNode: map[string]*session{}, changed: make(chan struct{})}
+}
+
+// add makes s the session of its node. An earlier one of the same node is
+// ended: the agent has moved on, or a second machine uses its certificate, and
+// in both cases one voice is right.
+func (t *sessions) add(s *session) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	if old := t.byNode[s.node]; old != nil {
+		old.end(errReplaced)
+	}
+	t.byNode[s.node] = s
+	t.wake()
+	return true
+}
+
+func (t *sessions) remove(s *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byNode[s.node] == s {
+		delete(t.byNode, s.node)
+		t.wake()
+	}
+}
+
+func (t *sessions) wake() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+func (t *sessions) get(node string) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byNode[node]
+}
+
+// ids is the set as it is now, and a channel that closes when it changes.
+func (t *sessions) ids() (map[string]string, <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ids := make(map[string]string, len(t.byNode))
+	for node, s := range t.byNode {
+		ids[node] = s.id
+	}
+	return ids, t.changed
+}
+
+func (t *sessions) podChanged(node, key string) {
+	if s := t.get(node); s != nil {
+		s.markPod(key)
+	}
+}
+
+func (t *sessions) nodeChanged(node string) {
+	if s := t.get(node); s != nil {
+		s.markNode()
+	}
+}
+
+func (t *sessions) networkChanged() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.byNode {
+		s.markNetwork()
+	}
+}
+
+// goAway sends every agent elsewhere and takes no more of them.
+func (t *sessions) goAway() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, s := range t.byNode {
+		s.end(errGoAway)
+	}
+}
+
+// Watch tells the leader which agents are heard here: all, then each change,
+// and a heartbeat so that a hung sender is not mistaken for a quiet one.
+func (d *Dispatcher) Watch(_ *clusterv1.WatchSessionsRequest, stream grpc.ServerStreamingServer[clusterv1.SessionEvent]) error {
+	ticker := time.NewTicker(HeartbeatInterval)
+	defer ticker.Stop()
+	sent := map[string]string{}
+	synced := false
+	for {
+		now, changed := d.sessions.ids()
+		if err := sendChanges(stream, sent, now); err != nil {
+			return err
+		}
+		sent = now
+		if !synced {
+			if err := stream.Send(&clusterv1.SessionEvent{Synced: true}); err != nil {
+				return err
+			}
+			synced = true
+		}
+		select {
+		case <-stream.Context().Done():
+			return context.Cause(stream.Context())
+		case <-changed:
+		case <-ticker.C:
+			if err := stream.Send(&clusterv1.SessionEvent{Heartbeat: true}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func sendChanges(stream grpc.ServerStreamingServer[clusterv1.SessionEvent], sent, now map[string]string) error {
+	for node, id := range now {
+		if sent[node] != id {
+			if err := stream.Send(&clusterv1.SessionEvent{Node: node, Session: id, Connected: true}); err != nil {
+				return err
+			}
+		}
+	}
+	for node, id := range sent {
+		if _, still := now[node]; !still {
+			if err := stream.Send(&clusterv1.SessionEvent{Node: node, Session: id}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/musterhq/muster/consensus"
+	"github.com/musterhq/muster/consensus/identity"
+	"github.com/musterhq/muster/control/controller"
+	"github.com/musterhq/muster/control/controller/eventttl"
+	"github.com/musterhq/muster/control/controller/garbage"
+	"github.com/musterhq/muster/control/controller/namespace"
+	"github.com/musterhq/muster/control/controller/nodeipam"
+	"github.com/musterhq/muster/control/controller/nodelifecycle"
+	"github.com/musterhq/muster/control/controller/podgc"
+	"github.com/musterhq/muster/control/controller/replication"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/scheduler"
+)
+
+// Files of a founder's directory, beside its identity.
+const (
+	foundedFile        = "founded"
+	serverTokenFile    = "server-token"
+	agentTokenFile     = "agent-token"
+	adminKubeconfig    = "admin.kubeconfig"
+	adminConfigCluster = "muster"
+)
+
+// duties is what the leader does, and only the leader: being on this list, or
+// on the list of reign, is what makes work leader-only.
+func (s *Server) duties() []consensus.Duty {
+	return []consensus.Duty{
+		{Name: "founding", Run: s.found},
+		{Name: "controllers", Run: s.reign},
+	}
+}
+
+// found gives a new cluster its first objects, and its founder the tokens with
+// which others join. In a cluster that has them it writes nothing.
+func (s *Server) found(ctx context.Context, term *consensus.Term) error {
+	st := s.store.WithLog(term)
+	if err := resource.EnsureBootstrap(ctx, s.registry.With(st)); err != nil {
+		return err
+	}
+	if !s.founder {
+		return nil
+	}
+	done := filepath.Join(s.cfg.Dir, foundedFile)
+	if _, err := os.Stat(done); err == nil {
+		return nil
+	}
+	tokens := &tokens{store: st, authority: s.authority}
+	for file, role := range map[string]identity.Role{serverTokenFile: identity.Server, agentTokenFile: identity.Agent} {
+		token, err := tokens.Create(ctx, string(role))
+		if err != nil {
+			return err
+		}
+		if err := identity.WriteFile(filepath.Join(s.cfg.Dir, file), []byte(token+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
+	return identity.WriteFile(done, []byte("This node made the cluster; its first tokens were written beside this file.\n"), 0o600)
+}
+
+// reign runs the scheduler and all controllers of one term. They share the
+// decoded copies of what they look at, and write through the term only.
+func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
+	st := s.store.WithLog(term)
+	registry := s.registry.With(st)
+	log := s.cfg.Logger.With("part", "controllers", "term", term.Number())
+	podCIDR, err := netip.ParsePrefix(s.id.Settings.PodCidr)
+	if err != nil {
+		return fmt.Errorf("pod range: %w", err)
+	}
+	caches := controller.NewCaches(st)
+	events := controller.NewRecorder(registry, log)
+	presence := s.dispatch.NewPresence()
+
+	type runner interface{ Run(context.Context) error }
+	list := []runner{
+		presence,
+		scheduler.New(scheduler.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		replication.New(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
+		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),
+		podgc.New(podgc.Config{Registry: registry, Caches: caches, Logger: log}),
+		garbage.New(garbage.Config{Registry: registry, Caches: caches, Logger: log}),
+		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
+		eventttl.New(eventttl.Config{Registry: registry, Logger: log}),
+		events,
+		// Last, because everything above listens to them.
+		caches,
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, r := range list {
+		group.Go(func() error { return r.Run(ctx) })
+	}
+	log.Log(ctx, slog.LevelInfo, "this node leads")
+	return group.Wait()
+}

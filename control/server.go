@@ -1,0 +1,395 @@
+// Package control is a control node: it opens the node's directory, joins the
+// parts (consensus, state machine, API server, dispatch, operator service,
+// gossip) to one another, and lists what the leader does (duties.go). The work
+// is done in the parts; nothing is decided here but their order.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/musterhq/muster/consensus"
+	"github.com/musterhq/muster/consensus/gossip"
+	"github.com/musterhq/muster/consensus/identity"
+	"github.com/musterhq/muster/consensus/transport"
+	"github.com/musterhq/muster/control/admission"
+	"github.com/musterhq/muster/control/apiserver"
+	"github.com/musterhq/muster/control/auth"
+	"github.com/musterhq/muster/control/dispatch"
+	"github.com/musterhq/muster/control/operator"
+	"github.com/musterhq/muster/control/pki"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/fsm"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+// drainTimeout bounds how long requests under way may take once the node stops.
+const drainTimeout = 2 * time.Second
+
+// Server is a control node.
+type Server struct {
+	cfg       Config
+	id        *identity.Identity
+	authority *pki.Authority
+	founder   bool
+
+	mux         *transport.Mux
+	connections *connections
+	machine     *fsm.Machine
+	node        *consensus.Node
+	store       *store.Store
+	registry    *resource.Registry
+	gossip      *gossip.Gossip
+	dispatch    *dispatch.Dispatcher
+	tokens      *tokens
+	api         *apiserver.Server
+	grpc        *grpc.Server
+
+	ready     chan struct{}
+	readyOnce sync.Once
+}
+
+// New opens the node's directory, making or joining a cluster if it is told to
+// and the directory holds no node yet; it tries to join until ctx ends as long
+// as trying may help. Run must be called afterwards, if only with a context
+// that has ended, to release what New took.
+func New(ctx context.Context, cfg Config) (s *Server, err error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	place, err := openPlace(ctx, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	s = &Server{
+		cfg: cfg, id: place.id, authority: place.authority, founder: place.founder,
+		connections: newConnections(place.id),
+		machine:     fsm.New(fsm.Config{Logger: cfg.Logger.With("part", "fsm")}),
+		ready:       make(chan struct{}),
+	}
+	// Whoever opens must run to close: on an error what is open is run into an
+	// ended context.
+	ended, end := context.WithCancel(context.Background())
+	end()
+	defer func() {
+		if err != nil {
+			s.release(ended)
+		}
+	}()
+	if s.mux, err = transport.Listen(cfg.Listen, s.id); err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	s.mux.Log = cfg.Logger
+	s.node, err = consensus.Open(consensus.Config{
+		Name: cfg.Name, ClusterID: s.id.ClusterID, Dir: cfg.Dir, Address: cfg.Address,
+		StateMachine: s.machine, Layer: s.mux.Layer(cfg.Address), Dial: s.connections.Dial,
+		Bootstrap: place.founder,
+		Heartbeat: cfg.Heartbeat, Election: cfg.Election, LeaderLease: cfg.LeaderLease,
+		Logger: cfg.Logger.With("part", "consensus"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.gossip, err = gossip.New(gossip.Config{
+		Name: cfg.Name, Role: string(identity.Server), ClusterID: s.id.ClusterID, Key: s.id.GossipKey,
+		BindAddr: cfg.GossipAddress, AdvertiseAddr: cfg.GossipAddress,
+		APIAddress: cfg.Address, Version: cfg.Version,
+		Seeds: s.gossipSeeds(place.gossip), Fast: cfg.GossipFast, Logger: cfg.Logger.With("part", "gossip"),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	s.store = store.New(s.node, s.machine)
+	s.registry = resource.New(s.store, admission.New(s.store, admission.Settings{
+		NotReadyToleration: cfg.NotReadyToleration, UnreachableToleration: cfg.UnreachableToleration,
+	}))
+	s.tokens = &tokens{store: s.store, authority: s.authority}
+	s.dispatch = dispatch.New(dispatch.Config{
+		Name: cfg.Name, Store: s.store, Registry: s.registry,
+		Servers: s.serverAddresses, Peers: s.peers, Dial: s.connections.Dial,
+		Gossip: liveness{s.gossip}, Logger: cfg.Logger.With("part", "dispatch"),
+	})
+	s.api, err = apiserver.New(apiserver.Config{
+		Registry: s.registry, Store: s.store,
+		Authenticator: auth.NewAuthenticator(nil), Authorizer: auth.NewAuthorizer(podNodes{s.store}),
+		Streams: streams{s.dispatch}, Ready: s.healthy, Failures: failures,
+		Logger: cfg.Logger.With("part", "apiserver"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.grpc = grpc.NewServer(transport.ServerOptions()...)
+	s.node.Register(s.grpc)
+	s.dispatch.Register(s.grpc)
+	operator.New(s.view, s.tokens).Register(s.grpc)
+	clusterv1.RegisterJoinServer(s.grpc, pki.NewService(pki.ServiceConfig{
+		Authority: s.authority, Tokens: s.tokens, Names: &names{store: s.store, member: s.configured},
+		GossipKey: s.id.GossipKey, Settings: s.id.Settings,
+		Servers: s.serverAddresses, Gossip: s.gossipAddresses, Logger: cfg.Logger.With("part", "join"),
+	}))
+	return s, nil
+}
+
+// release closes what New opened before it failed.
+func (s *Server) release(ended context.Context) {
+	if s.gossip != nil {
+		_ = s.gossip.Run(ended)
+	}
+	if s.node != nil {
+		_ = s.node.Run(ended)
+	}
+	if s.mux != nil {
+		_ = s.mux.Run(ended)
+	}
+	_ = s.connections.Close()
+}
+
+// Run serves until ctx ends or the node cannot go on. What others need to see
+// us leave in order is closed last: first agents and clients are sent away,
+// then leadership is handed on, then the port closes.
+func (s *Server) Run(ctx context.Context) error {
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var port, node errgroup.Group
+	portCtx, closePort := context.WithCancel(base)
+	defer closePort()
+	nodeCtx, stopNode := context.WithCancel(base)
+	defer stopNode()
+
+	group, ctx := errgroup.WithContext(ctx)
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	port.Go(func() error { return failWith(fail, "port", s.mux.Run(portCtx)) })
+	node.Go(func() error { return failWith(fail, "consensus", s.node.Run(nodeCtx)) })
+
+	web := &http.Server{
+		Handler:           s.api,
+		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    1 << 20,
+		ErrorLog:          quiet(s.cfg.Logger),
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	group.Go(func() error { return ignoreClosed(web.Serve(s.mux.HTTP())) })
+	group.Go(func() error { return ignoreClosed(s.grpc.Serve(s.mux.GRPC())) })
+	group.Go(func() error {
+		<-ctx.Done()
+		s.drain(web)
+		return nil
+	})
+	group.Go(func() error { return s.gossip.Run(ctx) })
+	group.Go(func() error { return s.dispatch.Run(ctx) })
+	group.Go(func() error { return s.node.WhileLeader(ctx, s.duties()...) })
+	group.Go(func() error { return s.becomeMember(ctx) })
+	group.Go(func() error { return s.rememberServers(ctx) })
+	group.Go(func() error { return s.watchReady(ctx) })
+	group.Go(func() error {
+		return s.id.RunRenewal(ctx, s.cfg.Logger, func(_ context.Context, request []byte) ([]byte, error) {
+			return s.authority.Renew(s.id.Certificate().Leaf, request)
+		})
+	})
+	err := group.Wait()
+	cause := context.Cause(ctx)
+	stopNode()
+	nodeErr := node.Wait()
+	closePort()
+	portErr := port.Wait()
+	closeErr := s.connections.Close()
+	if cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return errors.Join(err, nodeErr, portErr, closeErr)
+}
+
+// failWith ends everything when a part ends on its own.
+func failWith(fail context.CancelCauseFunc, part string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w", part, err)
+		fail(err)
+	}
+	return err
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// drain lets requests under way finish, for a while. Watches and sessions have
+// no end of their own.
+func (s *Server) drain(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	var both errgroup.Group
+	both.Go(func() error {
+		if server.Shutdown(ctx) != nil {
+			return server.Close()
+		}
+		return nil
+	})
+	both.Go(func() error {
+		done := make(chan struct{})
+		go func() { s.grpc.GracefulStop(); close(done) }()
+		select {
+		case <-done:
+		case <-ctx.Done():
+			s.grpc.Stop()
+			<-done
+		}
+		return nil
+	})
+	_ = both.Wait()
+}
+
+// becomeMember has a node that joined made a voter, if it is not one yet.
+func (s *Server) becomeMember(ctx context.Context) error {
+	for _, server := range s.node.Status().Servers {
+		if server.Name == s.cfg.Name && server.Voter {
+			return nil
+		}
+	}
+	if s.founder {
+		return nil
+	}
+	err := s.node.Join(ctx, s.id.Servers())
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// rememberServers keeps the other control nodes' addresses on disk, so that
+// the node finds them whatever has changed since it joined.
+func (s *Server) rememberServers(ctx context.Context) error {
+	ticker := time.NewTicker(5 * time.Second)
+	defer ticker.Stop()
+	for {
+		if addresses := s.serverAddresses(); len(addresses) > 0 {
+			if err := s.id.SetServers(addresses); err != nil {
+				s.cfg.Logger.Error("addresses of control nodes not kept", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// Ready is closed once the node serves: it hears a leader and the cluster's
+// first objects exist here.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+func (s *Server) watchReady(ctx context.Context) error {
+	for s.healthy() != nil || !s.bootstrapped() {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	s.readyOnce.Do(func() { close(s.ready) })
+	s.cfg.Logger.Info("control node ready", "name", s.cfg.Name, "address", s.cfg.Address)
+	<-ctx.Done()
+	return nil
+}
+
+// healthy is what /readyz says.
+func (s *Server) healthy() error {
+	status := s.node.Status()
+	if !status.HasQuorum {
+		return errors.New("no leader with a quorum is heard")
+	}
+	for _, server := range status.Servers {
+		if server.Name == s.cfg.Name {
+			return nil
+		}
+	}
+	return errors.New("this node is not a member of the cluster yet")
+}
+
+func (s *Server) bootstrapped() bool {
+	_, _, err := s.store.Table(store.Namespaces).GetItem("", "kube-system")
+	if err != nil {
+		return false
+	}
+	if !s.founder {
+		return true
+	}
+	_, err = os.Stat(filepath.Join(s.cfg.Dir, foundedFile))
+	return err == nil
+}
+
+// view is what muster members shows.
+func (s *Server) view() operator.View {
+	status := s.node.Status()
+	view := operator.View{ClusterID: s.id.ClusterID, Name: s.cfg.Name, Leader: status.Leader, HasQuorum: status.HasQuorum}
+	for _, server := range status.Servers {
+		view.Servers = append(view.Servers, operator.Server{Name: server.Name, Address: server.Address, Voter: server.Voter})
+	}
+	for _, m := range s.gossip.Members() {
+		address := m.APIAddress
+		if address == "" {
+			address, _, _ = net.SplitHostPort(m.Address)
+		}
+		view.Gossip = append(view.Gossip, operator.Member{Name: m.Name, Role: m.Role, Address: address, State: m.State, Version: m.Version})
+	}
+	return view
+}
+
+func (s *Server) configured(name string) bool {
+	for _, server := range s.node.Status().Servers {
+		if server.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// serverAddresses lists all control nodes, as configured; before there is a
+// configuration, those known from joining.
+func (s *Server) serverAddresses() []string {
+	var addresses []string
+	for _, server := range s.node.Status().Servers {
+		addresses = append(addresses, server.Address)
+	}
+	if len(addresses) == 0 {
+		return s.id.Servers()
+	}
+	return addresses
+}
+
+func (s *Server) peers() []dispatch.Peer {
+	var peers []dispatch.Peer
+	for _, server := range s.node.Status().Servers {
+		if server.Name != s.cfg.Name {
+			peers = append(peers, dispatch.Peer{Name: server.Name, Address: server.Address})
+		}
+	}
+	return peers
+}
+
+// gossipAddresses are where a machine that joins starts to gossip: control
+// nodes, which are the ones that stay.
+func (s *Server) gossipAddresses() []string {
+	var addresses []string
+	for _, m := range s.gossip.Members() {
+		if m.Role == string(identity.Server) && m.State == gossip.Alive {
+			addresses = append(addresses, m.Address)
+		}
+	}
+	return addresses
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -294,27 +295,34 @@ func TestRunRenewalRenewsInTimeAndKeepsTrying(t *testing.T) {
 		}
 		first := id.Certificate().Leaf
 		begin := time.Now()
-		var calls []time.Duration
+		var mu sync.Mutex
+		var asked []time.Duration
+		calls := func() []time.Duration {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(asked)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() {
 			done <- id.RunRenewal(ctx, slog.New(slog.DiscardHandler), func(_ context.Context, csr []byte) ([]byte, error) {
-				calls = append(calls, time.Since(begin))
-				if len(calls) == 1 {
+				mu.Lock()
+				defer mu.Unlock()
+				asked = append(asked, time.Since(begin))
+				if len(asked) == 1 {
 					return nil, errors.New("no control node answers")
 				}
 				return cluster.SignRequest(csr, identity.Agent, "n1"), nil
 			})
 		}()
 		time.Sleep(38 * time.Minute)
-		synctest.Wait()
-		if len(calls) != 0 {
-			t.Errorf("renewed after %v, before two thirds of an hour", calls)
+		if got := calls(); len(got) != 0 {
+			t.Errorf("renewed after %v, before two thirds of an hour", got)
 		}
 		time.Sleep(8 * time.Minute)
-		synctest.Wait()
-		if len(calls) != 2 || calls[1]-calls[0] != time.Minute {
-			t.Errorf("asked at %v, want twice, a minute apart", calls)
+		if got := calls(); len(got) != 2 || got[1]-got[0] != time.Minute {
+			t.Errorf("asked at %v, want twice, a minute apart", got)
 		}
 		if id.Certificate().Leaf.Equal(first) {
 			t.Error("the certificate is the old one")
@@ -323,9 +331,8 @@ func TestRunRenewalRenewsInTimeAndKeepsTrying(t *testing.T) {
 			t.Errorf("the certificate on disk is not the renewed one (%v)", err)
 		}
 		time.Sleep(45 * time.Minute)
-		synctest.Wait()
-		if len(calls) != 3 {
-			t.Errorf("asked at %v, want a second renewal", calls)
+		if got := calls(); len(got) != 3 {
+			t.Errorf("asked at %v, want a second renewal", got)
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -1,0 +1,298 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// switchName is the namespace with the bridge that all hosts hang on. It has a
+// namespace of its own so that this machine's packet filters have no say in
+// what hosts tell each other.
+const switchName = "switch"
+
+// podRange is where the cluster's pods get their addresses.
+var podRange = netip.MustParsePrefix("10.42.0.0/16")
+
+// addNetwork makes the switch, the hosts' namespaces and the wires between
+// them, as far as they are not there.
+func (l *Lab) addNetwork(ctx context.Context) error {
+	// One at a time on this machine: two labs must not choose the same subnet.
+	unlock, err := exclusive(ctx, "muster-lab-network")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if !l.Subnet.IsValid() {
+		if l.Subnet, err = freeSubnet(); err != nil {
+			return err
+		}
+	} else if err := l.checkSubnet(); err != nil {
+		return err
+	}
+	if err := l.save(); err != nil {
+		return err
+	}
+	if err := l.addSwitch(); err != nil {
+		return fmt.Errorf("switch: %w", err)
+	}
+	for _, h := range l.Hosts {
+		if err := errors.Join(l.addNetns(h.Name), h.addMntns()); err != nil {
+			return err
+		}
+		if err := l.wire(h); err != nil {
+			return fmt.Errorf("wire to %s: %w", h.Name, err)
+		}
+	}
+	return nil
+}
+
+// addSwitch makes the bridge, its address, and this machine's wire to it.
+func (l *Lab) addSwitch() error {
+	if err := l.addNetns(switchName); err != nil {
+		return err
+	}
+	space, at, err := l.handle(switchName)
+	if err != nil {
+		return err
+	}
+	defer space.Close()
+	defer at.Close()
+	bridge, err := at.LinkByName("br0")
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		if err := at.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}); err != nil {
+			return err
+		}
+		bridge, err = at.LinkByName("br0")
+	}
+	if err != nil {
+		return err
+	}
+	if err := configure(at, bridge, netip.PrefixFrom(address(l.Subnet, routerAddress), 24)); err != nil {
+		return err
+	}
+	// The switch is the hosts' default route. It has none itself and forwards, so
+	// that what hosts send elsewhere is refused at once instead of lost.
+	err = l.inNetns(switchName, func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+			return err
+		}
+		err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0o644)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // the bridge module does not ask the packet filter anyway
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+
+	machine, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer machine.Close()
+	here, err := netlink.NewHandleAt(machine)
+	if err != nil {
+		return err
+	}
+	defer here.Close()
+	if err := plug(at, bridge, "machine", here, l.Name, machine); err != nil {
+		return err
+	}
+	end, err := here.LinkByName(l.Name)
+	if err != nil {
+		return err
+	}
+	return configure(here, end, netip.PrefixFrom(address(l.Subnet, machineAddress), 24))
+}
+
+// wire gives the host its eth0.
+func (l *Lab) wire(h *Host) error {
+	switchSpace, at, err := l.handle(switchName)
+	if err != nil {
+		return err
+	}
+	defer switchSpace.Close()
+	defer at.Close()
+	bridge, err := at.LinkByName("br0")
+	if err != nil {
+		return err
+	}
+	space, host, err := l.handle(h.Name)
+	if err != nil {
+		return err
+	}
+	defer space.Close()
+	defer host.Close()
+	if err := plug(at, bridge, h.Name, host, "eth0", space); err != nil {
+		return err
+	}
+	loopback, err := host.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := host.LinkSetUp(loopback); err != nil {
+		return err
+	}
+	eth0, err := host.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	if err := configure(host, eth0, netip.PrefixFrom(h.Address(), 24)); err != nil {
+		return err
+	}
+	return host.RouteReplace(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: address(l.Subnet, routerAddress).AsSlice()})
+}
+
+// plug makes a pair of interfaces, port on the bridge and end in far, unless
+// the end is there.
+func plug(at *netlink.Handle, bridge netlink.Link, port string, far *netlink.Handle, end string, farSpace netns.NsHandle) error {
+	if _, err := far.LinkByName(end); err == nil {
+		return nil
+	}
+	pair := &netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: bridge.Attrs().Index},
+		PeerName:  end, PeerNamespace: netlink.NsFd(int(farSpace)),
+	}
+	if err := at.LinkAdd(pair); err != nil {
+		return fmt.Errorf("add %s: %w", end, err)
+	}
+	made, err := at.LinkByName(port)
+	if err != nil {
+		return err
+	}
+	return at.LinkSetUp(made)
+}
+
+func configure(at *netlink.Handle, link netlink.Link, prefix netip.Prefix) error {
+	ip := &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
+	if err := at.AddrReplace(link, &netlink.Addr{IPNet: ip}); err != nil {
+		return fmt.Errorf("address %v of %s: %w", prefix, link.Attrs().Name, err)
+	}
+	return at.LinkSetUp(link)
+}
+
+// handle speaks netlink in one of the lab's network namespaces.
+func (l *Lab) handle(name string) (netns.NsHandle, *netlink.Handle, error) {
+	space, err := netns.GetFromPath(l.netnsFile(name))
+	if err != nil {
+		return netns.None(), nil, err
+	}
+	at, err := netlink.NewHandleAt(space)
+	if err != nil {
+		space.Close()
+		return netns.None(), nil, err
+	}
+	return space, at, nil
+}
+
+// removeNetwork takes the wire and the namespaces away.
+func (l *Lab) removeNetwork() error {
+	var errs []error
+	if link, err := netlink.LinkByName(l.Name); err == nil {
+		errs = append(errs, netlink.LinkDel(link))
+	}
+	for _, name := range l.netnsNames() {
+		errs = append(errs, unpin(l.netnsFile(name)))
+	}
+	_ = os.Remove(netnsDir) // if it is empty
+	return errors.Join(errs...)
+}
+
+func (l *Lab) netnsNames() []string {
+	names := []string{switchName}
+	for _, h := range l.Hosts {
+		names = append(names, h.Name)
+	}
+	return names
+}
+
+// freeSubnet finds a /24 that no route or address of this machine overlaps.
+func freeSubnet() (netip.Prefix, error) {
+	used, err := usedPrefixes("")
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return chooseSubnet(used)
+}
+
+func chooseSubnet(used []netip.Prefix) (netip.Prefix, error) {
+candidates:
+	for second := byte(77); second < 96; second++ {
+		candidate := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, second, 0, 0}), 24)
+		for _, u := range used {
+			if u.Overlaps(candidate) {
+				continue candidates
+			}
+		}
+		return candidate, nil
+	}
+	return netip.Prefix{}, errors.New("every subnet from 10.77.0.0/24 to 10.95.0.0/24 is in use on this machine; choose one with --subnet")
+}
+
+// checkSubnet refuses one that would take addresses away from somebody else.
+func (l *Lab) checkSubnet() error {
+	if l.Subnet.Bits() != 24 || !l.Subnet.Addr().Is4() || l.Subnet.Masked() != l.Subnet {
+		return fmt.Errorf("subnet %v: want an IPv4 /24, as 10.77.0.0/24", l.Subnet)
+	}
+	used, err := usedPrefixes(l.Name)
+	if err != nil {
+		return err
+	}
+	for _, u := range append(used, podRange) {
+		if u.Overlaps(l.Subnet) {
+			return fmt.Errorf("subnet %v overlaps %v, which this machine uses; choose another with --subnet", l.Subnet, u)
+		}
+	}
+	return nil
+}
+
+// usedPrefixes are where this machine's routes lead, except the default route
+// and those of one interface.
+func usedPrefixes(except string) ([]netip.Prefix, error) {
+	skip := -1
+	if link, err := netlink.LinkByName(except); err == nil {
+		skip = link.Attrs().Index
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var used []netip.Prefix
+	for _, r := range routes {
+		if r.Dst == nil || r.LinkIndex == skip {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(r.Dst.IP.To4())
+		bits, _ := r.Dst.Mask.Size()
+		if ok && bits > 0 {
+			used = append(used, netip.PrefixFrom(ip, bits))
+		}
+	}
+	return used, nil
+}
+
+// exclusive waits until no other process on this machine holds the name. The
+// lock is an abstract socket: it leaves no file, and ends with its process.
+func exclusive(ctx context.Context, name string) (unlock func(), err error) {
+	for {
+		held, err := net.Listen("unix", "@"+name)
+		if err == nil {
+			return func() { held.Close() }, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another lab command is at work (%s): %w", name, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -25,13 +25,10 @@ type Token struct {
 	Secret string // 40 hex digits: 160 random bits
 }
 
-// SecretSize is the length of a token's secret in bytes, twice as many digits.
-const SecretSize = 20
-
 const (
 	tokenPrefix  = "muster"
 	tokenIDLen   = 8
-	secretLen    = 2 * SecretSize
+	secretLen    = 40
 	tokenCheck   = 8
 	tokenMaxSize = 512 // longer input is not looked at
 )

@@ -6,12 +6,9 @@ package pki
 
 import (
 	"crypto/ecdsa"
-	"crypto/hkdf"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -156,23 +153,10 @@ func (a *Authority) Save(dir string) error {
 // CertificatePEM is the CA's certificate.
 func (a *Authority) CertificatePEM() []byte { return encodeCertificate(a.Certificate.Raw) }
 
-// NewTokenID makes an id for Token.
-func NewTokenID() string { return identity.NewToken(identity.Agent, [sha256.Size]byte{}).ID }
-
-// Token is the token of this cluster with the given id. Its secret is derived
-// from the CA's key: every control node can print it again, though the
-// cluster keeps only the id and the secret's hash. A token is revoked by
-// forgetting its id, replaced by using a new one.
-func (a *Authority) Token(role identity.Role, id string) (identity.Token, error) {
-	key, err := a.key.Bytes()
-	if err != nil {
-		return identity.Token{}, err
-	}
-	secret, err := hkdf.Key(sha256.New, key, nil, "muster join token "+string(role)+" "+id, identity.SecretSize)
-	if err != nil {
-		return identity.Token{}, err
-	}
-	return identity.Token{Role: role, CAHash: identity.CAHash(a.Certificate), ID: id, Secret: hex.EncodeToString(secret)}, nil
+// Token makes a token for this cluster. The whole of it is known only now: the
+// cluster keeps its ID and SecretHash.
+func (a *Authority) Token(role identity.Role) identity.Token {
+	return identity.NewToken(role, identity.CAHash(a.Certificate))
 }
 
 func (a *Authority) keys() (caKey, serviceAccountKey []byte, err error) {

@@ -159,7 +159,7 @@ func (d *desired) caughtUp(ctx context.Context) error {
 	if err := d.store.ReadBarrier(ctx); err != nil {
 		return err
 	}
-	want := d.store.Revision()
+	want := d.table.LastChange(d.store.Revision())
 	for {
 		d.mu.Lock()
 		have, moved := d.revision, d.moved

@@ -28,8 +28,8 @@ const openTimeout = 10 * time.Second
 // Stream is one log, exec, attach or port-forward conversation with an agent.
 // Send and Recv may be called from one goroutine each. Recv answers io.EOF
 // after the agent's last frame. The stream ends when the context it was opened
-// with ends.
-type Stream interface {
+// with ends. An alias, so that a consumer may declare the same of its own.
+type Stream = interface {
 	Send(*agentv1.Frame) error
 	CloseSend() error
 	Recv() (*agentv1.Frame, error)

@@ -28,6 +28,13 @@ func (s *Store) Table(spec *Spec) *Table {
 // Spec is the table's kind.
 func (t *Table) Spec() *Spec { return t.spec }
 
+// LastChange is the newest revision, not above atOrBefore, at which an object of
+// this kind may have changed. Whoever has seen the kind's events up to it has
+// seen the kind as it was at atOrBefore.
+func (t *Table) LastChange(atOrBefore uint64) uint64 {
+	return t.store.machine.LastChange(t.spec.Prefix(""), atOrBefore)
+}
+
 // GetItem returns an object undecoded, and the revision of the replica that it
 // was read at, which is also known when the object does not exist.
 func (t *Table) GetItem(namespace, name string) (*kv.Item, uint64, error) {

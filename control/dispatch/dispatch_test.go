@@ -1,0 +1,492 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/musterhq/muster/consensus/identity"
+	"github.com/musterhq/muster/consensus/transport"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/control/store/storetest"
+	agentv1 "github.com/musterhq/muster/proto/agent/v1"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// controlNode is a Dispatcher that serves gRPC in memory. Who calls is said by
+// metadata here, where on a real port a certificate says it.
+type controlNode struct {
+	*Dispatcher
+	t        *testing.T
+	store    *store.Store
+	registry *resource.Registry
+	log      *storetest.Log
+	listener *bufconn.Listener
+}
+
+// quietGossip hears nobody.
+type quietGossip struct{}
+
+func (quietGossip) Alive(string) bool        { return false }
+func (quietGossip) Changed() <-chan struct{} { return nil }
+
+const callerKey = "test-caller"
+
+// newControlNodes makes control nodes that share one store and know each other.
+func newControlNodes(t *testing.T, names ...string) []*controlNode {
+	t.Helper()
+	s, log, _ := storetest.Open(t)
+	registry := resource.New(s, resource.AdmitAll{})
+	nodes := make([]*controlNode, len(names))
+	for i, name := range names {
+		nodes[i] = &controlNode{t: t, store: s, registry: registry, log: log, listener: bufconn.Listen(1 << 20)}
+		nodes[i].Dispatcher = New(Config{
+			Name: name, Store: s, Registry: registry,
+			Servers: func() []string { return []string{"10.0.0.1:6443"} },
+			Peers: func() (peers []Peer) {
+				for _, other := range names {
+					if other != name {
+						peers = append(peers, Peer{Name: other})
+					}
+				}
+				return peers
+			},
+			Dial: func(_ context.Context, peer, _ string) (grpc.ClientConnInterface, error) {
+				for j, other := range names {
+					if other == peer {
+						return nodes[j].dial("muster:server:" + name), nil
+					}
+				}
+				return nil, errors.New("no such control node")
+			},
+			Gossip: quietGossip{},
+		})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var group errgroup.Group
+	for _, n := range nodes {
+		server := grpc.NewServer(grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			caller := transport.Caller{Role: identity.Agent, Name: metadata.ValueFromIncomingContext(stream.Context(), callerKey)[0]}
+			return handler(srv, &asCaller{stream, transport.NewContext(stream.Context(), caller)})
+		}))
+		n.Register(server)
+		group.Go(func() error { return n.Run(ctx) })
+		group.Go(func() error { return server.Serve(n.listener) })
+		group.Go(func() error { <-ctx.Done(); server.Stop(); return nil })
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := group.Wait(); err != nil {
+			t.Errorf("dispatcher ended with %v", err)
+		}
+	})
+	return nodes
+}
+
+type asCaller struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (a *asCaller) Context() context.Context { return a.ctx }
+
+func (n *controlNode) dial(caller string) *grpc.ClientConn {
+	n.t.Helper()
+	conn, err := grpc.NewClient("passthrough:///control", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return n.listener.DialContext(ctx) }),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return streamer(metadata.AppendToOutgoingContext(ctx, callerKey, caller), desc, cc, method, opts...)
+		}))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// testAgent is the other end of a session.
+type testAgent struct {
+	t       *testing.T
+	name    string
+	conn    *grpc.ClientConn
+	session grpc.BidiStreamingClient[agentv1.FromAgent, agentv1.ToAgent]
+}
+
+func (n *controlNode) connect(name string) *testAgent {
+	n.t.Helper()
+	a := &testAgent{t: n.t, name: name, conn: n.dial(name)}
+	var err error
+	if a.session, err = agentv1.NewAgentClient(a.conn).Session(n.t.Context()); err != nil {
+		n.t.Fatal(err)
+	}
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/hostname": name}},
+		Status: corev1.NodeStatus{
+			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.1." + name[1:]}},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}},
+		},
+	}
+	raw, err := node.Marshal()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: raw, Version: "v1"}}})
+	return a
+}
+
+func (a *testAgent) say(message *agentv1.FromAgent) {
+	a.t.Helper()
+	if err := a.session.Send(message); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// hear returns the next message that is no heartbeat.
+func (a *testAgent) hear() *agentv1.ToAgent {
+	a.t.Helper()
+	for {
+		message, err := a.session.Recv()
+		if err != nil {
+			a.t.Fatalf("%s: session ended: %v", a.name, err)
+		}
+		if message.GetHeartbeat() == nil && message.GetNetwork() == nil {
+			return message
+		}
+	}
+}
+
+// hearUntilSynced returns the names of the pods of the initial set.
+func (a *testAgent) hearUntilSynced() (pods []string) {
+	a.t.Helper()
+	for {
+		message := a.hear()
+		switch {
+		case message.GetSynced() != nil:
+			return pods
+		case message.GetPodPut() != nil:
+			pods = append(pods, a.pod(message).Name)
+		}
+	}
+}
+
+func (a *testAgent) pod(message *agentv1.ToAgent) *corev1.Pod {
+	a.t.Helper()
+	pod := &corev1.Pod{}
+	if err := pod.Unmarshal(message.GetPodPut().GetPod()); err != nil {
+		a.t.Fatal(err)
+	}
+	return pod
+}
+
+// givePodCIDR does what the leader's controller does.
+func (n *controlNode) givePodCIDR(name string) {
+	n.t.Helper()
+	nodes := store.Of[*corev1.Node](n.store, store.Nodes)
+	eventually(n.t, func() bool {
+		node, err := nodes.Get(n.t.Context(), "", name)
+		if err != nil {
+			return false
+		}
+		node.Spec.PodCIDR = "10.42.1.0/24"
+		_, err = nodes.Update(n.t.Context(), node, 0)
+		return err == nil
+	})
+}
+
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(deadline) {
+			t.Fatal("did not happen within 20 s")
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (n *controlNode) createPod(name, node string) *corev1.Pod {
+	n.t.Helper()
+	pod, err := store.Of[*corev1.Pod](n.store, store.Pods).Create(n.t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: "uid-" + "1"},
+		Spec: corev1.PodSpec{
+			NodeName: node, RestartPolicy: corev1.RestartPolicyAlways, DNSPolicy: corev1.DNSClusterFirst,
+			TerminationGracePeriodSeconds: ptr.To[int64](30),
+			Containers:                    []corev1.Container{{Name: "c", Image: "i", ImagePullPolicy: corev1.PullAlways, TerminationMessagePath: "/dev/t", TerminationMessagePolicy: "File"}},
+		},
+		Status: corev1.PodStatus{Phase: corev1.PodPending},
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return pod
+}
+
+// An agent stops whatever is not in the initial set, so the set must be whole
+// and its own.
+func TestSessionSendsTheNodesPodsThenChanges(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	c.createPod("mine", "n1")
+	c.createPod("other", "n2")
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	if pods := a.hearUntilSynced(); len(pods) != 1 || pods[0] != "mine" {
+		t.Fatalf("initial pods %q, want mine only", pods)
+	}
+	c.createPod("later", "n1")
+	if got := a.pod(a.hear()); got.Name != "later" || got.ResourceVersion == "" {
+		t.Errorf("got pod %q at version %q, want later with its version", got.Name, got.ResourceVersion)
+	}
+	if _, err := store.Of[*corev1.Pod](c.store, store.Pods).Delete(t.Context(), "default", "mine", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := a.hear().GetPodRemove(); got.GetName() != "mine" || got.GetUid() != "uid-1" {
+		t.Errorf("got removal %v, want mine with its uid", got)
+	}
+}
+
+// A replica that lags does not know that a pod was bound; told to stop what is
+// not in the set, the agent would kill it. Without a barrier there is no set.
+func TestSessionSendsNoPodsWithoutAQuorum(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	c.log.Refuse(errors.New("no leader"))
+	again := c.connect("n1")
+	heartbeats := 0
+	for heartbeats < 2 {
+		message, err := again.session.Recv()
+		if err != nil {
+			t.Fatalf("the session ended: %v; want it to wait", err)
+		}
+		if message.GetHeartbeat() == nil {
+			t.Fatalf("got %v without a quorum, want heartbeats only", message)
+		}
+		heartbeats++
+	}
+	c.log.Refuse(nil)
+	again.hearUntilSynced()
+}
+
+func TestStatusIsStoredForTheNodesOwnPodsOnly(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	c.createPod("mine", "n1")
+	c.createPod("other", "n2")
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	status, err := (&corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.42.1.2"}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"other", "mine"} {
+		uid := "uid-1"
+		if name == "other" {
+			uid = "uid-1-of-another"
+		}
+		a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_PodStatus{PodStatus: &agentv1.PodStatus{
+			Namespace: "default", Name: name, Uid: uid, Status: status, Sequence: 7,
+		}}})
+	}
+	for stored := map[string]bool{}; !stored["uid-1"]; {
+		if s := a.hear().GetStatusStored(); s != nil && s.Sequence == 7 {
+			stored[s.Uid] = true
+		}
+	}
+	pods := store.Of[*corev1.Pod](c.store, store.Pods)
+	for name, want := range map[string]corev1.PodPhase{"mine": corev1.PodRunning, "other": corev1.PodPending} {
+		pod, err := pods.Get(t.Context(), "default", name)
+		if err != nil || pod.Status.Phase != want {
+			t.Errorf("pod %s: phase %q (%v), want %q", name, pod.Status.Phase, err, want)
+		}
+	}
+}
+
+// The object of a deleted pod goes when its containers have: not before, and
+// never because an agent says so of a pod that nobody deleted.
+func TestDeletedPodIsRemovedOnceItIsGone(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	c.createPod("p", "n1")
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	gone := &agentv1.FromAgent{Message: &agentv1.FromAgent_PodGone{PodGone: &agentv1.PodGone{Namespace: "default", Name: "p", Uid: "uid-1"}}}
+	a.say(gone)
+	kind := c.registry.Kind(store.Pods.Resource)
+	if _, removed, err := c.registry.Delete(t.Context(), kind, "default", "p", nil); err != nil || removed {
+		t.Fatalf("delete: removed %v, %v; want it to wait for the agent", removed, err)
+	}
+	if pod := a.pod(a.hear()); pod.DeletionTimestamp == nil {
+		t.Fatal("the agent was not told that the pod is being deleted")
+	}
+	a.say(gone)
+	if got := a.hear().GetPodRemove(); got.GetName() != "p" {
+		t.Errorf("got %v, want the removal of p", got)
+	}
+}
+
+func TestEventsSaidAgainCountUp(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	if _, err := store.Of[*corev1.Namespace](c.store, store.Namespaces).Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}); err != nil {
+		t.Fatal(err)
+	}
+	regarding, err := (&corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "p", UID: "u"}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_Event{Event: &agentv1.EventReport{
+			Regarding: regarding, Type: "Warning", Reason: "BackOff", Message: "Back-off restarting failed container",
+		}}})
+	}
+	events := store.Of[*corev1.Event](c.store, store.Events)
+	eventually(t, func() bool {
+		list, _, err := events.List(t.Context(), store.ListOptions{})
+		return err == nil && len(list) == 1 && list[0].Count == 3 && list[0].Source.Host == "n1"
+	})
+}
+
+func TestNewerSessionReplacesTheOlder(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	old := c.connect("n1")
+	c.givePodCIDR("n1")
+	old.hearUntilSynced()
+	c.connect("n1").hearUntilSynced()
+	for {
+		if _, err := old.session.Recv(); err != nil {
+			return
+		}
+	}
+}
+
+// echo answers a stream as an agent that sends back what it gets would.
+func (a *testAgent) echo(id string) {
+	a.t.Helper()
+	stream, err := agentv1.NewAgentClient(a.conn).Stream(metadata.AppendToOutgoingContext(a.t.Context(), streamKey, id))
+	if err != nil {
+		a.t.Error(err)
+		return
+	}
+	for {
+		frame, err := stream.Recv()
+		if err != nil {
+			return
+		}
+		if frame.Close {
+			_ = stream.Send(&agentv1.Frame{Result: &agentv1.StreamResult{ExitCode: 3}})
+			_ = stream.CloseSend()
+			return
+		}
+		_ = stream.Send(&agentv1.Frame{Channel: agentv1.Frame_STDOUT, Data: frame.Data})
+	}
+}
+
+// The client's control node need not be the one that the agent speaks to.
+func TestStreamReachesTheAgentFromEveryControlNode(t *testing.T) {
+	nodes := newControlNodes(t, "c1", "c2")
+	a := nodes[1].connect("n1")
+	nodes[1].givePodCIDR("n1")
+	a.hearUntilSynced()
+	for _, from := range nodes {
+		ctx, cancel := context.WithCancel(t.Context())
+		opened := make(chan Stream, 1)
+		go func() {
+			stream, err := from.Open(ctx, "n1", &agentv1.OpenStream{Request: &agentv1.OpenStream_Exec{Exec: &agentv1.ExecRequest{Pod: "p"}}})
+			if err != nil {
+				t.Error(err)
+			}
+			opened <- stream
+		}()
+		request := a.hear().GetOpenStream()
+		if request.GetExec().GetPod() != "p" {
+			t.Fatalf("through %s the agent was asked %v, want an exec in p", from.cfg.Name, request)
+		}
+		go a.echo(request.Id)
+		stream := <-opened
+		if err := stream.Send(&agentv1.Frame{Data: []byte("hello")}); err != nil {
+			t.Fatal(err)
+		}
+		if frame, err := stream.Recv(); err != nil || string(frame.Data) != "hello" {
+			t.Fatalf("through %s came %v, %v, want hello", from.cfg.Name, frame, err)
+		}
+		if err := stream.Send(&agentv1.Frame{Close: true}); err != nil {
+			t.Fatal(err)
+		}
+		if frame, err := stream.Recv(); err != nil || frame.GetResult().GetExitCode() != 3 {
+			t.Fatalf("through %s came %v, %v, want exit code 3", from.cfg.Name, frame, err)
+		}
+		cancel()
+	}
+	if _, err := nodes[0].Open(t.Context(), "n9", &agentv1.OpenStream{}); !errors.Is(err, ErrNoSession) {
+		t.Errorf("a stream to an unknown node: %v, want ErrNoSession", err)
+	}
+}
+
+// A new leader must know of every agent before it calls any absent, whichever
+// control node the agents speak to.
+func TestPresenceHearsAllControlNodes(t *testing.T) {
+	nodes := newControlNodes(t, "c1", "c2")
+	a := nodes[1].connect("n1")
+	nodes[1].givePodCIDR("n1")
+	a.hearUntilSynced()
+	ctx, cancel := context.WithCancel(t.Context())
+	presence := nodes[0].NewPresence()
+	done := make(chan error, 1)
+	go func() { done <- presence.Run(ctx) }()
+	eventually(t, func() bool { session, _ := presence.Alive("n1"); return session && presence.Ready() })
+	if err := a.session.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { session, _ := presence.Alive("n1"); return !session })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMergeNodeStatusKeepsTimesOfWhatDidNotChange(t *testing.T) {
+	then, now := metav1.NewTime(time.Unix(1000, 0)), metav1.NewTime(time.Unix(2000, 0))
+	ready := func(status corev1.ConditionStatus, reason string, at metav1.Time) corev1.NodeCondition {
+		return corev1.NodeCondition{Type: corev1.NodeReady, Status: status, Reason: reason, LastHeartbeatTime: at, LastTransitionTime: at}
+	}
+	network := corev1.NodeCondition{Type: corev1.NodeNetworkUnavailable, Status: corev1.ConditionFalse, LastTransitionTime: then}
+	for _, test := range []struct {
+		name           string
+		stored, said   corev1.NodeCondition
+		wantTransition metav1.Time
+		wantHeartbeat  metav1.Time
+	}{
+		{"same", ready("True", "KubeletReady", then), ready("True", "KubeletReady", now), then, then},
+		{"other reason", ready("True", "KubeletReady", then), ready("True", "Other", now), then, now},
+		{"other status", ready("Unknown", "NodeStatusUnknown", then), ready("True", "KubeletReady", now), now, now},
+	} {
+		got := mergeNodeStatus(
+			&corev1.NodeStatus{Conditions: []corev1.NodeCondition{test.stored, network}},
+			&corev1.NodeStatus{Conditions: []corev1.NodeCondition{test.said}})
+		if len(got.Conditions) != 2 || got.Conditions[1] != network {
+			t.Fatalf("%s: conditions %v, want the unnamed one kept", test.name, got.Conditions)
+		}
+		if c := got.Conditions[0]; !c.LastTransitionTime.Equal(&test.wantTransition) || !c.LastHeartbeatTime.Equal(&test.wantHeartbeat) {
+			t.Errorf("%s: times %v %v, want %v %v", test.name, c.LastTransitionTime, c.LastHeartbeatTime, test.wantTransition, test.wantHeartbeat)
+		}
+	}
+}
+
+var _ clusterv1.SessionsServer = (*Dispatcher)(nil)

@@ -19,11 +19,13 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+
+	"github.com/musterhq/muster/consensus/forward"
 )
 
 var (
 	// ErrNotLeader is answered by what only the leader can do. Nothing was applied.
-	ErrNotLeader = errors.New("not the leader")
+	ErrNotLeader = forward.ErrNotLeader
 	// ErrNoLeader: no leader with a quorum was reachable within Config.LeaderWait. Nothing was applied.
 	ErrNoLeader = errors.New("no leader: a quorum of control nodes is not reachable")
 	// ErrOutcomeUnknown: the command was handed to a leader and may or may not
@@ -32,7 +34,7 @@ var (
 	// ErrTooLarge: a command is larger than CommandBytesMax.
 	ErrTooLarge = errors.New("command is too large")
 	// ErrBusy: the leader has more commands waiting than it will hold. Nothing was applied.
-	ErrBusy = errors.New("too many commands are waiting")
+	ErrBusy = forward.ErrBusy
 	// ErrStopped: this node has been stopped, or could not go on.
 	ErrStopped = errors.New("this control node has stopped")
 	// ErrForeign: a node or a directory belongs to another cluster.
@@ -48,9 +50,9 @@ const CommandBytesMax = 3<<20 + 512<<10
 // StateMachine is what the log is applied to. Calls never overlap, except that
 // the function Snapshot returns runs beside later calls of Apply.
 type StateMachine interface {
-	// Apply must do the same on every node. An error means that this node
-	// cannot know the right state any more: nothing further is applied, and
-	// the node stops.
+	// Apply must do the same on every node, and must not keep cmd. An error
+	// means that this node cannot know the right state any more: nothing
+	// further is applied, and the node stops.
 	Apply(cmd []byte) (answer []byte, err error)
 	// Snapshot is quick; the function it returns writes the state as it was.
 	Snapshot() (func(io.Writer) error, error)
@@ -73,7 +75,8 @@ type Config struct {
 	// Layer carries raft's own connections. The node closes it.
 	Layer raft.StreamLayer
 	// Dial returns a connection to another control node's gRPC services. It is
-	// called for each use: keep connections.
+	// called for each use: keep connections. The name is empty when only the
+	// address is known.
 	Dial func(ctx context.Context, name, address string) (grpc.ClientConnInterface, error)
 
 	// Bootstrap makes a fresh Dir the first node of a new cluster. Without it

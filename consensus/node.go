@@ -2,58 +2,297 @@ package consensus
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
 
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+
+	"github.com/musterhq/muster/consensus/forward"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
 // Node is one member of the cluster.
-type Node struct{ cfg Config }
+type Node struct {
+	cfg    Config
+	log    *slog.Logger
+	origin uint64 // of this process, in what it proposes
+
+	dir     *dir
+	dirLock sync.Mutex // dir.node
+	disk    *disk
+	streams *streams
+	trans   *raft.NetworkTransport
+	raft    *raft.Raft
+	leading chan bool // raft's word on whether this node leads; raft waits for the reader
+
+	machine  *machine
+	progress *progress
+	pending  *pending
+	metrics  *metrics
+
+	leader watched[raft.Server] // whom raft takes for the leader; empty when nobody
+	term   watched[*leadership] // this node's own, nil while it does not lead
+	route  watched[route]       // to the leader, nil while there is none
+
+	timers    sync.Mutex
+	calmLater *time.Timer
+
+	broken     chan error     // room for one: why this node cannot go on
+	stopped    chan struct{}  // closed when Run is over
+	entries    sync.WaitGroup // those who wait for what becomes of log entries
+	background sync.WaitGroup // those who end with their connections
+}
+
+const (
+	transportTimeout = 3 * time.Second
+	transportPool    = 8
+	snapshotsKept    = 2
+	// Bounds of a graceful stop.
+	transferMax = time.Second
+	settleMax   = 2 * time.Second
+	shutdownMax = 5 * time.Second
+)
 
 // Open reads Dir and takes part in the cluster from then on. Run must be
-// called afterwards, if only with a context that has ended, to release what Open took.
-func Open(cfg Config) (*Node, error) { return nil, ErrStopped }
+// called afterwards, if only with a context that has ended, to release what
+// Open took. Errors are one line that says what to do.
+func Open(cfg Config) (_ *Node, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger.With("component", "consensus"),
+		leading:  make(chan bool, 16),
+		progress: newProgress(), pending: newPending(), metrics: newMetrics(),
+		broken: make(chan error, 1), stopped: make(chan struct{}),
+	}
+	var random [8]byte
+	rand.Read(random[:])
+	n.origin = binary.LittleEndian.Uint64(random[:])
 
-// Run works until ctx ends, then hands leadership on, stops and returns nil; or
-// until the node cannot go on, and says why.
-func (n *Node) Run(ctx context.Context) error { return ErrStopped }
+	if n.dir, err = openDir(cfg); err != nil {
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	if err := n.openRaft(); err != nil {
+		n.close()
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	if err := n.metrics.register(n, cfg.Registerer); err != nil {
+		n.close()
+		return nil, fmt.Errorf("consensus: %w", err)
+	}
+	return n, nil
+}
 
-// Propose has cmd applied on every node and returns the state machine's answer
-// once it is applied here.
-func (n *Node) Propose(ctx context.Context, cmd []byte) ([]byte, error) { return nil, ErrNoLeader }
+func (n *Node) openRaft() error {
+	cfg := n.cfg
+	logger := newRaftLogger(n.log)
+	logPath := filepath.Join(n.dir.path, "log.db")
+	n.disk = &disk{bolt: n.dir.bolt, path: logPath, metrics: n.metrics, fail: n.fail, quiet: make(chan struct{})}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, snapshotsKept, logger)
+	if err != nil {
+		return diskError(filepath.Join(n.dir.path, "snapshots"), err)
+	}
+	n.streams = newStreams(cfg.Layer, cfg.Address)
+	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: n.streams, MaxPool: transportPool, Timeout: transportTimeout, Logger: logger,
+	})
+	n.machine = &machine{sm: cfg.StateMachine, origin: n.origin, pending: n.pending, progress: n.progress, fail: n.fail}
 
-// ReadBarrier returns once the local state holds all that was committed
-// anywhere before the call.
-func (n *Node) ReadBarrier(ctx context.Context) error { return ErrNoLeader }
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(cfg.Name)
+	conf.HeartbeatTimeout, conf.ElectionTimeout = cfg.Heartbeat, cfg.Election
+	conf.LeaderLeaseTimeout = cfg.LeaderLease
+	conf.CommitTimeout = cfg.Commit / 2 // raft takes up to twice this
+	conf.SnapshotInterval, conf.SnapshotThreshold, conf.TrailingLogs = cfg.SnapshotInterval, cfg.SnapshotEntries, cfg.TrailingEntries
+	conf.ShutdownOnRemove = false
+	conf.NotifyCh = n.leading
+	conf.Logger = logger
+	conf.NoLegacyTelemetry = true
+
+	return guarded(logPath, func() error {
+		used, err := raft.HasExistingState(n.disk, n.disk, snapshots)
+		if err != nil {
+			return err
+		}
+		if n.dir.node.Joined && !used {
+			return errors.New("this node was a member, but log and snapshots are empty")
+		}
+		if !used && cfg.Bootstrap {
+			self := raft.Server{ID: conf.LocalID, Address: raft.ServerAddress(cfg.Address)}
+			if err := raft.BootstrapCluster(conf, n.disk, n.disk, snapshots, n.trans, raft.Configuration{Servers: []raft.Server{self}}); err != nil {
+				return err
+			}
+			used = true
+		}
+		if used && !n.dir.node.Joined {
+			// Bootstrapped now, or a process ended before it wrote this down.
+			if err := n.setJoined(); err != nil {
+				return err
+			}
+		}
+		if n.raft, err = raft.NewRaft(conf, n.machine, n.disk, n.disk, snapshots, n.trans); err != nil {
+			return err
+		}
+		n.disk.running.Store(true)
+		if n.dir.node.Joined {
+			n.streams.admit()
+		}
+		return nil
+	})
+}
+
+// setJoined writes down that the cluster has taken this node in.
+func (n *Node) setJoined() error {
+	n.dirLock.Lock()
+	defer n.dirLock.Unlock()
+	if n.dir.node.Joined {
+		return nil
+	}
+	n.dir.node.Joined = true
+	return diskError(n.dir.path, n.dir.writeNode())
+}
+
+func (n *Node) joined() bool {
+	n.dirLock.Lock()
+	defer n.dirLock.Unlock()
+	return n.dir.node.Joined
+}
+
+// fail ends Run with the first reason given.
+func (n *Node) fail(err error) {
+	select {
+	case n.broken <- err:
+	default:
+	}
+}
 
 // Register adds the services this node offers to other control nodes.
-func (n *Node) Register(r grpc.ServiceRegistrar) {}
+func (n *Node) Register(r grpc.ServiceRegistrar) {
+	forward.Register(r, func() forward.Leader {
+		if l, _ := n.term.get(); l != nil {
+			return l
+		}
+		return nil
+	})
+	clusterv1.RegisterMembershipServer(r, &membership{node: n})
+}
 
-// WhileLeader runs the duties whenever this node leads, until ctx ends.
-func (n *Node) WhileLeader(ctx context.Context, duties ...Duty) error { return ErrStopped }
+// Run works until ctx ends, then hands leadership on, stops and returns nil; or
+// until the node cannot go on, and says why. It is called once.
+func (n *Node) Run(ctx context.Context) error {
+	working, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, working := errgroup.WithContext(working)
+	g.Go(func() error { n.trackLeadership(working); return nil })
+	g.Go(func() error { n.trackLeader(working); return nil })
+	g.Go(func() error { n.follow(working); return nil })
+	g.Go(func() error { return n.followAddress(working) })
+	g.Go(func() error { return n.watchDisk(working) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			n.handOver(working)
+			stop()
+			return nil
+		case err := <-n.broken:
+			return err
+		case <-working.Done():
+			return nil
+		}
+	})
+	err := g.Wait()
+	close(n.stopped)
+	n.close()
+	if err != nil {
+		return fmt.Errorf("consensus: %w", err)
+	}
+	return nil
+}
 
-// Term is one time of leading.
-type Term struct{}
+// handOver gives leadership to another voter before this node goes.
+func (n *Node) handOver(ctx context.Context) {
+	if l, _ := n.term.get(); l == nil || len(votersOf(n.raft.GetConfiguration().Configuration())) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, transferMax)
+	defer cancel()
+	if err := n.TransferLeadership(ctx); err != nil {
+		n.log.Info("leadership was not handed over before stopping", "reason", err)
+	}
+}
 
-// Propose is Node.Propose, except that it never leaves this term.
-func (t *Term) Propose(ctx context.Context, cmd []byte) ([]byte, error) { return nil, ErrNotLeader }
+// watchDisk ends Run when a write does not end: the kernel may hold it for
+// ever, and a leader like that would go on to be one.
+func (n *Node) watchDisk(ctx context.Context) error {
+	tick := time.NewTicker(max(n.cfg.DiskDeadline/10, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if took := n.disk.stuckFor(); took > n.cfg.DiskDeadline {
+				return fmt.Errorf("the disk that holds %s hangs: a write has not ended for %s; this node stops so that another can lead",
+					n.disk.path, took.Round(time.Second))
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
 
-// ReadBarrier returns at once while this node leads.
-func (t *Term) ReadBarrier(ctx context.Context) error { return ErrNotLeader }
+// close releases all that Open took. Raft keeps running until those who wait
+// for its word have it, because on shutdown it forgets some of them.
+func (n *Node) close() {
+	n.timers.Lock()
+	if n.calmLater != nil {
+		n.calmLater.Stop()
+	}
+	n.timers.Unlock()
+	if n.raft != nil {
+		within(settleMax, n.entries.Wait)
+	}
+	var down raft.Future
+	if n.raft != nil {
+		down = n.raft.Shutdown()
+	}
+	if n.trans != nil {
+		_ = n.trans.Close() // closes the streams
+	}
+	if n.disk != nil {
+		close(n.disk.quiet)
+	}
+	settled := true
+	if down != nil {
+		settled = within(shutdownMax, func() { _ = down.Error() })
+	}
+	within(settleMax, n.background.Wait)
+	if settled { // else a write hangs in it
+		n.dir.close()
+	}
+}
 
-// Number is raft's number of this term.
-func (t *Term) Number() uint64 { return 0 }
-
-// Status works without a leader.
-func (n *Node) Status() Status { return Status{} }
-
-// AddServer adds a control node, or makes a member that has caught up a voter. Leader only.
-func (n *Node) AddServer(ctx context.Context, name, address string) error { return ErrNotLeader }
-
-// RemoveServer takes a control node out of the configuration. Leader only.
-func (n *Node) RemoveServer(ctx context.Context, name string) error { return ErrNotLeader }
-
-// TransferLeadership hands leadership to the most current voter.
-func (n *Node) TransferLeadership(ctx context.Context) error { return ErrNotLeader }
-
-// Join asks the leader, through any of the seeds, to add this node, until it is a voter.
-func (n *Node) Join(ctx context.Context, seeds []string) error { return ErrStopped }
+// within waits for f, but not longer than a bound; it says if f returned.
+func within(bound time.Duration, f func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	timer := time.NewTimer(bound)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}

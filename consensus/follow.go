@@ -1,0 +1,183 @@
+package consensus
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/musterhq/muster/consensus/forward"
+)
+
+// remote is the route to another node's leadership.
+type remote struct {
+	node   *Node
+	stream *forward.Stream
+}
+
+var _ route = (*remote)(nil)
+
+func (r *remote) submit(it *proposal) error { return r.stream.Propose(it.sequence, it.command) }
+func (r *remote) readIndex(ctx context.Context) (uint64, error) {
+	return r.stream.ReadIndex(ctx)
+}
+func (r *remote) term() uint64          { return r.stream.Term() }
+func (r *remote) lost() <-chan struct{} { return r.stream.Lost() }
+
+const (
+	// followPause is waited before a leader that did not take the stream is asked again.
+	followPause = 20 * time.Millisecond
+	// leaderlessMax: a follower that hears no leader for this long gives up its
+	// stream, so that commands on it are not held for ever. Shorter gaps are
+	// elections that the old leader may win again.
+	leaderlessMax = time.Second
+	// quickMax bounds how long a lost connection keeps the election wait short.
+	quickMax = 3 * time.Second
+)
+
+// follow keeps a stream to whichever other node leads.
+func (n *Node) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		leader, changed := n.leader.get()
+		if leader.ID == "" || string(leader.ID) == n.cfg.Name {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		broken := n.followLeader(ctx, leader)
+		if now, _ := n.leader.get(); broken && now == leader {
+			n.quicken()
+		}
+		select {
+		case <-time.After(followPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// followLeader follows until the leader resigns, another leads, or the stream
+// breaks. The last is what a dead leader looks like.
+func (n *Node) followLeader(ctx context.Context, leader raft.Server) (broken bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		n.cancelWhenReplaced(ctx, leader, cancel)
+	}()
+	defer func() { cancel(); <-watching }()
+
+	conn, err := n.cfg.Dial(ctx, string(leader.ID), string(leader.Address))
+	if err != nil {
+		n.log.Debug("leader cannot be dialed", "leader", leader.ID, "error", err)
+		return false
+	}
+	if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
+		c.ResetConnectBackoff() // this loop has its own pace
+	}
+	r := &remote{node: n}
+	r.stream, err = forward.Open(ctx, conn, n.origin, func(sequence uint64, err error) {
+		n.pending.refuse(sequence, r, err)
+	})
+	if err != nil {
+		n.log.Debug("leader cannot be followed", "leader", leader.ID, "error", err)
+		return false
+	}
+	n.calm()
+	n.route.set(r)
+	n.log.Debug("following", "leader", leader.ID, "term", r.term())
+	err = r.stream.Run()
+	n.route.clear(r)
+	n.log.Debug("no longer following", "leader", leader.ID, "reason", err)
+	return ctx.Err() == nil && status.Code(err) != codes.FailedPrecondition
+}
+
+// cancelWhenReplaced ends a stream to a leader that raft no longer knows as
+// such. No leader at all is given a while.
+func (n *Node) cancelWhenReplaced(ctx context.Context, leader raft.Server, cancel context.CancelFunc) {
+	var none *time.Timer
+	var expired <-chan time.Time
+	for {
+		now, changed := n.leader.get()
+		switch {
+		case now == leader:
+			if none != nil {
+				none.Stop()
+			}
+			none, expired = nil, nil
+		case now.ID != "":
+			cancel()
+		case none == nil:
+			none = time.NewTimer(leaderlessMax)
+			defer none.Stop()
+			expired = none.C
+		}
+		select {
+		case <-changed:
+		case <-expired:
+			cancel()
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// trackLeader keeps n.leader what raft says.
+func (n *Node) trackLeader(ctx context.Context) {
+	heard := make(chan raft.Observation, 1) // only a poke: what counts is asked below
+	observer := raft.NewObserver(heard, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			return true
+		}
+		return false
+	})
+	n.raft.RegisterObserver(observer)
+	defer n.raft.DeregisterObserver(observer)
+	for {
+		address, id := n.raft.LeaderWithID()
+		n.leader.set(raft.Server{ID: id, Address: address})
+		select {
+		case <-heard:
+		case <-ctx.Done():
+			n.leader.set(raft.Server{})
+			return
+		}
+	}
+}
+
+// quicken makes this follower look sooner whether the leader is still there:
+// raft looks again at once when its heartbeat timeout becomes shorter. If
+// heartbeats go on, nothing else happens; pre-vote keeps a mistaken candidate
+// from disturbing a leader that others hear.
+func (n *Node) quicken() {
+	n.log.Debug("connection to the leader lost, looking sooner")
+	n.setTimers(n.cfg.LeaderLease, n.cfg.LeaderLease)
+	n.timers.Lock()
+	defer n.timers.Unlock()
+	if n.calmLater != nil {
+		n.calmLater.Stop()
+	}
+	n.calmLater = time.AfterFunc(quickMax, n.calm)
+}
+
+// calm undoes quicken.
+func (n *Node) calm() { n.setTimers(n.cfg.Heartbeat, n.cfg.Election) }
+
+func (n *Node) setTimers(heartbeat, election time.Duration) {
+	n.timers.Lock()
+	defer n.timers.Unlock()
+	c := n.raft.ReloadableConfig()
+	if c.HeartbeatTimeout == heartbeat && c.ElectionTimeout == election {
+		return
+	}
+	c.HeartbeatTimeout, c.ElectionTimeout = heartbeat, election
+	if err := n.raft.ReloadConfig(c); err != nil {
+		n.log.Warn("election timers cannot be changed", "error", err)
+	}
+}

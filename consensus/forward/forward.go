@@ -1,0 +1,72 @@
+// Package forward carries a follower's commands and read indexes to the leader
+// over one stream, in batches. That the stream breaks is also how a follower
+// learns at once that the leader's process is gone. What a command means, when
+// it is safe to send it again and who leads is consensus' business.
+package forward
+
+import (
+	"context"
+	"errors"
+
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+// Why a command was refused.
+var (
+	// ErrNotLeader: it will not be applied; another node may lead.
+	ErrNotLeader = errors.New("not the leader")
+	// ErrBusy: it will not be applied; too many are waiting.
+	ErrBusy = errors.New("too many commands are waiting")
+	// ErrLost: it may or may not be applied.
+	ErrLost = errors.New("the leader lost it")
+)
+
+// Leader is one term of the node that leads, as its followers use it.
+type Leader interface {
+	Term() uint64
+	// Done is closed when the term is over.
+	Done() <-chan struct{}
+	// Propose does not block. An error, or a later call of refuse with one,
+	// means what the errors of this package say; refuse is called at most once.
+	Propose(origin, sequence uint64, command []byte, refuse func(error)) error
+	ReadIndex(ctx context.Context) (uint64, error)
+}
+
+const (
+	// One message carries at most this much, or a single command that is larger.
+	batchBytesMax    = 1 << 20
+	batchCommandsMax = 1000
+	// What a follower holds that is not yet sent. At the bound Propose answers ErrBusy.
+	queueCommandsMax = 8192
+	queueBytesMax    = 64 << 20
+)
+
+func reasonOf(err error) clusterv1.Refusal_Reason {
+	switch {
+	case errors.Is(err, ErrNotLeader):
+		return clusterv1.Refusal_NOT_LEADER
+	case errors.Is(err, ErrBusy):
+		return clusterv1.Refusal_BUSY
+	default:
+		return clusterv1.Refusal_LOST
+	}
+}
+
+func errorOf(reason clusterv1.Refusal_Reason) error {
+	switch reason {
+	case clusterv1.Refusal_NOT_LEADER:
+		return ErrNotLeader
+	case clusterv1.Refusal_BUSY:
+		return ErrBusy
+	default: // also what a newer leader may say
+		return ErrLost
+	}
+}
+
+// poke wakes whoever waits on a channel with room for one.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,206 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// What a leader holds of commands that are not yet in an entry. At the
+	// bound it answers ErrBusy.
+	queueCommandsMax = 8192
+	queueBytesMax    = 64 << 20
+	// Entries that are on their way at once: one is written here while another
+	// is on the network and a third is applied. More would only make the
+	// groups smaller.
+	entriesInFlightMax = 4
+)
+
+// submission is a command in the leader's queue. refuse is called at most once,
+// must not block, and is not called for a command that is applied.
+type submission struct {
+	command
+	refuse func(error)
+}
+
+// proposer joins the commands of one term into few log entries: while entries
+// are on their way, what arrives waits and goes into the next one together.
+type proposer struct {
+	term  uint64
+	apply func(data []byte) raft.ApplyFuture
+	// committed is called after each entry was applied here.
+	committed func(o outcome, entriesInFlight int)
+	metrics   *metrics
+
+	slots chan struct{}   // one held for each entry on its way
+	wait  *sync.WaitGroup // of the node: those who wait for raft's answers
+
+	mu     sync.RWMutex
+	over   bool
+	queue  chan submission
+	queued atomic.Int64 // bytes
+	paused sync.Mutex
+}
+
+func newProposer(term uint64, apply func([]byte) raft.ApplyFuture, committed func(outcome, int), m *metrics, wait *sync.WaitGroup) *proposer {
+	return &proposer{
+		term: term, apply: apply, committed: committed, metrics: m, wait: wait,
+		slots: make(chan struct{}, entriesInFlightMax),
+		queue: make(chan submission, queueCommandsMax),
+	}
+}
+
+func (p *proposer) submit(s submission) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.over {
+		return ErrNotLeader
+	}
+	size := int64(s.size())
+	if p.queued.Add(size) > queueBytesMax {
+		p.queued.Add(-size)
+		return ErrBusy
+	}
+	select {
+	case p.queue <- s:
+		return nil
+	default:
+		p.queued.Add(-size)
+		return ErrBusy
+	}
+}
+
+// run proposes until ctx ends with the term, and then refuses what is left.
+func (p *proposer) run(ctx context.Context) {
+	defer func() {
+		p.mu.Lock()
+		p.over = true
+		p.mu.Unlock()
+		for {
+			select {
+			case s := <-p.queue:
+				s.refuse(ErrNotLeader)
+			default:
+				return
+			}
+		}
+	}()
+	var held *submission // did not fit into the last group
+	defer func() {
+		if held != nil {
+			held.refuse(ErrNotLeader)
+		}
+	}()
+	for {
+		var group []submission
+		if held != nil {
+			group, held = append(group, *held), nil
+		} else {
+			select {
+			case s := <-p.queue:
+				group = append(group, s)
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			group[0].refuse(ErrNotLeader)
+			return
+		}
+		group, held = p.fill(group)
+		p.send(group)
+	}
+}
+
+// fill adds what waits in the queue, within the bounds of an envelope.
+func (p *proposer) fill(group []submission) ([]submission, *submission) {
+	bytes := group[0].size()
+	for len(group) < envelopeCommandsMax {
+		select {
+		case s := <-p.queue:
+			if bytes += s.size(); bytes > envelopeBytesMax {
+				return group, &s
+			}
+			group = append(group, s)
+		default:
+			return group, nil
+		}
+	}
+	return group, nil
+}
+
+// send makes the group one entry. Raft takes it when its last write is done,
+// so this waits about as long as the disk does.
+func (p *proposer) send(group []submission) {
+	e := envelope{term: p.term, commands: make([]command, len(group))}
+	var bytes int64
+	for i, s := range group {
+		e.commands[i] = s.command
+		bytes += int64(s.size())
+	}
+	begin := time.Now()
+	future := p.apply(e.encode())
+	p.queued.Add(-bytes)
+	p.metrics.entry(len(group))
+	p.wait.Add(1)
+	go func() {
+		defer p.wait.Done()
+		err := p.settle(future)
+		p.metrics.committed(begin)
+		<-p.slots
+		if err != nil {
+			for _, s := range group {
+				s.refuse(err)
+			}
+		}
+	}()
+}
+
+// settle waits for an entry's end: nil when it was applied.
+func (p *proposer) settle(future raft.ApplyFuture) error {
+	switch err := future.Error(); {
+	case err == nil:
+		o := future.Response().(outcome)
+		if o.failed != nil {
+			return errLost
+		}
+		p.committed(o, len(p.slots)-1)
+		if o.late {
+			return ErrNotLeader
+		}
+		return nil
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return ErrNotLeader // refused before it reached the log
+	default:
+		return errLost
+	}
+}
+
+// pause waits until no entry is on its way and keeps it so until resume.
+func (p *proposer) pause(ctx context.Context) (resume func(), err error) {
+	p.paused.Lock()
+	taken := 0
+	resume = func() {
+		for range taken {
+			<-p.slots
+		}
+		p.paused.Unlock()
+	}
+	for taken < cap(p.slots) {
+		select {
+		case p.slots <- struct{}{}:
+			taken++
+		case <-ctx.Done():
+			resume()
+			return nil, ctx.Err()
+		}
+	}
+	return resume, nil
+}

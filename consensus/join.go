@@ -1,0 +1,174 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+const (
+	joinPause    = 50 * time.Millisecond // doubles up to joinPauseMax while nobody takes this node in
+	joinPauseMax = time.Second
+	joinCallMax  = 5 * time.Second // for one answer
+)
+
+// Join asks the leader, through any of the seeds (host:port), to add this node,
+// until it is a voter at its address. It returns at once where it is one
+// already. Errors: ErrForeign and ErrNameTaken, in which trying again would not
+// help, ErrStopped and the context's own.
+func (n *Node) Join(ctx context.Context, seeds []string) error {
+	pause := joinPause
+	for {
+		if n.isVoterHere() {
+			return nil
+		}
+		progress, err := n.askToJoin(ctx, seeds)
+		if errors.Is(err, ErrForeign) || errors.Is(err, ErrNameTaken) {
+			return err
+		}
+		if progress {
+			pause = joinPause
+		} else {
+			n.log.Info("not yet a member, asking again", "reason", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.stopped:
+			return ErrStopped
+		}
+		if !progress {
+			pause = min(2*pause, joinPauseMax)
+		}
+	}
+}
+
+// isVoterHere says whether the configuration has this node as a voter at its address.
+func (n *Node) isVoterHere() bool {
+	self := n.member(raft.ServerID(n.cfg.Name))
+	return self != nil && self.Suffrage == raft.Voter && string(self.Address) == n.cfg.Address
+}
+
+// askToJoin asks one node after the other until one has an answer.
+func (n *Node) askToJoin(ctx context.Context, seeds []string) (progress bool, err error) {
+	req := &clusterv1.AddServerRequest{
+		Name: n.cfg.Name, Address: n.cfg.Address, ClusterId: n.cfg.ClusterID,
+		Fresh: !n.joined(),
+	}
+	if !req.Fresh {
+		// Two barriers: the leader hears this node and this node the leader.
+		for range 2 {
+			barrier, cancel := context.WithTimeout(ctx, n.cfg.LeaderWait)
+			caughtUp := n.ReadBarrier(barrier) == nil
+			cancel()
+			if !caughtUp {
+				break
+			}
+			req.AppliedIndex = n.progress.applied()
+		}
+	}
+	err = errors.New("no address to ask")
+	for _, to := range n.whomToAsk(seeds) {
+		var resp *clusterv1.AddServerResponse
+		if resp, err = n.askOne(ctx, to, req); err != nil {
+			if errors.Is(err, ErrForeign) || errors.Is(err, ErrNameTaken) {
+				return false, err
+			}
+			continue
+		}
+		if req.Fresh {
+			if err := n.setJoined(); err != nil {
+				return false, err
+			}
+			n.streams.admit()
+		}
+		if resp.GetVoter() {
+			n.log.Info("this control node votes")
+		}
+		return true, nil
+	}
+	return false, err
+}
+
+// whomToAsk lists the leader, if known, then the seeds, then the other members.
+func (n *Node) whomToAsk(seeds []string) []raft.Server {
+	var to []raft.Server
+	asked := map[raft.ServerAddress]bool{raft.ServerAddress(n.cfg.Address): true, "": true}
+	add := func(s raft.Server) {
+		if !asked[s.Address] {
+			asked[s.Address] = true
+			to = append(to, s)
+		}
+	}
+	leader, _ := n.leader.get()
+	add(leader)
+	for _, seed := range seeds {
+		add(raft.Server{Address: raft.ServerAddress(seed)})
+	}
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		add(s)
+	}
+	return to
+}
+
+func (n *Node) askOne(ctx context.Context, to raft.Server, req *clusterv1.AddServerRequest) (*clusterv1.AddServerResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinCallMax)
+	defer cancel()
+	conn, err := n.cfg.Dial(ctx, string(to.ID), string(to.Address))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", to.Address, err)
+	}
+	resp, err := clusterv1.NewMembershipClient(conn).AddServer(ctx, req)
+	switch status.Code(err) {
+	case codes.OK:
+		return resp, nil
+	case codes.PermissionDenied:
+		err = fmt.Errorf("%w: %s says: %s", ErrForeign, to.Address, status.Convert(err).Message())
+	case codes.AlreadyExists:
+		err = fmt.Errorf("%w: %s says: %s", ErrNameTaken, to.Address, status.Convert(err).Message())
+	default:
+		err = fmt.Errorf("%s: %w", to.Address, err)
+	}
+	return nil, err
+}
+
+// followAddress makes the configuration follow a changed Config.Address of a
+// node that is a member.
+func (n *Node) followAddress(ctx context.Context) error {
+	id := raft.ServerID(n.cfg.Name)
+	self := n.member(id)
+	if self == nil || string(self.Address) == n.cfg.Address {
+		return nil
+	}
+	n.log.Info("this node's address has changed", "from", self.Address, "to", n.cfg.Address)
+	for {
+		l, changed := n.term.get()
+		if l != nil { // nobody else can be asked
+			err := n.change(ctx, "change this node's address", func(timeout time.Duration) raft.IndexFuture {
+				return n.raft.AddVoter(id, raft.ServerAddress(n.cfg.Address), 0, timeout)
+			})
+			if err == nil {
+				return nil
+			}
+		} else if _, err := n.askToJoin(ctx, nil); errors.Is(err, ErrForeign) || errors.Is(err, ErrNameTaken) {
+			return err
+		}
+		if self = n.member(id); self == nil || string(self.Address) == n.cfg.Address {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-time.After(joinPauseMax):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/musterhq/muster/consensus/forward"
+)
+
+// leadership is one term in which this node leads, from the moment its first
+// entry is applied here: everything committed before is then applied too, and
+// the commit index is of this term.
+type leadership struct {
+	node     *Node
+	number   uint64
+	ctx      context.Context
+	proposer *proposer
+	rounds   *rounds
+	round    atomic.Uint64
+	peers    *peers
+}
+
+var (
+	_ route          = (*leadership)(nil)
+	_ forward.Leader = (*leadership)(nil)
+)
+
+// trackLeadership follows raft's word on whether this node leads. It takes each
+// word at once: raft waits for that.
+func (n *Node) trackLeadership(ctx context.Context) {
+	for {
+		select {
+		case leading := <-n.leading:
+			if leading {
+				n.lead(ctx)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lead is one term, until raft says that it is over.
+func (n *Node) lead(ctx context.Context) {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	over := make(chan struct{})
+	n.entries.Add(1)
+	go func() {
+		defer n.entries.Done()
+		defer close(over)
+		n.serveTerm(ctx)
+	}()
+	select {
+	case <-n.leading: // raft's words alternate
+		end()
+		<-over
+	case <-ctx.Done(): // stopping, maybe because raft hangs: close waits, but not for ever
+	}
+}
+
+// serveTerm opens the term and serves until ctx ends.
+func (n *Node) serveTerm(ctx context.Context) {
+	begin := time.Now()
+	number, err := n.openTerm(ctx)
+	if err != nil {
+		return
+	}
+	l := &leadership{node: n, number: number, ctx: ctx, rounds: newRounds()}
+	l.peers = &peers{l: l, of: map[peerKey]*peer{}}
+	l.proposer = newProposer(number, n.apply, l.notify, n.metrics, &n.entries)
+	n.calm()
+	n.route.set(l)
+	n.term.set(l)
+	n.log.Info("leadership won", "term", number, "took", time.Since(begin).Round(time.Millisecond))
+	defer n.log.Info("leadership ended", "term", number)
+
+	n.background.Add(1)
+	go func() {
+		defer n.background.Done()
+		l.rounds.run(ctx, l.readIndexRound)
+	}()
+	l.proposer.run(ctx)
+	n.term.clear(l)
+	n.route.clear(l)
+}
+
+// openTerm commits an empty envelope. Unlike raft's own first entry it reaches
+// the state machine, so all nodes see the term begin, and this node knows that
+// everything before is applied.
+func (n *Node) openTerm(ctx context.Context) (uint64, error) {
+	for {
+		future := n.apply(envelope{}.encode())
+		err := future.Error()
+		if err == nil {
+			o := future.Response().(outcome)
+			return o.term, o.failed
+		}
+		if errors.Is(err, raft.ErrRaftShutdown) {
+			return 0, err
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+func (n *Node) apply(data []byte) raft.ApplyFuture { return n.raft.Apply(data, 0) }
+
+func (l *leadership) term() uint64          { return l.number }
+func (l *leadership) lost() <-chan struct{} { return l.ctx.Done() }
+
+func (l *leadership) submit(it *proposal) error {
+	return l.Propose(l.node.origin, it.sequence, it.command, func(err error) {
+		l.node.pending.refuse(it.sequence, l, err)
+	})
+}
+
+func (l *leadership) readIndex(ctx context.Context) (uint64, error) {
+	return l.rounds.join(ctx, l.ctx.Done())
+}
+
+// Term, Done, Propose and ReadIndex serve the followers.
+
+func (l *leadership) Term() uint64          { return l.number }
+func (l *leadership) Done() <-chan struct{} { return l.ctx.Done() }
+
+func (l *leadership) Propose(origin, sequence uint64, data []byte, refuse func(error)) error {
+	return l.proposer.submit(submission{command{origin, sequence, data}, refuse})
+}
+
+func (l *leadership) ReadIndex(ctx context.Context) (uint64, error) { return l.readIndex(ctx) }
+
+// Term is one time of leading, as duties see it.
+type Term struct{ l *leadership }
+
+// Number is raft's number of this term.
+func (t *Term) Number() uint64 { return t.l.number }
+
+// Propose is Node.Propose, except that the command counts in this term only.
+// After it: ErrNotLeader, nothing was applied; or ErrOutcomeUnknown.
+func (t *Term) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
+	l, n := t.l, t.l.node
+	if len(cmd) > CommandBytesMax {
+		return nil, ErrTooLarge
+	}
+	it := n.pending.add(cmd)
+	defer n.pending.remove(it)
+	n.pending.sendBy(it, l)
+	if err := l.submit(it); err != nil {
+		return nil, err
+	}
+	var err error
+	select {
+	case a := <-it.answered:
+		return a.data, a.err
+	case err = <-it.refused:
+	case <-l.lost():
+		err = errLost
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, ctx.Err())
+	}
+	if !errors.Is(err, errLost) {
+		return nil, err
+	}
+	wait := n.newPatience()
+	defer wait.stop()
+	a, decided, err := n.fate(ctx, it, l.number, wait)
+	if err != nil {
+		return nil, err
+	}
+	if !decided {
+		return nil, ErrNotLeader
+	}
+	return a.data, a.err
+}
+
+// ReadBarrier makes sure that all this leader has committed is applied here.
+func (t *Term) ReadBarrier(ctx context.Context) error {
+	n := t.l.node
+	select {
+	case <-n.progress.reached(n.raft.CommitIndex()):
+		if t.l.ctx.Err() == nil {
+			return nil
+		}
+		return ErrNotLeader
+	case <-t.l.lost():
+		return ErrNotLeader
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,21 @@
+package consensus
+
+import "github.com/hashicorp/raft"
+
+// Status is what this node knows. It asks nobody and never blocks.
+func (n *Node) Status() Status {
+	address, leader := n.raft.LeaderWithID()
+	state := n.raft.State()
+	s := Status{
+		Name: n.cfg.Name, State: state.String(), Term: n.raft.CurrentTerm(),
+		Leader: string(leader), LeaderAddress: string(address),
+		// Raft keeps both honest: a leader without a quorum steps down within
+		// LeaderLease, a follower forgets a leader that is silent for Heartbeat.
+		HasQuorum: leader != "" && state != raft.Shutdown,
+		LastIndex: n.raft.LastIndex(), AppliedIndex: n.progress.applied(),
+	}
+	for _, it := range n.raft.GetConfiguration().Configuration().Servers {
+		s.Servers = append(s.Servers, Server{Name: string(it.ID), Address: string(it.Address), Voter: it.Suffrage == raft.Voter})
+	}
+	return s
+}

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"github.com/musterhq/muster/control/controller/nodelifecycle"
 	"github.com/musterhq/muster/control/controller/podgc"
 	"github.com/musterhq/muster/control/controller/replication"
+	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/scheduler"
 )
@@ -58,7 +58,7 @@ func (s *Server) found(ctx context.Context, term *consensus.Term) error {
 	}
 	tokens := &tokens{store: st, authority: s.authority}
 	for file, role := range map[string]identity.Role{serverTokenFile: identity.Server, agentTokenFile: identity.Agent} {
-		token, err := tokens.Create(ctx, string(role))
+		token, err := tokens.Create(ctx, operator.Token{Role: string(role)})
 		if err != nil {
 			return err
 		}
@@ -102,6 +102,6 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 	for _, r := range list {
 		group.Go(func() error { return r.Run(ctx) })
 	}
-	log.Log(ctx, slog.LevelInfo, "this node leads")
+	log.Info("this node leads")
 	return group.Wait()
 }

@@ -1,17 +1,19 @@
 package control
 
 import (
-	"context"
 	"log"
 	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/gossip"
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/apiserver"
 	"github.com/musterhq/muster/control/dispatch"
-	"github.com/musterhq/muster/control/store"
-	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
 // The parts declare what they need of each other without knowing each other;
@@ -19,9 +21,28 @@ import (
 
 // failures tells the API server what the log's errors mean to a client.
 var failures = apiserver.Failures{
-	Unavailable:    []error{consensus.ErrNoLeader, consensus.ErrNotLeader, consensus.ErrBusy, consensus.ErrStopped},
-	OutcomeUnknown: []error{consensus.ErrOutcomeUnknown},
-	TooLarge:       []error{consensus.ErrTooLarge},
+	Unavailable:     []error{consensus.ErrNoLeader, consensus.ErrNotLeader, consensus.ErrBusy, consensus.ErrStopped},
+	OutcomeUnknown:  []error{consensus.ErrOutcomeUnknown},
+	TooLarge:        []error{consensus.ErrTooLarge},
+	NodeUnreachable: []error{dispatch.ErrNoSession},
+}
+
+// kubernetesVersion is the version of the API that is served: that of the
+// linked Kubernetes packages, so that the two can't drift, marked as ours.
+func kubernetesVersion(muster string) version.Info {
+	served := "v1.37.1"
+	if build, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range build.Deps {
+			if m.Path == "k8s.io/kubernetes" {
+				served = m.Version
+			}
+		}
+	}
+	parts := strings.SplitN(strings.TrimPrefix(served, "v"), ".", 3)
+	return version.Info{
+		Major: parts[0], Minor: parts[1], GitVersion: served + "+muster", GitCommit: muster,
+		GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
 }
 
 // liveness is gossip as dispatch asks for it.
@@ -34,24 +55,6 @@ func (l liveness) Alive(node string) bool {
 		}
 	}
 	return false
-}
-
-// streams is dispatch as the API server asks for it.
-type streams struct{ d *dispatch.Dispatcher }
-
-func (s streams) Open(ctx context.Context, node string, request *agentv1.OpenStream) (apiserver.Stream, error) {
-	return s.d.Open(ctx, node, request)
-}
-
-// podNodes tells the authorizer where a pod runs.
-type podNodes struct{ store *store.Store }
-
-func (p podNodes) NodeOf(namespace, name string) (string, bool) {
-	item, _, err := p.store.Table(store.Pods).GetItem(namespace, name)
-	if err != nil {
-		return "", false
-	}
-	return item.Fields.Get("spec.nodeName"), true
 }
 
 // quiet sends net/http's own complaints, which any client can cause, to Debug.

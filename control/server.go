@@ -24,7 +24,6 @@ import (
 	"github.com/musterhq/muster/consensus/transport"
 	"github.com/musterhq/muster/control/admission"
 	"github.com/musterhq/muster/control/apiserver"
-	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/dispatch"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/pki"
@@ -122,8 +121,8 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 	})
 	s.api, err = apiserver.New(apiserver.Config{
 		Registry: s.registry, Store: s.store,
-		Authenticator: auth.NewAuthenticator(nil), Authorizer: auth.NewAuthorizer(podNodes{s.store}),
-		Streams: streams{s.dispatch}, Ready: s.healthy, Failures: failures,
+		Tokens: s.tokens, Streams: s.dispatch, Ready: s.healthy, Failures: failures,
+		Version: kubernetesVersion(cfg.Version),
 		Logger: cfg.Logger.With("part", "apiserver"),
 	})
 	if err != nil {

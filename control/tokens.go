@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apiserver/pkg/authentication/user"
+
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/pki"
@@ -17,30 +19,46 @@ import (
 
 const tokenPrefix = "token/"
 
-// tokenRecord is a join token as the cluster keeps it: who holds a copy of the
-// data can't join with it.
+// apiRole is the role of tokens that admit to the Kubernetes API.
+const apiRole = "api"
+
+// apiTokenPrefix opens the bearer tokens that this cluster gave out:
+// muster-api-<id>-<secret>.
+const apiTokenPrefix = "muster-api-"
+
+// tokenRecord is a token as the cluster keeps it: who holds a copy of the data
+// can't use it.
 type tokenRecord struct {
-	Role    identity.Role     `json:"role"`
+	Role    string            `json:"role"`
 	Hash    [sha256.Size]byte `json:"hash"`
+	User    string            `json:"user,omitempty"`
+	Groups  []string          `json:"groups,omitempty"`
 	Created int64             `json:"created"` // Unix seconds
 }
 
-// tokens keeps the join tokens in the replicated state.
+// tokens keeps join tokens and bearer tokens in the replicated state.
 type tokens struct {
 	store     *store.Store
 	authority *pki.Authority
 }
 
-func (t *tokens) Create(ctx context.Context, role string) (string, error) {
-	token := t.authority.Token(identity.Role(role))
-	record, err := json.Marshal(tokenRecord{Role: token.Role, Hash: token.SecretHash(), Created: time.Now().Unix()})
+func (t *tokens) Create(ctx context.Context, token operator.Token) (string, error) {
+	// A bearer token is made like the others; only its printed form differs.
+	made := t.authority.Token(identity.Role(token.Role))
+	text := made.String()
+	if token.Role == apiRole {
+		text = apiTokenPrefix + made.ID + "-" + made.Secret
+	}
+	record, err := json.Marshal(tokenRecord{
+		Role: token.Role, Hash: made.SecretHash(), User: token.User, Groups: token.Groups, Created: time.Now().Unix(),
+	})
 	if err != nil {
 		return "", err
 	}
-	if _, err := t.store.System().Create(ctx, tokenPrefix+token.ID, record); err != nil {
+	if _, err := t.store.System().Create(ctx, tokenPrefix+made.ID, record); err != nil {
 		return "", fmt.Errorf("keep the token: %w", err)
 	}
-	return token.String(), nil
+	return text, nil
 }
 
 func (t *tokens) List(ctx context.Context) ([]operator.Token, error) {
@@ -54,7 +72,7 @@ func (t *tokens) List(ctx context.Context) ([]operator.Token, error) {
 			return nil, fmt.Errorf("record %s: %w", item.Key, err)
 		}
 		_, id, _ := strings.Cut(item.Key, tokenPrefix)
-		list = append(list, operator.Token{ID: id, Role: string(record.Role), Created: record.Created})
+		list = append(list, operator.Token{ID: id, Role: record.Role, User: record.User, Groups: record.Groups, Created: record.Created})
 	}
 	return list, nil
 }
@@ -72,19 +90,43 @@ func (t *tokens) Check(ctx context.Context, role identity.Role, id string, hash 
 	if err := t.store.ReadBarrier(ctx); err != nil {
 		return err
 	}
-	value, _, err := t.store.System().Get(tokenPrefix + id)
-	if errors.Is(err, store.ErrNotFound) {
-		return pki.ErrTokenUnknown
+	_, err := t.find(string(role), id, hash)
+	return err
+}
+
+// Lookup says who the bearer of an API token is (auth.Tokens), from this node's
+// replica: a token that was revoked a moment ago may still pass.
+func (t *tokens) Lookup(_ context.Context, token string) (user.Info, bool, error) {
+	rest, ours := strings.CutPrefix(token, apiTokenPrefix)
+	id, secret, whole := strings.Cut(rest, "-")
+	if !ours || !whole {
+		return nil, false, nil
+	}
+	record, err := t.find(apiRole, id, identity.Token{Secret: secret}.SecretHash())
+	if errors.Is(err, pki.ErrTokenUnknown) {
+		return nil, false, nil
 	}
 	if err != nil {
-		return err
+		return nil, false, err
 	}
+	return &user.DefaultInfo{Name: record.User, Groups: record.Groups}, true, nil
+}
+
+// find answers pki.ErrTokenUnknown unless there is such a token.
+func (t *tokens) find(role, id string, hash [sha256.Size]byte) (tokenRecord, error) {
 	var record tokenRecord
+	value, _, err := t.store.System().Get(tokenPrefix + id)
+	if errors.Is(err, store.ErrNotFound) {
+		return record, pki.ErrTokenUnknown
+	}
+	if err != nil {
+		return record, err
+	}
 	if err := json.Unmarshal(value, &record); err != nil {
-		return fmt.Errorf("record %s%s: %w", tokenPrefix, id, err)
+		return record, fmt.Errorf("record %s%s: %w", tokenPrefix, id, err)
 	}
 	if record.Role != role || !identity.SecretMatches(record.Hash, hash) {
-		return pki.ErrTokenUnknown
+		return record, pki.ErrTokenUnknown
 	}
-	return nil
+	return record, nil
 }

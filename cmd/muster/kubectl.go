@@ -30,7 +30,7 @@ func newKubectlCommand() *cobra.Command {
 func runKubectl(args []string) int {
 	// kubectl takes its arguments, its plugins' names and its own name from here.
 	os.Args = append([]string{"kubectl"}, args...)
-	_ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 		util.CheckErr(err)
 	}

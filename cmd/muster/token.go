@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -13,17 +14,17 @@ import (
 func newTokenCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Make, list and revoke the tokens with which machines join",
+		Short: "Make, list and revoke the tokens with which machines join and users are known",
 	}
 	var target operatorFlags
-	var role string
+	var request clusterv1.CreateTokenRequest
 	create := &cobra.Command{
-		Use:   "create --role server|agent",
-		Short: "Make a join token and print it; the cluster keeps only a hash of it",
+		Use:   "create --role server|agent|api",
+		Short: "Make a token and print it; the cluster keeps only a hash of it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return target.call(cmd.Context(), func(c clusterv1.OperatorClient) error {
-				response, err := c.CreateToken(cmd.Context(), &clusterv1.CreateTokenRequest{Role: role})
+				response, err := c.CreateToken(cmd.Context(), &request)
 				if err == nil {
 					fmt.Fprintln(cmd.OutOrStdout(), response.Token)
 				}
@@ -31,10 +32,12 @@ func newTokenCommand() *cobra.Command {
 			})
 		},
 	}
-	create.Flags().StringVar(&role, "role", "agent", "what the token admits: agent (compute nodes) or server (control nodes)")
+	create.Flags().StringVar(&request.Role, "role", "agent", "what the token admits: agent (compute nodes), server (control nodes) or api (its bearer, to the Kubernetes API)")
+	create.Flags().StringVar(&request.User, "user", "", "with --role api: name of the bearer")
+	create.Flags().StringSliceVar(&request.Groups, "group", nil, "with --role api: group of the bearer, such as system:masters; may be given several times")
 	list := &cobra.Command{
 		Use:   "list",
-		Short: "List the join tokens, without their secrets",
+		Short: "List the tokens, without their secrets",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return target.call(cmd.Context(), func(c clusterv1.OperatorClient) error {
@@ -43,9 +46,9 @@ func newTokenCommand() *cobra.Command {
 					return err
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
-				fmt.Fprintln(w, "ID\tROLE\tCREATED")
+				fmt.Fprintln(w, "ID\tROLE\tCREATED\tUSER\tGROUPS")
 				for _, t := range response.Tokens {
-					fmt.Fprintf(w, "%s\t%s\t%s\n", t.Id, t.Role, time.Unix(t.Created, 0).UTC().Format(time.RFC3339))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", t.Id, t.Role, time.Unix(t.Created, 0).UTC().Format(time.RFC3339), t.User, strings.Join(t.Groups, ","))
 				}
 				return w.Flush()
 			})
@@ -53,7 +56,7 @@ func newTokenCommand() *cobra.Command {
 	}
 	revoke := &cobra.Command{
 		Use:   "revoke ID",
-		Short: "Revoke a join token; machines that joined with it stay",
+		Short: "Revoke a token; machines that joined with it stay",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return target.call(cmd.Context(), func(c clusterv1.OperatorClient) error {

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 				}
 				return nil, errors.New("no such control node")
 			},
-			Gossip: quietGossip{},
+			Gossip: quietGossip{}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -289,7 +290,7 @@ func TestStatusIsStoredForTheNodesOwnPodsOnly(t *testing.T) {
 	a := c.connect("n1")
 	c.givePodCIDR("n1")
 	a.hearUntilSynced()
-	status, err := (&corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.42.1.2"}).Marshal()
+	status, err := (&corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.42.1.2", PodIPs: []corev1.PodIP{{IP: "10.42.1.2"}}}).Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +328,7 @@ func TestDeletedPodIsRemovedOnceItIsGone(t *testing.T) {
 	gone := &agentv1.FromAgent{Message: &agentv1.FromAgent_PodGone{PodGone: &agentv1.PodGone{Namespace: "default", Name: "p", Uid: "uid-1"}}}
 	a.say(gone)
 	kind := c.registry.Kind(store.Pods.Resource)
-	if _, removed, err := c.registry.Delete(t.Context(), kind, "default", "p", nil); err != nil || removed {
+	if _, removed, err := c.registry.Delete(t.Context(), kind, "default", "p", &metav1.DeleteOptions{}); err != nil || removed {
 		t.Fatalf("delete: removed %v, %v; want it to wait for the agent", removed, err)
 	}
 	if pod := a.pod(a.hear()); pod.DeletionTimestamp == nil {

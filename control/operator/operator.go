@@ -40,18 +40,24 @@ type Member struct {
 	Name, Role, Address, State, Version string
 }
 
-// Token is a join token without its secret.
+// Token is a token without its secret.
 type Token struct {
-	ID, Role string
-	Created  int64 // Unix seconds
+	// ID tells it from others. New tokens get one.
+	ID string
+	// Role is what it admits: a server or an agent to the cluster, or with api
+	// its bearer to the Kubernetes API as User with Groups.
+	Role    string
+	User    string
+	Groups  []string
+	Created int64 // Unix seconds
 }
 
 // ErrNoToken means that there is no token with that ID.
 var ErrNoToken = errors.New("no such token")
 
-// Tokens keeps join tokens.
+// Tokens keeps tokens.
 type Tokens interface {
-	Create(ctx context.Context, role string) (token string, err error)
+	Create(ctx context.Context, t Token) (token string, err error)
 	List(ctx context.Context) ([]Token, error)
 	// Delete answers ErrNoToken when there is none with that ID.
 	Delete(ctx context.Context, id string) error
@@ -123,19 +129,24 @@ func members(v View) *clusterv1.MembersResponse {
 	return response
 }
 
-// CreateToken makes a join token.
+// CreateToken makes a token.
 func (s *Service) CreateToken(ctx context.Context, r *clusterv1.CreateTokenRequest) (*clusterv1.CreateTokenResponse, error) {
-	if r.Role != "server" && r.Role != "agent" {
-		return nil, status.Errorf(codes.InvalidArgument, "role %q: want server or agent", r.Role)
+	switch {
+	case r.Role != "server" && r.Role != "agent" && r.Role != "api":
+		return nil, status.Errorf(codes.InvalidArgument, "role %q: want server, agent or api", r.Role)
+	case r.Role == "api" && r.User == "":
+		return nil, status.Error(codes.InvalidArgument, "user: an api token needs the name of its bearer")
+	case r.Role != "api" && (r.User != "" || len(r.Groups) > 0):
+		return nil, status.Errorf(codes.InvalidArgument, "user, groups: only api tokens have them, and the role is %s", r.Role)
 	}
-	token, err := s.tokens.Create(ctx, r.Role)
+	token, err := s.tokens.Create(ctx, Token{Role: r.Role, User: r.User, Groups: r.Groups})
 	if err != nil {
 		return nil, status.Error(codes.Unavailable, err.Error())
 	}
 	return &clusterv1.CreateTokenResponse{Token: token}, nil
 }
 
-// ListTokens lists the join tokens without their secrets.
+// ListTokens lists the tokens without their secrets.
 func (s *Service) ListTokens(ctx context.Context, _ *clusterv1.ListTokensRequest) (*clusterv1.ListTokensResponse, error) {
 	tokens, err := s.tokens.List(ctx)
 	if err != nil {
@@ -143,12 +154,14 @@ func (s *Service) ListTokens(ctx context.Context, _ *clusterv1.ListTokensRequest
 	}
 	response := &clusterv1.ListTokensResponse{}
 	for _, t := range tokens {
-		response.Tokens = append(response.Tokens, &clusterv1.JoinToken{Id: t.ID, Role: t.Role, Created: t.Created})
+		response.Tokens = append(response.Tokens, &clusterv1.JoinToken{
+			Id: t.ID, Role: t.Role, User: t.User, Groups: t.Groups, Created: t.Created,
+		})
 	}
 	return response, nil
 }
 
-// DeleteToken revokes a join token.
+// DeleteToken revokes a token.
 func (s *Service) DeleteToken(ctx context.Context, r *clusterv1.DeleteTokenRequest) (*clusterv1.DeleteTokenResponse, error) {
 	switch err := s.tokens.Delete(ctx, r.Id); {
 	case errors.Is(err, ErrNoToken):

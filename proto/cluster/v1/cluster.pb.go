@@ -1370,8 +1370,12 @@ func (x *Member) GetVoter() bool {
 }
 
 type CreateTokenRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"` // server or agent
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// server or agent: a join token. api: a bearer token for the Kubernetes API.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Who the bearer of an api token is; not for the others.
+	User          string   `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	Groups        []string `protobuf:"bytes,3,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1411,6 +1415,20 @@ func (x *CreateTokenRequest) GetRole() string {
 		return x.Role
 	}
 	return ""
+}
+
+func (x *CreateTokenRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *CreateTokenRequest) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
 }
 
 type CreateTokenResponse struct {
@@ -1542,7 +1560,9 @@ type JoinToken struct {
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Role  string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
 	// Unix seconds.
-	Created       int64 `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
+	Created       int64    `protobuf:"varint,3,opt,name=created,proto3" json:"created,omitempty"`
+	User          string   `protobuf:"bytes,4,opt,name=user,proto3" json:"user,omitempty"`
+	Groups        []string `protobuf:"bytes,5,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1596,6 +1616,20 @@ func (x *JoinToken) GetCreated() int64 {
 		return x.Created
 	}
 	return 0
+}
+
+func (x *JoinToken) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *JoinToken) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
 }
 
 type DeleteTokenRequest struct {
@@ -1780,18 +1814,22 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x16\n" +
 	"\x06leader\x18\x06 \x01(\bR\x06leader\x12\x14\n" +
-	"\x05voter\x18\a \x01(\bR\x05voter\"(\n" +
+	"\x05voter\x18\a \x01(\bR\x05voter\"T\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
-	"\x04role\x18\x01 \x01(\tR\x04role\"+\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
+	"\x06groups\x18\x03 \x03(\tR\x06groups\"+\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"\x13\n" +
 	"\x11ListTokensRequest\"J\n" +
 	"\x12ListTokensResponse\x124\n" +
-	"\x06tokens\x18\x01 \x03(\v2\x1c.muster.cluster.v1.JoinTokenR\x06tokens\"I\n" +
+	"\x06tokens\x18\x01 \x03(\v2\x1c.muster.cluster.v1.JoinTokenR\x06tokens\"u\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x18\n" +
-	"\acreated\x18\x03 \x01(\x03R\acreated\"$\n" +
+	"\acreated\x18\x03 \x01(\x03R\acreated\x12\x12\n" +
+	"\x04user\x18\x04 \x01(\tR\x04user\x12\x16\n" +
+	"\x06groups\x18\x05 \x03(\tR\x06groups\"$\n" +
 	"\x12DeleteTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
 	"\x13DeleteTokenResponse2X\n" +

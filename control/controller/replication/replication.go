@@ -119,6 +119,11 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	if !ok {
 		return nil
 	}
+	// The cache of pods may be behind that of controllers. Without this, pods to
+	// adopt are overlooked and others created in their place.
+	if err := c.caches.Pods.WaitRevision(ctx, c.registry.Store().Revision()); err != nil {
+		return err
+	}
 	p := c.plan(rc)
 	if len(p.adopt)+len(p.release) > 0 {
 		if err := c.claim(ctx, rc, p); err != nil {
@@ -135,25 +140,19 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	case len(p.remove) > 0:
 		failed, reason = c.remove(ctx, rc, p.remove), "FailedDelete"
 	}
-	if p.create > 0 || len(p.remove) > 0 {
-		again := p
-		p = c.plan(rc)
-		p.more = again.more
-	}
 	if ctx.Err() != nil {
 		return ctx.Err()
-	}
-	setFailure(&p.status, reason, failed, time.Now())
-	if err := c.writeStatus(ctx, rc, p.status); err != nil {
-		return errors.Join(failed, err)
 	}
 	if failed == nil && p.more {
 		c.loop.Add(key)
 	}
-	if p.again > 0 {
-		c.loop.AddAfter(key, p.again)
+
+	now := c.plan(rc)
+	setFailure(&now.status, reason, failed, time.Now())
+	if now.again > 0 {
+		c.loop.AddAfter(key, now.again)
 	}
-	return failed
+	return errors.Join(failed, c.writeStatus(ctx, rc, now.status))
 }
 
 func (c *Controller) plan(rc *corev1.ReplicationController) plan {

@@ -155,7 +155,7 @@ func serve(w http.ResponseWriter, r *http.Request, contentType string, d documen
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Etag", d.etag())
 	body := d.compressed
-	if acceptsGzip(r) {
+	if AcceptsGzip(r) {
 		w.Header().Set("Content-Encoding", "gzip")
 	} else {
 		var err error
@@ -184,7 +184,8 @@ func accepted(r *http.Request, offers ...string) string {
 	return goautoneg.Negotiate(header, offers)
 }
 
-func acceptsGzip(r *http.Request) bool {
+// AcceptsGzip says whether the client takes a compressed answer.
+func AcceptsGzip(r *http.Request) bool {
 	for encoding := range strings.SplitSeq(r.Header.Get("Accept-Encoding"), ",") {
 		name, parameters, _ := strings.Cut(strings.TrimSpace(encoding), ";")
 		if name == "gzip" && strings.ReplaceAll(parameters, " ", "") != "q=0" {

@@ -1,0 +1,159 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metainternalversionscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/warning"
+
+	"github.com/musterhq/muster/control/kube"
+)
+
+// bodyMax bounds a request's body. JSON and YAML within it are bounded again by
+// their decoders: nesting at 10,000 levels, aliases in proportion to the text.
+const bodyMax = 3 << 20
+
+func readBody(r *http.Request) ([]byte, error) {
+	if r.Body == nil {
+		return nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, bodyMax+1))
+	if err != nil {
+		return nil, badRequest(fmt.Errorf("read the request's body: %w", err))
+	}
+	if len(body) > bodyMax {
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", bodyMax))
+	}
+	return body, nil
+}
+
+// serializer finds what reads the request's Content-Type.
+func serializer(r *http.Request) (runtime.SerializerInfo, error) {
+	header := r.Header.Get("Content-Type")
+	media := mediaJSON
+	if header != "" {
+		var err error
+		if media, _, err = mime.ParseMediaType(header); err != nil {
+			return runtime.SerializerInfo{}, unsupportedMedia(mediaJSON, mediaYAML, mediaProtobuf)
+		}
+	}
+	if media == mediaJSON || media == mediaYAML || media == mediaProtobuf {
+		if info, ok := runtime.SerializerInfoForMediaType(kube.Codecs.SupportedMediaTypes(), media); ok {
+			return info, nil
+		}
+	}
+	return runtime.SerializerInfo{}, unsupportedMedia(mediaJSON, mediaYAML, mediaProtobuf)
+}
+
+func unsupportedMedia(accepted ...string) error {
+	return statusError(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType,
+		"the body of the request was in an unknown format - accepted media types include: "+strings.Join(accepted, ", "))
+}
+
+// decodeBody reads the request's body as kind into an object. directive says
+// what becomes of fields that the kind does not have, or that are there twice:
+// refused, told in Warning headers, or dropped.
+func decodeBody(r *http.Request, kind schema.GroupVersionKind, into runtime.Object, directive string) error {
+	info, err := serializer(r)
+	if err != nil {
+		return err
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	return decodeInto(r.Context(), info, body, kind, into, directive)
+}
+
+func decodeInto(ctx context.Context, info runtime.SerializerInfo, body []byte, kind schema.GroupVersionKind, into runtime.Object, directive string) error {
+	decoder := info.Serializer
+	if directive != metav1.FieldValidationIgnore && info.StrictSerializer != nil {
+		decoder = info.StrictSerializer
+	}
+	obj, actual, err := decoder.Decode(body, &kind, into)
+	if err != nil {
+		strict, isStrict := runtime.AsStrictDecodingError(err)
+		if isStrict && obj != nil && directive == metav1.FieldValidationWarn {
+			warnStrict(ctx, strict.Errors())
+		} else {
+			return undecodable(err, kind, actual, body)
+		}
+	}
+	if actual.GroupVersion() != kind.GroupVersion() {
+		return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", actual.GroupVersion(), kind.GroupVersion()))
+	}
+	if obj != into {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s", actual.Kind, actual.Version, kind.Kind))
+	}
+	return nil
+}
+
+// undecodable is upstream's wording, which names the field.
+func undecodable(err error, kind schema.GroupVersionKind, actual *schema.GroupVersionKind, body []byte) error {
+	if actual != nil && actual.Kind != "" {
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", actual.Kind, actual.Version, kind.Kind, err))
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("the object provided is unrecognized (must be of type %s): %v (%s)", kind.Kind, err, summary(body)))
+}
+
+// summary is a glimpse of a body, for a message.
+func summary(body []byte) string {
+	const most = 30
+	dots := ""
+	if len(body) > most {
+		body, dots = body[:most], " ..."
+	}
+	switch {
+	case len(body) == 0:
+		return "<empty>"
+	case body[0] == '{':
+		return string(body) + dots
+	}
+	return hex.EncodeToString(body) + dots
+}
+
+// warnStrict tells each violation in a Warning header. The YAML decoder reports
+// several in one error.
+func warnStrict(ctx context.Context, errs []error) {
+	for _, err := range errs {
+		text := err.Error()
+		short, ok := strings.CutPrefix(text, "yaml: unmarshal errors:\n")
+		if !ok {
+			short, ok = strings.CutPrefix(text, "error converting YAML to JSON: yaml: unmarshal errors:\n")
+		}
+		if !ok {
+			warning.AddWarning(ctx, "", text)
+			continue
+		}
+		for line := range strings.SplitSeq(short, "\n") {
+			warning.AddWarning(ctx, "", strings.TrimSpace(line))
+		}
+	}
+}
+
+// fieldValidation is the directive that a write names, or upstream's default.
+func fieldValidation(named string) string {
+	if named == "" {
+		return metav1.FieldValidationWarn
+	}
+	return named
+}
+
+// decodeQuery reads the options of a write from the query.
+func decodeQuery(query url.Values, options runtime.Object) error {
+	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, options); err != nil {
+		return badRequest(err)
+	}
+	return nil
+}

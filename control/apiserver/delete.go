@@ -1,0 +1,116 @@
+package apiserver
+
+import (
+	"net/http"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/musterhq/muster/control/store"
+)
+
+// delete removes an object or marks it as being deleted.
+func (s *Server) delete(w http.ResponseWriter, r *http.Request, c *call) error {
+	out, err := negotiate(r, asTable, asPartial)
+	if err != nil {
+		return err
+	}
+	options, err := deleteOptions(r)
+	if err != nil {
+		return err
+	}
+	obj, gone, err := s.registry.Delete(r.Context(), c.kind, c.namespace, c.name, options)
+	if err != nil {
+		return err
+	}
+	code := http.StatusOK
+	if !gone && options.OrphanDependents != nil && !*options.OrphanDependents { //nolint:staticcheck // old clients send it
+		code = http.StatusAccepted
+	}
+	if gone && !c.kind.ReturnDeletedObject {
+		out.as = ""
+		return s.send(w, r, code, statusKind, &metav1.Status{
+			Status: metav1.StatusSuccess,
+			Details: &metav1.StatusDetails{
+				Name: c.name, Group: c.kind.Spec.Resource.Group, Kind: c.kind.Spec.Resource.Resource, UID: obj.GetUID(),
+			},
+		}, out)
+	}
+	return s.sendObject(w, r, code, c, obj, out)
+}
+
+// deleteOptions reads the options of a delete from its body, if it has one, or
+// from the query.
+func deleteOptions(r *http.Request) (*metav1.DeleteOptions, error) {
+	options := &metav1.DeleteOptions{}
+	body, err := readBody(r)
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > 0 {
+		info, err := serializer(r)
+		if err != nil {
+			return nil, err
+		}
+		// Clients send DeleteOptions of any group that has them; all are the same.
+		kind := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
+		obj, actual, err := info.Serializer.Decode(body, &kind, options)
+		if err != nil {
+			return nil, undecodable(err, kind, actual, body)
+		}
+		if obj != runtime.Object(options) {
+			return nil, undecodable(errNotDeleteOptions, kind, actual, body)
+		}
+	} else if err := decodeQuery(r.URL.Query(), options); err != nil {
+		return nil, err
+	}
+	options.IgnoreStoreReadErrorWithClusterBreakingPotential = nil
+	return options, invalidOptions("DeleteOptions", metav1validation.ValidateDeleteOptions(options))
+}
+
+const errNotDeleteOptions = constError("decoded object cannot be converted to DeleteOptions")
+
+// constError is an error that is its message.
+type constError string
+
+func (e constError) Error() string { return string(e) }
+
+// deleteCollection deletes what is selected and answers with what that was.
+func (s *Server) deleteCollection(w http.ResponseWriter, r *http.Request, c *call) error {
+	out, err := negotiate(r, asTable, asPartialList)
+	if err != nil {
+		return err
+	}
+	selected, err := listOptions(r, c.kind)
+	if err != nil {
+		return err
+	}
+	options, err := deleteOptions(r)
+	if err != nil {
+		return err
+	}
+	deleted, revision, err := s.registry.DeleteCollection(r.Context(), c.kind, options, store.ListOptions{
+		Namespace: c.namespace, Labels: selected.LabelSelector, Fields: selected.FieldSelector,
+	})
+	if err != nil {
+		return err
+	}
+	list := c.kind.Spec.NewList()
+	objects := make([]runtime.Object, 0, len(deleted))
+	for _, obj := range deleted {
+		objects = append(objects, obj)
+	}
+	if err := meta.SetList(list, objects); err != nil {
+		return err
+	}
+	accessor, err := meta.ListAccessor(list)
+	if err != nil {
+		return err
+	}
+	accessor.SetResourceVersion(strconv.FormatUint(revision, 10))
+	out.as = ""
+	return s.send(w, r, http.StatusOK, c.kind.Spec.Kind.GroupVersion().WithKind(c.kind.Spec.Kind.Kind+"List"), list, out)
+}

@@ -1,0 +1,223 @@
+package apiserver
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/apiserver/pkg/warning"
+
+	"github.com/musterhq/muster/control/auth"
+	"github.com/musterhq/muster/control/resource"
+)
+
+// call is one request about an API resource.
+type call struct {
+	target
+	kind *resource.Kind
+	// sub is the subresource, nil for the object itself.
+	sub *resource.Subresource
+	// out is the form of the answer.
+	out output
+}
+
+// handler serves one verb. An error is answered as a Status; a handler that has
+// written anything returns nil.
+type handler func(s *Server, w http.ResponseWriter, r *http.Request, c *call) error
+
+// handlers are the verbs of every resource.
+var handlers = map[string]handler{
+	"get":              (*Server).get,
+	"list":             (*Server).list,
+	"watch":            (*Server).watch,
+	"create":           (*Server).create,
+	"update":           (*Server).update,
+	"patch":            (*Server).patch,
+	"delete":           (*Server).delete,
+	"deletecollection": (*Server).deleteCollection,
+}
+
+// connections are the subresources that are streams. Whatever the method, they
+// do something in a container: they are authorized as create.
+var connections = map[string]connection{
+	"pods/exec":        {"PodExecOptions", (*Server).exec},
+	"pods/attach":      {"PodAttachOptions", (*Server).attach},
+	"pods/portforward": {"PodPortForwardOptions", (*Server).portForward},
+}
+
+type connection struct {
+	// kind is what discovery says of it: the options in the query.
+	kind  string
+	serve handler
+}
+
+// special are the other subresources that are no view of the stored object.
+var special = map[string]map[string]handler{
+	"pods/log":     {"get": (*Server).podLog},
+	"pods/binding": {"create": (*Server).bind},
+}
+
+func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.Info, t target, seen *observed) error {
+	kind := s.registry.Kind(schema.GroupResource{Group: t.group, Resource: t.resource})
+	if kind != nil && kind.Spec.Kind.Version != t.version {
+		kind = nil
+	}
+	if kind != nil && !kind.Namespaced() && t.resource != "namespaces" && t.namespace != "" {
+		kind = nil // /namespaces/x/nodes
+	}
+	connection, connects := connections[t.resource+"/"+t.subresource]
+	if connects = connects && t.group == ""; connects {
+		if r.Method != http.MethodGet && r.Method != http.MethodPost {
+			return apierrors.NewMethodNotSupported(schema.GroupResource{Resource: t.resource + "/" + t.subresource}, t.verb)
+		}
+		t.verb = "create"
+	}
+	if t.verb == "list" && wantsWatch(r) {
+		t.verb = "watch"
+	}
+	if kind != nil {
+		seen.target, seen.scope, seen.verb, seen.dryRun = t, metricScope(t), metricVerb(r.Method, t), dryRunLabel(r)
+	}
+	if err := s.authorize(r, who, t); err != nil {
+		return err
+	}
+	if kind == nil {
+		return errPathNotFound
+	}
+	c := &call{target: t, kind: kind}
+	if !kind.Namespaced() {
+		c.namespace = ""
+	}
+	serve := connection.serve
+	if !connects {
+		var err error
+		if serve, err = s.find(c); err != nil {
+			return err
+		}
+	} else if c.name == "" || c.namespace == "" {
+		return errPathNotFound
+	}
+
+	ctx := warning.WithWarningRecorder(r.Context(), &warnings{header: w.Header()})
+	if c.namespace != "" {
+		ctx = genericrequest.WithNamespace(ctx, c.namespace)
+	}
+	r = r.WithContext(ctx)
+	if connects || t.verb == "watch" || t.subresource == "log" {
+		seen.long = true
+		if connects {
+			seen.verb = "CONNECT"
+		}
+		gauge := s.metrics.longRunning.WithLabelValues(seen.withoutDryRun()...)
+		gauge.Inc()
+		defer gauge.Dec()
+		return serve(s, w, r, c)
+	}
+	limit := s.writes
+	if t.verb == "get" || t.verb == "list" {
+		limit = s.reads
+	}
+	if !limit.enter() {
+		s.metrics.rejected.WithLabelValues(append(seen.withoutDryRun(), "429")...).Inc()
+		return errTooManyRequests
+	}
+	defer limit.leave()
+	r, cancel := withTimeout(r)
+	defer cancel()
+	// A client that sends its body, or reads its answer, by drops must not hold
+	// a place among the requests in flight for longer than a request may take.
+	slow := http.NewResponseController(w)
+	deadline := time.Now().Add(requestTimeout)
+	_ = slow.SetReadDeadline(deadline)
+	_ = slow.SetWriteDeadline(deadline)
+	defer func() {
+		// The connection may serve others, which are not bounded like this.
+		_ = slow.SetReadDeadline(time.Time{})
+		_ = slow.SetWriteDeadline(time.Time{})
+	}()
+	return serve(s, w, r, c)
+}
+
+// find checks that what the path names is there and takes the verb.
+func (s *Server) find(c *call) (handler, error) {
+	named := c.name != ""
+	if c.kind.Namespaced() && c.namespace == "" && (named || c.verb == "create" || c.verb == "deletecollection") {
+		if named {
+			return nil, errPathNotFound
+		}
+		return nil, apierrors.NewMethodNotSupported(c.kind.Spec.Resource, c.verb)
+	}
+	qualified := c.kind.Spec.Resource
+	verbs := c.kind.Verbs
+	if verbs == nil {
+		verbs = resource.AllVerbs
+	}
+	serve := handlers[c.verb]
+	if c.subresource != "" {
+		c.sub = c.kind.Subresource(c.subresource)
+		if c.sub == nil {
+			return nil, errPathNotFound
+		}
+		verbs = c.sub.Verbs
+		qualified.Resource += "/" + c.subresource
+		if byVerb := special[c.resource+"/"+c.subresource]; byVerb != nil && c.group == "" {
+			serve = byVerb[c.verb]
+		}
+	}
+	// A collection takes create, an object does not.
+	if serve == nil || !slices.Contains(verbs, c.verb) || c.verb == "create" && named && c.subresource == "" {
+		return nil, apierrors.NewMethodNotSupported(qualified, c.verb)
+	}
+	return serve, nil
+}
+
+func (s *Server) authorize(r *http.Request, who user.Info, t target) error {
+	request := auth.Attributes{
+		User: who, Verb: t.verb, Group: t.group, Version: t.version, Resource: t.resource,
+		Subresource: t.subresource, Namespace: t.namespace, Name: t.name,
+	}
+	if raw, ok := queryValue(r.URL, "fieldSelector"); ok && (t.verb == "list" || t.verb == "watch" || t.verb == "deletecollection") {
+		// One that cannot be read allows nothing here and is told to the client
+		// as a bad request where it is used.
+		if selector, err := fields.ParseSelector(raw); err == nil {
+			request.Fields = selector
+			if name, ok := selector.RequiresExactMatch("metadata.name"); ok {
+				request.Name = name
+			}
+		}
+	}
+	if ok, reason := s.authorizer.Authorize(r.Context(), request); !ok {
+		return forbiddenStatus(request, reason)
+	}
+	return nil
+}
+
+func forbiddenStatus(request auth.Attributes, reason string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Group: request.Group, Resource: request.Resource}, request.Name,
+		errors.New(auth.ForbiddenMessage(request, reason)))
+}
+
+// errUnauthorized is upstream's answer to who cannot be told.
+var errUnauthorized = apierrors.NewUnauthorized("Unauthorized")
+
+// wantsWatch says whether a get of a collection is a watch. The value may have
+// any of the forms that a query can have.
+func wantsWatch(r *http.Request) bool {
+	value, ok := queryValue(r.URL, "watch")
+	return ok && value != "0" && !strings.EqualFold(value, "false")
+}
+
+func dryRunLabel(r *http.Request) string {
+	value, _ := queryValue(r.URL, "dryRun")
+	if value == "All" {
+		return value
+	}
+	return ""
+}

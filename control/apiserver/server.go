@@ -1,0 +1,256 @@
+// Package apiserver is the Kubernetes API over HTTPS, as every control node
+// serves it: paths, verbs, forms and errors are upstream's, so that kubectl and
+// client-go work unmodified. It reads from this node's replica through package
+// store and writes through package resource; what an object means is their
+// business. See DESIGN.md for a request's way through the files.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apiversion "k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/musterhq/muster/control/apiserver/openapi"
+	"github.com/musterhq/muster/control/auth"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+)
+
+// Config is what a Server needs.
+type Config struct {
+	Registry *resource.Registry
+	Store    *store.Store
+	// Tokens are the bearer tokens that are accepted; nil: none.
+	Tokens auth.Tokens
+	// Streams reaches agents for logs, exec and port-forward.
+	Streams Streams
+	// Ready says why this node cannot answer for the cluster, or nil. It must
+	// answer at once. Nil: always ready.
+	Ready func() error
+	// Version is what /version says.
+	Version apiversion.Info
+	// Failures are the errors of the log below Store.
+	Failures Failures
+	// ReadsMax and WritesMax bound the requests in flight; 0: defaults.
+	ReadsMax, WritesMax int
+	// WatchTimeout is the shortest time that a watch lasts whose client does
+	// not say; each gets up to twice that, so that they do not all come back at
+	// once. 0: 30 minutes, as upstream.
+	WatchTimeout time.Duration
+	Logger       *slog.Logger
+	// Registerer takes the metrics, Gatherer is what /metrics shows. Nil: a
+	// registry of the server's own.
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer
+}
+
+// Server answers HTTP requests. It is an http.Handler for a server that does
+// both HTTP/1.1 (streams) and HTTP/2 over TLS.
+type Server struct {
+	registry      *resource.Registry
+	store         *store.Store
+	streams       Streams
+	ready         func() error
+	authenticator *auth.Authenticator
+	authorizer    *auth.Authorizer
+	failures      []failure
+	reads, writes *limiter
+	watchTimeout  time.Duration
+	metrics       *metrics
+	log           *slog.Logger
+	fixed         *http.ServeMux
+	discovery     *discovery
+	encoded       *eventCache
+}
+
+// New returns a server. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	if cfg.Registry == nil || cfg.Store == nil || cfg.Streams == nil {
+		return nil, errors.New("apiserver: Registry, Store and Streams are required")
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Registerer == nil || cfg.Gatherer == nil {
+		own := prometheus.NewRegistry()
+		cfg.Registerer, cfg.Gatherer = own, own
+	}
+	documents, err := openapi.New()
+	if err != nil {
+		return nil, fmt.Errorf("read embedded OpenAPI documents: %w", err)
+	}
+	m := newMetrics(cfg.Registerer)
+	s := &Server{
+		registry:      cfg.Registry,
+		store:         cfg.Store,
+		streams:       cfg.Streams,
+		ready:         cfg.Ready,
+		authenticator: auth.NewAuthenticator(cfg.Tokens),
+		failures:      failureTable(cfg.Failures),
+		reads:         newLimiter(orDefault(cfg.ReadsMax, defaultReadsMax), m.inFlight.WithLabelValues("readOnly")),
+		writes:        newLimiter(orDefault(cfg.WritesMax, defaultWritesMax), m.inFlight.WithLabelValues("mutating")),
+		watchTimeout:  orDefault(cfg.WatchTimeout, 30*time.Minute),
+		metrics:       m,
+		log:           log,
+		discovery:     newDiscovery(cfg.Registry),
+		encoded:       newEventCache(),
+	}
+	s.authorizer = auth.NewAuthorizer(podNodes{cfg.Store})
+	s.fixed = s.fixedEndpoints(cfg, documents, promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}))
+	return s, nil
+}
+
+func orDefault[T int | time.Duration](value, otherwise T) T {
+	if value == 0 {
+		return otherwise
+	}
+	return value
+}
+
+func init() {
+	// Upstream's bound for "copy" operations of JSON patches, which could
+	// otherwise double a document with each. The library has one for all.
+	jsonpatch.AccumulatedCopySizeLimit = bodyMax
+}
+
+// ServeHTTP answers one request: identify, authenticate, authorize, bound, serve.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	rec := &recorder{ResponseWriter: w}
+	rec.Header().Set("Audit-Id", auditID(r))
+	rec.Header().Set("Cache-Control", "no-cache, private")
+	seen := observed{verb: metricVerb(r.Method, target{})}
+	defer func() {
+		code := rec.code
+		if problem := recover(); problem != nil {
+			if problem == http.ErrAbortHandler {
+				s.metrics.observe(seen, code, time.Since(began))
+				panic(problem)
+			}
+			s.log.Error("panic while serving a request", "method", r.Method, "path", r.URL.Path, "panic", problem, "stack", string(debug.Stack()))
+			if code != 0 || rec.hijacked {
+				s.metrics.observe(seen, http.StatusInternalServerError, time.Since(began))
+				panic(http.ErrAbortHandler) // cut the answer short rather than let it pass for whole
+			}
+			s.fail(rec, r, statusError(http.StatusInternalServerError, "InternalError", "This request caused the API server to panic. Look in the logs for details."))
+			code = http.StatusInternalServerError
+		}
+		if code == 0 {
+			code = http.StatusOK
+		}
+		s.metrics.observe(seen, code, time.Since(began))
+	}()
+	if err := s.serve(rec, r, &seen); err != nil {
+		s.fail(rec, r, err)
+	}
+}
+
+// auditID is the request's own, when it is one, or a new one.
+func auditID(r *http.Request) string {
+	if id := r.Header.Get("Audit-Id"); id != "" && len(id) <= 64 {
+		return id
+	}
+	return uuid.NewString()
+}
+
+func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
+	who, err := s.identify(r)
+	if err != nil {
+		return err
+	}
+	r = r.WithContext(genericrequest.WithUser(r.Context(), who))
+	// Resource paths never meet the mux: it would redirect "//" and "..", and
+	// reads paths unescaped.
+	if path := r.URL.EscapedPath(); strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/") {
+		t, err := parsePath(r.Method, path)
+		switch {
+		case err == nil:
+			return s.serveResource(w, r, who, t, seen)
+		case errors.Is(err, errBadPath):
+			return errPathNotFound
+		}
+	}
+	if err := s.authorizeFixed(r, who); err != nil {
+		return err
+	}
+	s.fixed.ServeHTTP(w, r)
+	return nil
+}
+
+// identify says who sends r, and in whose name it is answered.
+func (s *Server) identify(r *http.Request) (user.Info, error) {
+	who, err := s.authenticator.Authenticate(r)
+	switch {
+	case errors.Is(err, auth.ErrNoCredentials) && auth.IsPublic(r.URL.Path):
+		return auth.Anonymous(), nil
+	case errors.Is(err, auth.ErrNoCredentials), errors.Is(err, auth.ErrBadCredentials):
+		s.log.Debug("request refused", "path", r.URL.Path, "error", err)
+		return nil, errUnauthorized
+	case err != nil:
+		return nil, err
+	}
+	as, err := s.authorizer.Impersonate(r.Context(), who, r.Header)
+	var forbidden *auth.Forbidden
+	switch {
+	case errors.As(err, &forbidden):
+		return nil, forbiddenStatus(forbidden.Request, forbidden.Reason)
+	case err != nil:
+		return nil, badRequest(err)
+	}
+	return as, nil
+}
+
+func (s *Server) authorizeFixed(r *http.Request, who user.Info) error {
+	request := auth.Attributes{User: who, Verb: strings.ToLower(r.Method), Path: r.URL.Path}
+	if r.Method == http.MethodHead {
+		request.Verb = "get"
+	}
+	if auth.IsPublic(r.URL.Path) {
+		return nil
+	}
+	if ok, reason := s.authorizer.Authorize(r.Context(), request); !ok {
+		return forbiddenStatus(request, reason)
+	}
+	return nil
+}
+
+// podNodes tells the authorizer where pods run, from this node's replica.
+type podNodes struct{ store *store.Store }
+
+func (p podNodes) NodeOf(namespace, name string) (string, bool) {
+	item, _, err := p.store.Table(store.Pods).GetItem(namespace, name)
+	if err != nil {
+		return "", false
+	}
+	return item.Fields.Get("spec.nodeName"), true
+}
+
+// withTimeout bounds a request by upstream's default, or by less if the client
+// asks for less.
+func withTimeout(r *http.Request) (*http.Request, context.CancelFunc) {
+	timeout := requestTimeout
+	if asked, ok := queryValue(r.URL, "timeout"); ok {
+		if d, err := time.ParseDuration(asked); err == nil && d > 0 && d < timeout {
+			timeout = d
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	return r.WithContext(ctx), cancel
+}
+
+// requestTimeout is how long a request may take that is not meant to last.
+const requestTimeout = 60 * time.Second

@@ -80,17 +80,40 @@ func NewMember(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	return &Member{agent: a, id: id, gossip: g, log: cfg.Logger}, nil
 }
 
-// locate settles where others find this machine.
+// locate settles what this machine is called and where others find it.
 func (c *MemberConfig) locate() error {
 	host, port, err := net.SplitHostPort(c.GossipAddress)
 	if err != nil {
 		return fmt.Errorf("gossip-address: %q is not host:port: %w", c.GossipAddress, err)
 	}
+	if c.Dir == "" {
+		return errors.New("dir: required: the directory that holds all that this node keeps")
+	}
+	if c.Name == "" {
+		if id, err := identity.Load(c.Dir); err == nil {
+			c.Name = id.Name
+		} else if c.Name, err = os.Hostname(); err != nil {
+			return fmt.Errorf("name: %w", err)
+		}
+	}
+	if c.NodeIP == "" {
+		towards := "192.0.2.1:9" // somewhere: the default route
+		if len(c.Join) > 0 {
+			towards = c.Join[0]
+		}
+		// No packet is sent: connecting a UDP socket only picks the route.
+		conn, err := net.Dial("udp", towards)
+		if err != nil {
+			return fmt.Errorf("node-ip: not given, and this machine has no route to %s: %w", towards, err)
+		}
+		defer conn.Close()
+		c.NodeIP = conn.LocalAddr().(*net.UDPAddr).IP.String()
+	}
 	if host == "" {
 		host = c.NodeIP
 	}
 	c.GossipAddress = net.JoinHostPort(host, port)
-	return nil
+	return identity.CheckName(c.Name)
 }
 
 // identity loads or gets one, and says where gossip starts.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"time"
 
@@ -24,10 +25,12 @@ const (
 	DefaultToleration = 2 * time.Second
 )
 
-// Config is what a control node needs. Dir and Name are always required.
+// Config is what a control node needs. Only Dir is always required: the name,
+// the addresses and TLSSANs of the last start are kept there.
 type Config struct {
 	// Dir holds all that the node keeps; one process at a time may use it.
-	Dir  string
+	Dir string
+	// Name of the node; default the machine's.
 	Name string
 
 	// Init makes a new cluster if Dir holds no node yet.
@@ -39,7 +42,8 @@ type Config struct {
 	// Settings of the cluster that Init makes; those who join are told them.
 	Settings *clusterv1.ClusterSettings
 
-	// Address, host:port, is where others reach this node. Required.
+	// Address, host:port, is where others reach this node; default the address
+	// of this machine that has the default route, port 6443.
 	Address string
 	// Listen is where it listens; default every address at Address's port.
 	Listen string
@@ -83,6 +87,9 @@ func (c *Config) complete() error {
 			return fmt.Errorf("join: %q is not host:port: %w", address, err)
 		}
 	}
+	if err := c.locate(); err != nil {
+		return err
+	}
 	host, port, err := net.SplitHostPort(c.Address)
 	if err != nil {
 		return fmt.Errorf("address: %q is not host:port: %w", c.Address, err)
@@ -112,6 +119,25 @@ func (c *Config) complete() error {
 		c.Settings = &clusterv1.ClusterSettings{}
 	}
 	return completeSettings(c.Settings)
+}
+
+// locate finds out what this machine is called and where it is.
+func (c *Config) locate() (err error) {
+	if c.Name == "" {
+		if c.Name, err = os.Hostname(); err != nil {
+			return fmt.Errorf("name: %w", err)
+		}
+	}
+	if c.Address == "" {
+		// No packet is sent: connecting a UDP socket only picks the route.
+		conn, err := net.Dial("udp", "192.0.2.1:9")
+		if err != nil {
+			return fmt.Errorf("address: not given, and this machine has no default route: %w", err)
+		}
+		defer conn.Close()
+		c.Address = net.JoinHostPort(conn.LocalAddr().(*net.UDPAddr).IP.String(), DefaultPort)
+	}
+	return nil
 }
 
 func completeSettings(s *clusterv1.ClusterSettings) error {

@@ -1,9 +1,11 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,7 +26,62 @@ const (
 	founderFile = "founder"
 	// gossipFile lists gossip addresses to start from.
 	gossipFile = "gossip-seeds"
+	// serverFile keeps what the node was last started with, so that a later
+	// start needs the directory only.
+	serverFile = "server.json"
 )
+
+// started is serverFile.
+type started struct {
+	Name          string   `json:"name"`
+	Address       string   `json:"address"`
+	Listen        string   `json:"listen,omitempty"`
+	GossipAddress string   `json:"gossipAddress,omitempty"`
+	TLSSANs       []string `json:"tlsSANs,omitempty"`
+}
+
+// recall fills in what cfg does not say from the last start, if there was one.
+func (c *Config) recall() error {
+	path := filepath.Join(c.Dir, serverFile)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read what the node was last started with: %w", err)
+	}
+	var last started
+	if err := json.Unmarshal(text, &last); err != nil {
+		return fmt.Errorf("%s: %w (remove the file and give --name and --address)", path, err)
+	}
+	for _, setting := range []struct {
+		now  *string
+		then string
+	}{
+		{&c.Name, last.Name}, {&c.Address, last.Address}, {&c.Listen, last.Listen}, {&c.GossipAddress, last.GossipAddress},
+	} {
+		if *setting.now == "" {
+			*setting.now = setting.then
+		}
+	}
+	if c.TLSSANs == nil {
+		c.TLSSANs = last.TLSSANs
+	}
+	return nil
+}
+
+// remember is recall's other half; asked is cfg before defaults.
+func remember(asked started, dir string) error {
+	text, err := json.MarshalIndent(asked, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, serverFile)
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, text) {
+		return nil
+	}
+	return identity.WriteFile(path, text, 0o600)
+}
 
 // joinPause is between attempts to join while no control node answers.
 const joinPause = 250 * time.Millisecond

@@ -64,11 +64,19 @@ type Server struct {
 // as trying may help. Run must be called afterwards, if only with a context
 // that has ended, to release what New took.
 func New(ctx context.Context, cfg Config) (s *Server, err error) {
+	if err := cfg.recall(); err != nil {
+		return nil, err
+	}
+	asked := started{Name: cfg.Name, Address: cfg.Address, Listen: cfg.Listen, GossipAddress: cfg.GossipAddress, TLSSANs: cfg.TLSSANs}
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
 	place, err := openPlace(ctx, &cfg)
 	if err != nil {
+		return nil, err
+	}
+	asked.Name, asked.Address = cfg.Name, cfg.Address
+	if err := remember(asked, cfg.Dir); err != nil {
 		return nil, err
 	}
 	s = &Server{
@@ -123,7 +131,7 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 		Registry: s.registry, Store: s.store,
 		Tokens: s.tokens, Streams: s.dispatch, Ready: s.healthy, Failures: failures,
 		Version: kubernetesVersion(cfg.Version),
-		Logger: cfg.Logger.With("part", "apiserver"),
+		Logger:  cfg.Logger.With("part", "apiserver"),
 	})
 	if err != nil {
 		return nil, err

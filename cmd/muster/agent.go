@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"net"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -42,14 +42,7 @@ while the agent or its containerd restart.`,
 				return err
 			}
 			cfg.Logger, cfg.Version, cfg.Labels = log, version, labels
-			if cfg.NodeIP == "" {
-				ip, err := ownAddress()
-				if err != nil {
-					return fmt.Errorf("node-ip: %w", err)
-				}
-				cfg.NodeIP = ip.String()
-			}
-			cfg.GossipAddress = cfg.NodeIP + ":" + gossipPort
+			cfg.GossipAddress = net.JoinHostPort(cfg.NodeIP, gossipPort)
 			if cfg.Taints, err = parseTaints(taints); err != nil {
 				return err
 			}
@@ -69,13 +62,12 @@ while the agent or its containerd restart.`,
 			return member.Run(cmd.Context())
 		},
 	}
-	hostname, _ := os.Hostname()
 	flags := cmd.Flags()
 	flags.StringVar(&cfg.Dir, "dir", "/var/lib/muster", "directory that holds all that this node keeps")
-	flags.StringVar(&cfg.Name, "name", hostname, "name of this node, for good; no other node may have it")
+	flags.StringVar(&cfg.Name, "name", "", "name of this node, for good; no other node may have it (default: the one it joined with, at first the host name)")
 	flags.StringSliceVar(&cfg.Join, "join", nil, "address, host:port, of a control node to join through; may be given several times")
 	flags.StringVar(&cfg.Token, "token", "", "agent token of the cluster to join")
-	flags.StringVar(&cfg.NodeIP, "node-ip", "", "address at which the other nodes reach this one (default: this machine's address)")
+	flags.StringVar(&cfg.NodeIP, "node-ip", "", "address at which the other nodes reach this one (default: this machine's address that faces the control nodes)")
 	flags.StringVar(&gossipPort, "gossip-port", "7946", "port of gossip, UDP and TCP")
 	flags.StringVar(&cfg.Runtime, "runtime", agent.Containerd, "what runs the pods: containerd, or hollow, which only pretends to")
 	flags.StringVar(&cfg.RuntimeEndpoint, "runtime-endpoint", "", "socket of an installed containerd to use instead of an own one")

@@ -1,11 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"net"
-	"os"
-	"time"
-
 	"github.com/spf13/cobra"
 
 	"github.com/musterhq/muster/control"
@@ -46,14 +41,13 @@ The directory then holds server-token and agent-token, with which others join
 			return server.Run(cmd.Context())
 		},
 	}
-	hostname, _ := os.Hostname()
 	flags := cmd.Flags()
 	flags.StringVar(&cfg.Dir, "dir", "/var/lib/muster", "directory that holds all that this node keeps")
-	flags.StringVar(&cfg.Name, "name", hostname, "name of this node, for good; no other node may have it")
+	flags.StringVar(&cfg.Name, "name", "", "name of this node, for good; no other node may have it (default: the last start's, at first the host name)")
 	flags.BoolVar(&cfg.Init, "init", false, "make a new cluster with this node as its first")
 	flags.StringSliceVar(&cfg.Join, "join", nil, "address, host:port, of a control node to join through; may be given several times")
 	flags.StringVar(&cfg.Token, "token", "", "server token of the cluster to join")
-	flags.StringVar(&cfg.Address, "address", "", "address, host:port, at which the other nodes reach this one (default: this machine's address, port 6443)")
+	flags.StringVar(&cfg.Address, "address", "", "address, host:port, at which the other nodes reach this one (default: the last start's, at first this machine's address and port 6443)")
 	flags.StringVar(&cfg.Listen, "listen", "", "address, host:port, to listen on (default: every address, the port of --address)")
 	flags.StringVar(&cfg.GossipAddress, "gossip-address", "", "address, host:port, of gossip, UDP and TCP (default: the host of --address, port 7946)")
 	flags.StringSliceVar(&cfg.TLSSANs, "tls-san", nil, "further host name or IP address under which clients reach this node, such as that of a load balancer; may be given several times")
@@ -67,15 +61,4 @@ The directory then holds server-token and agent-token, with which others join
 	flags.DurationVar(&cfg.LeaderLease, "raft-leader-lease", 0, "how long a leader goes on without hearing a quorum (0: 150ms)")
 	logs.add(flags)
 	return cmd
-}
-
-// ownAddress is the address of this machine that faces the others.
-func ownAddress() (net.IP, error) {
-	// No packet is sent: connecting a UDP socket only picks the route.
-	conn, err := net.DialTimeout("udp", "192.0.2.1:9", time.Second)
-	if err != nil {
-		return nil, fmt.Errorf("find this machine's address; give it: %w", err)
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).IP, nil
 }

@@ -1,0 +1,129 @@
+# What there is to do with this repository. `make` alone lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+
+# The same for every command, so that all of them share one build cache; the
+# race detector alone needs cgo. A clone may belong to another user than the one
+# who builds, in which case git tells nothing, and that must not stop a build.
+export CGO_ENABLED := 0
+export GOFLAGS := -buildvcs=false
+
+DESCRIBED := $(shell git describe --tags --match 'v*' --always --dirty 2>/dev/null)
+VERSION := $(if $(filter v%,$(DESCRIBED)),$(DESCRIBED),v0.1.0-dev$(if $(DESCRIBED),.g$(DESCRIBED)))
+
+LAB := bin/lab --dir .cluster
+
+##@ Try it
+
+.PHONY: up
+up: deps build images lab ## Start a cluster of 5 hosts on this machine (root), with hello running
+	@$(LAB) up
+
+.PHONY: down
+down: lab ## Remove every trace of that cluster
+	@$(LAB) down
+
+.PHONY: status
+status: lab ## List the hosts of that cluster and what runs on them
+	@$(LAB) status
+
+.PHONY: chaos-smoke
+chaos-smoke: deps build images ## Kill hosts of a cluster of its own under load, and print what it cost (root)
+	go test -count=1 -timeout 20m -v ./test/netns -args -full
+
+##@ Build
+
+.PHONY: build
+build: agent/runtime/bundle/bundle.tar.zst ## bin/muster with the container runtime in it, and its link bin/kubectl
+	go build -tags bundle -ldflags '-s -w -X main.version=$(VERSION)' -o bin/muster ./cmd/muster
+	@ln -sfn muster bin/kubectl
+
+.PHONY: images
+images: ## bin/images/*.tar: pause, hello and busybox
+	@go run ./deploy/images bin/images
+
+.PHONY: lab
+lab: ## bin/lab, which makes and breaks the cluster of `make up`
+	@go build -o bin/lab ./deploy/lab/cmd/lab
+
+.PHONY: runtime
+runtime: bin/runtime/.made ## bin/runtime: containerd, its shim, runc and the CNI plugins
+
+# From a module of their own, so made again only when that changes.
+STATIC := CGO_ENABLED=0 go -C deploy/runtime build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/runtime/
+bin/runtime/.made: deploy/runtime/go.mod deploy/runtime/go.sum
+	@mkdir -p bin/runtime
+	$(STATIC) \
+		github.com/containerd/containerd/v2/cmd/containerd \
+		github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
+		github.com/containernetworking/plugins/plugins/ipam/host-local \
+		github.com/containernetworking/plugins/plugins/main/bridge \
+		github.com/containernetworking/plugins/plugins/main/loopback \
+		github.com/containernetworking/plugins/plugins/meta/portmap
+	CGO_ENABLED=1 go -C deploy/runtime build -trimpath -tags 'seccomp osusergo netgo' -ldflags '-s -w -extldflags -static' \
+		-o $(CURDIR)/bin/runtime/ github.com/opencontainers/runc
+	@touch $@
+
+agent/runtime/bundle/bundle.tar.zst: bin/runtime/.made agent/runtime/bundle/pack.go
+	go run ./agent/runtime/bundle/pack bin/runtime $@
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing, if any
+	@deploy/deps.sh
+
+.PHONY: generate
+generate: ## Write the Go code for proto/
+	cd tools && go run ./protogen ../proto
+
+.PHONY: clean
+clean: ## Remove what was built (not the cluster: make down)
+	rm -rf bin agent/runtime/bundle/bundle.tar.zst
+
+##@ Test
+
+.PHONY: check
+check: fmt-check generate-check vet staticcheck layout ## Everything that is fast: form, generated code, vet, staticcheck, who imports whom
+
+.PHONY: test
+test: deps ## All tests; exit status 0 only if they passed
+	@test/all.sh
+
+.PHONY: unit
+unit: ## Tests that need no cluster of hosts, without the race detector
+	go test -timeout 15m ./...
+
+.PHONY: race
+race: ## The same with the race detector; the packages with Kubernetes' own code take long to compile
+	CGO_ENABLED=1 go test -race -timeout 30m ./...
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (10s)
+	@test/fuzz.sh $(or $(FUZZTIME),10s)
+
+.PHONY: fmt-check
+fmt-check:
+	@unformatted="$$(git ls-files -co --exclude-standard -z '*.go' | xargs -0 ls -d 2>/dev/null | xargs gofmt -l)"; \
+	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+
+.PHONY: generate-check
+generate-check:
+	cd tools && go run ./protogen -check ../proto
+
+.PHONY: vet
+vet:
+	go vet ./...
+
+.PHONY: staticcheck
+staticcheck:
+	go tool -modfile=tools/go.mod staticcheck ./...
+
+.PHONY: layout
+layout:
+	go test ./cmd/internal/layout
+
+.PHONY: help
+help: ## List this
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

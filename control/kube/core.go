@@ -20,18 +20,6 @@ var (
 	ValidateNamespaceStatusUpdate   = onUpdate[*corev1.Namespace](validation.ValidateNamespaceStatusUpdate)
 	ValidateNamespaceFinalizeUpdate = onUpdate[*corev1.Namespace](validation.ValidateNamespaceFinalizeUpdate)
 
-	ValidateConfigMap       = onCreate[*corev1.ConfigMap](validation.ValidateConfigMap)
-	ValidateConfigMapUpdate = onUpdate[*corev1.ConfigMap](validation.ValidateConfigMapUpdate)
-
-	ValidateSecret       = onCreate[*corev1.Secret](validation.ValidateSecret)
-	ValidateSecretUpdate = onUpdate[*corev1.Secret](validation.ValidateSecretUpdate)
-
-	ValidateServiceAccount       = onCreate[*corev1.ServiceAccount](validation.ValidateServiceAccount)
-	ValidateServiceAccountUpdate = onUpdate[*corev1.ServiceAccount](validation.ValidateServiceAccountUpdate)
-
-	ValidateEndpoints       = onCreate[*corev1.Endpoints](validation.ValidateEndpointsCreate)
-	ValidateEndpointsUpdate = onUpdate[*corev1.Endpoints](validation.ValidateEndpointsUpdate)
-
 	ValidateReplicationControllerStatusUpdate = onUpdate[*corev1.ReplicationController](validation.ValidateReplicationControllerStatusUpdate)
 )
 

@@ -21,9 +21,7 @@ import (
 	// Each group registers its types, defaults, conversions and declarative
 	// validation with the scheme.
 	_ "k8s.io/kubernetes/pkg/apis/autoscaling/install"
-	_ "k8s.io/kubernetes/pkg/apis/coordination/install"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
-	_ "k8s.io/kubernetes/pkg/apis/policy/install"
 )
 
 var (
@@ -49,9 +47,9 @@ func init() {
 func Default(obj runtime.Object) { Scheme.Default(obj) }
 
 // Normalize takes obj through its internal form and back, as upstream does by
-// decoding and encoding: aliases of one value (spec.serviceAccount and
-// spec.serviceAccountName, podCIDR and podCIDRs, podIP and podIPs) agree
-// afterwards. A kind without an internal form is left as it is.
+// decoding and encoding: a node's podCIDR and podCIDRs agree afterwards, a
+// secret's stringData is in its data. Other aliases are Default's business. A
+// kind without an internal form is left as it is.
 func Normalize(obj runtime.Object) error {
 	kinds, _, err := Scheme.ObjectKinds(obj)
 	if err != nil {

@@ -156,7 +156,6 @@ func TestPodStatusReports(t *testing.T) {
 		Namespace: "default", Name: "web", UID: pod.UID, Node: "n1",
 		Status: corev1.PodStatus{
 			Phase: corev1.PodRunning, PodIP: "10.0.0.9",
-			PodIPs: []corev1.PodIP{{IP: "10.0.0.9"}},
 			Conditions: []corev1.PodCondition{
 				{Type: corev1.PodScheduled, Status: corev1.ConditionFalse},
 				{Type: corev1.PodReady, Status: corev1.ConditionTrue},
@@ -180,7 +179,7 @@ func TestPodStatusReports(t *testing.T) {
 	if want := "[PodScheduled=True example.org/gate=True Ready=True ContainersReady=True]"; fmt.Sprint(conditions) != want {
 		t.Errorf("conditions %v, want %s", conditions, want)
 	}
-	if got.Status.Phase != corev1.PodRunning || got.Status.QOSClass != corev1.PodQOSBestEffort || got.Status.ContainerStatuses[0].RestartCount != 1 {
+	if got.Status.Phase != corev1.PodRunning || got.Status.QOSClass != corev1.PodQOSBestEffort || len(got.Status.PodIPs) != 1 || got.Status.ContainerStatuses[0].RestartCount != 1 {
 		t.Errorf("status %+v, want the report's and the QoS class kept", got.Status)
 	}
 
@@ -206,7 +205,7 @@ func TestPodStatusReports(t *testing.T) {
 		}
 	}
 	invalid := report
-	invalid.Status.PodIPs = []corev1.PodIP{{IP: "not an address"}}
+	invalid.Status.PodIP = "not an address"
 	if err := r.UpdatePodStatus(t.Context(), invalid); !apierrors.IsInvalid(err) {
 		t.Errorf("a nonsensical address: %v, want 422", err)
 	}

@@ -43,9 +43,11 @@ var Pods = &Kind{
 		GracefulDelete: podGrace,
 	}),
 	Subresources: []*Subresource{
+		{Name: "attach", Kind: corev1.SchemeGroupVersion.WithKind("PodAttachOptions"), Verbs: []string{"create", "get"}},
 		{Name: "binding", Kind: corev1.SchemeGroupVersion.WithKind("Binding"), Verbs: []string{"create"}},
 		{Name: "exec", Kind: corev1.SchemeGroupVersion.WithKind("PodExecOptions"), Verbs: []string{"create", "get"}},
 		{Name: "log", Kind: store.Pods.Kind, Verbs: []string{"get"}},
+		{Name: "portforward", Kind: corev1.SchemeGroupVersion.WithKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}},
 		{
 			Name: "status", Kind: store.Pods.Kind, Verbs: []string{"get", "patch", "update"},
 			Strategy: strategy(store.Pods, "status", Rules[*corev1.Pod]{

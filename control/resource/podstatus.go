@@ -43,6 +43,7 @@ func (r *Registry) UpdatePodStatuses(ctx context.Context, reports []PodStatusUpd
 			}
 			old := *pod
 			pod.Status = mergePodStatus(&report.Status, &old.Status)
+			kube.Default(pod) // podIP and podIPs agree
 			if errs := kube.ValidatePodStatusUpdate(ctx, pod, &old); len(errs) > 0 {
 				return apierrors.NewInvalid(Pods.Spec.Kind.GroupKind(), pod.Name, errs)
 			}

@@ -54,6 +54,7 @@ func BenchmarkMachineGet(b *testing.B) {
 	m := loaded(b, 100_000)
 	key := podKey(4711)
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			if item, _ := m.Get(key); item == nil {

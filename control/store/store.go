@@ -78,8 +78,8 @@ func (s *Store) WaitRevision(ctx context.Context, revision uint64) error {
 func (s *Store) View() *kv.View { return s.machine.View() }
 
 // propose sends a transaction through the log. A guard that fails is a result.
-// Errors of the log are passed on as they are, above all those that say the
-// outcome is unknown.
+// Errors of the log are passed on as they are, so that callers can tell "not
+// done" from "outcome unknown".
 func (s *Store) propose(ctx context.Context, txn *storagev1.Txn) (*storagev1.Result, error) {
 	cmd, err := proto.Marshal(&storagev1.Command{Txn: txn})
 	if err != nil {
@@ -93,6 +93,9 @@ func (s *Store) propose(ctx context.Context, txn *storagev1.Txn) (*storagev1.Res
 	result := &storagev1.Result{}
 	if err := proto.Unmarshal(answer, result); err != nil {
 		return nil, fmt.Errorf("decode the log's answer: %w", err)
+	}
+	if result.Applied && len(result.OpRevisions) != len(txn.Ops) {
+		return nil, fmt.Errorf("the log answered %d operations with %d revisions", len(txn.Ops), len(result.OpRevisions))
 	}
 	return result, nil
 }

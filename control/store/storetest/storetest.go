@@ -30,6 +30,7 @@ func Open(t testing.TB) (*store.Store, *Log, *fsm.Machine) {
 // time. It can be made to fail as a real one does.
 type Log struct {
 	machine *fsm.Machine
+	apply   *sync.Mutex // of the machine
 
 	mu        sync.Mutex
 	refuse    error // instead of applying
@@ -38,9 +39,13 @@ type Log struct {
 	barriers  int
 }
 
-// NewLog returns a log that applies to a machine. Several logs may apply to
-// the same machine as long as only one is used at a time.
-func NewLog(m *fsm.Machine) *Log { return &Log{machine: m} }
+// NewLog returns the log of a machine; there may be only one. Its Term gives
+// more.
+func NewLog(m *fsm.Machine) *Log { return &Log{machine: m, apply: &sync.Mutex{}} }
+
+// Term returns another log of the same machine, which fails on its own: a
+// leader's, to be deposed with Refuse while others go on.
+func (l *Log) Term() *Log { return &Log{machine: l.machine, apply: l.apply} }
 
 // Refuse makes proposals and barriers fail without effect, as those of a
 // deposed leader do, until called with nil.
@@ -74,15 +79,14 @@ func (l *Log) Barriers() int {
 
 // Propose implements store.Log.
 func (l *Log) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := ctx.Err(); err != nil {
+	if err := l.check(ctx); err != nil {
 		return nil, err
 	}
-	if l.refuse != nil {
-		return nil, l.refuse
-	}
+	l.apply.Lock()
 	answer, err := l.machine.Apply(cmd)
+	l.apply.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
@@ -95,14 +99,20 @@ func (l *Log) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 
 // ReadBarrier implements store.Log.
 func (l *Log) ReadBarrier(ctx context.Context) error {
+	if err := l.check(ctx); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.barriers++
+	return nil
+}
+
+func (l *Log) check(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if l.refuse != nil {
-		return l.refuse
-	}
-	l.barriers++
-	return nil
+	return l.refuse
 }

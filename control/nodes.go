@@ -45,3 +45,9 @@ func isReady(node *corev1.Node) bool {
 	}
 	return false
 }
+
+// Leader names the leading control node, as this one knows it; empty if none.
+func (s *Server) Leader() string { return s.node.Status().Leader }
+
+// Revision is the newest one of this node's replica.
+func (s *Server) Revision() uint64 { return s.machine.Revision() }

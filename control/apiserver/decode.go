@@ -150,7 +150,7 @@ func fieldValidation(named string) string {
 	return named
 }
 
-// decodeQuery reads the options of a write from the query.
+// decodeQuery reads a request's options from its query.
 func decodeQuery(query url.Values, options runtime.Object) error {
 	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(query, metav1.SchemeGroupVersion, options); err != nil {
 		return badRequest(err)

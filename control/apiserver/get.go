@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
-	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -99,8 +98,8 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	options := metav1.GetOptions{}
-	if err := kube.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, &options); err != nil {
-		return badRequest(err)
+	if err := decodeQuery(r.URL.Query(), &options); err != nil {
+		return err
 	}
 	if err := s.current(r.Context(), options.ResourceVersion); err != nil {
 		return err

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
-	metainternalversionscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	metainternalversionvalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,8 +28,8 @@ import (
 // listOptions reads and checks the query of a list, watch or deletecollection.
 func listOptions(r *http.Request, kind *resource.Kind) (metainternalversion.ListOptions, error) {
 	options := metainternalversion.ListOptions{}
-	if err := metainternalversionscheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, &options); err != nil {
-		return options, badRequest(err)
+	if err := decodeQuery(r.URL.Query(), &options); err != nil {
+		return options, err
 	}
 	metainternalversion.SetListOptionsDefaults(&options, true)
 	if errs := metainternalversionvalidation.ValidateListOptions(&options, true); len(errs) > 0 {

@@ -1,0 +1,352 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/musterhq/muster/agent/runtime"
+)
+
+// mode is what is to become of a pod. It only grows.
+type mode int
+
+const (
+	unknown     mode = iota // it runs, and nobody has said whether it should
+	keeping                 // it should run
+	terminating             // it is being deleted: end it within its grace
+	removing                // it does not exist: end it at once
+)
+
+const (
+	// removeGrace is what containers get of pods that do not exist any more.
+	removeGrace = time.Second
+	// goneEvery is how often it is said again that a deleted pod is gone, until
+	// its object is.
+	goneEvery = 10 * time.Second
+	// settle is how long intermediate states of a pod are kept back: most are
+	// over by then, and each one said is a write in the cluster's log.
+	settle = 300 * time.Millisecond
+	// failEvery is the pause after an attempt that failed as a whole.
+	failEvery = time.Second
+)
+
+func modeOf(pod *corev1.Pod) mode {
+	if pod.DeletionTimestamp != nil {
+		return terminating
+	}
+	return keeping
+}
+
+// worker keeps one pod. Its run is one goroutine; the fields above the line are
+// the manager's, below its mu.
+type worker struct {
+	m    *Manager
+	key  types.NamespacedName
+	uid  types.UID
+	wake chan struct{}
+	done chan struct{} // closed when nothing of the pod is left
+	log  *slog.Logger
+
+	pod       *corev1.Pod
+	mode      mode
+	grace     time.Duration
+	interrupt context.CancelFunc // ends what run is doing, for something more urgent
+	next      *corev1.Pod
+	after     *worker // of an older pod of the same name
+
+	// ---- run's own
+
+	life    context.Context // run's
+	memory  *memory
+	volumes map[string]string // where they are, by name, once set up
+	last    *corev1.PodStatus // what was said
+	unsaid  *corev1.PodStatus // what waits to settle
+	sayAt   time.Time
+	saidAt  time.Time // when Gone was said
+	cleaned bool
+}
+
+func newWorker(m *Manager, pod *corev1.Pod, how mode) *worker {
+	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
+	return &worker{
+		m: m, key: key, uid: pod.UID, pod: pod, mode: how, grace: graceOf(pod, how),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
+		memory: newMemory(), log: m.log.With("pod", key.String()),
+	}
+}
+
+func graceOf(pod *corev1.Pod, how mode) time.Duration {
+	switch {
+	case how == removing:
+		return removeGrace
+	case pod.DeletionGracePeriodSeconds != nil:
+		return max(time.Duration(*pod.DeletionGracePeriodSeconds)*time.Second, removeGrace)
+	case pod.Spec.TerminationGracePeriodSeconds != nil:
+		return max(time.Duration(*pod.Spec.TerminationGracePeriodSeconds)*time.Second, removeGrace)
+	}
+	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+}
+
+// put changes what should be. Manager.mu is held.
+func (w *worker) put(pod *corev1.Pod, how mode) {
+	w.pod = pod
+	if grace := graceOf(pod, how); how > w.mode || how == w.mode && how >= terminating && grace < w.grace {
+		w.mode, w.grace = how, grace
+		if w.interrupt != nil {
+			w.interrupt()
+		}
+	}
+	w.nudge()
+}
+
+func (w *worker) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run works until nothing of the pod is left and nobody wants it, or ctx ends.
+func (w *worker) run(ctx context.Context) {
+	w.life = ctx
+	defer w.memory.probes.end()
+	for w.after != nil { // set before run or never
+		select {
+		case <-w.after.done:
+			w.after = nil
+		case <-ctx.Done():
+			return
+		}
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		again, gone := w.step(ctx)
+		if gone {
+			return
+		}
+		if now := time.Now(); w.unsaid != nil {
+			if now.Before(w.sayAt) {
+				again = sooner(again, w.sayAt.Sub(now))
+			} else {
+				w.say(w.unsaid)
+			}
+		}
+		if again >= 0 {
+			timer.Reset(again)
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// sooner is the shorter of two waits, of which a negative one is endless.
+func sooner(a, b time.Duration) time.Duration {
+	if a < 0 || b < a {
+		return b
+	}
+	return a
+}
+
+// step looks once and acts once. It answers how long to wait for the next look
+// (negative: until something happens), and whether the pod is gone for good.
+func (w *worker) step(ctx context.Context) (again time.Duration, gone bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.m.mu.Lock()
+	pod, how, grace := w.pod, w.mode, w.grace
+	w.interrupt = cancel
+	w.m.mu.Unlock()
+
+	observed, err := w.m.cfg.Runtime.Pod(ctx, string(w.uid))
+	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, runtime.ErrUnavailable) {
+			w.log.Warn("could not look at a pod", "err", err)
+		}
+		return failEvery, false
+	}
+	switch how {
+	case unknown:
+		return -1, false
+	case terminating, removing:
+		return w.finish(ctx, pod, observed, how, grace)
+	}
+	return w.keep(ctx, pod, observed), false
+}
+
+// keep does what the plan says.
+func (w *worker) keep(ctx context.Context, pod *corev1.Pod, observed runtime.Pod) time.Duration {
+	w.remember(ctx, pod, observed)
+	s := situation{pod: pod, observed: observed, memory: w.memory, now: time.Now()}
+	if final := w.final(pod); final {
+		return w.rest(ctx, pod, observed)
+	}
+	p := decide(s)
+	if p.finished {
+		status, err := w.endPod(ctx, s, p)
+		if err != nil {
+			return w.retry(ctx, "could not end a finished pod", err)
+		}
+		w.report(pod, status, true)
+		w.saveFinal(pod, status)
+		return 0
+	}
+	w.tellBackOffs(s, p)
+	status := statusOf(s, p, w.m.cfg.Node(), w.last)
+	w.report(pod, status, p.empty())
+	if err := w.act(ctx, s, p); err != nil {
+		if ctx.Err() == nil {
+			w.log.Warn("pod is not as it should be yet", "err", err)
+		}
+		return failEvery
+	}
+	if !p.empty() {
+		return 0
+	}
+	if p.wake.IsZero() {
+		return -1
+	}
+	return max(time.Until(p.wake), 0)
+}
+
+// final says whether the pod's end has been said: it is never run again.
+func (w *worker) final(pod *corev1.Pod) bool {
+	for _, s := range []*corev1.PodStatus{w.last, &pod.Status} {
+		if s != nil && (s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed) {
+			return true
+		}
+	}
+	return false
+}
+
+// rest leaves a finished pod without anything running; its containers stay, to
+// be read of.
+func (w *worker) rest(ctx context.Context, pod *corev1.Pod, observed runtime.Pod) time.Duration {
+	if w.last == nil { // told by an earlier run of the agent
+		w.last = &pod.Status
+	}
+	for _, box := range observed.Sandboxes {
+		running := box.Ready
+		for _, c := range box.Containers {
+			running = running || c.State == runtime.Running || c.State == runtime.Unknown
+		}
+		if !running {
+			continue
+		}
+		if err := w.m.cfg.Runtime.StopSandbox(ctx, box.ID); err != nil {
+			w.log.Warn("could not stop the sandbox of a finished pod", "err", err)
+			return failEvery
+		}
+	}
+	return -1
+}
+
+// remember takes note of what is seen for the first time.
+func (w *worker) remember(ctx context.Context, pod *corev1.Pod, observed runtime.Pod) {
+	m := w.memory
+	if m.startTime == nil {
+		m.startTime = pod.Status.StartTime
+	}
+	if m.startTime == nil {
+		now := metav1.NewTime(time.Now().Truncate(time.Second))
+		m.startTime = &now
+	}
+	for i := range observed.Sandboxes {
+		for j := range observed.Sandboxes[i].Containers {
+			c := &observed.Sandboxes[i].Containers[j]
+			if c.State != runtime.Exited {
+				continue
+			}
+			message, known := m.messages[c.ID]
+			if !known {
+				message = w.lastMessage(ctx, pod, c)
+				m.messages[c.ID] = message
+			}
+			if message != "" {
+				c.Message = message
+			}
+		}
+	}
+	w.probe(pod, observed)
+}
+
+// report says how the pod is: at once when it has settled, and otherwise only
+// when it stays so for a moment.
+func (w *worker) report(pod *corev1.Pod, status *corev1.PodStatus, settled bool) {
+	if settled {
+		w.unsaid = nil
+		w.say(status)
+		return
+	}
+	if w.unsaid == nil {
+		w.sayAt = time.Now().Add(settle)
+	}
+	w.unsaid = status
+}
+
+func (w *worker) say(status *corev1.PodStatus) {
+	w.unsaid = nil
+	if w.last != nil && equality.Semantic.DeepEqual(w.last, status) {
+		return
+	}
+	w.last = status
+	w.m.mu.Lock()
+	pod := w.pod
+	w.m.mu.Unlock()
+	w.m.cfg.Reporter.Status(pod, status)
+}
+
+// saveFinal keeps a finished pod's end on disk, so that it is not run again
+// after a restart that loses the containers.
+func (w *worker) saveFinal(pod *corev1.Pod, status *corev1.PodStatus) {
+	pod = pod.DeepCopy()
+	pod.Status = *status
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
+	w.m.save(pod)
+}
+
+// tellBackOffs says once of each run that its successor is held back.
+func (w *worker) tellBackOffs(s situation, p plan) {
+	for name, held := range p.held {
+		last := s.last(name)
+		if held.reason != "CrashLoopBackOff" || last == nil {
+			continue
+		}
+		if told, ok := w.memory.backed[name]; !ok || told != last.Attempt {
+			w.memory.backed[name] = last.Attempt
+			w.event(s.pod, name, corev1.EventTypeWarning, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)",
+				name, s.pod.Name, s.pod.Namespace, s.pod.UID))
+		}
+	}
+}
+
+// event tells about the pod, or one of its containers.
+func (w *worker) event(pod *corev1.Pod, container, eventType, reason, message string) {
+	ref := &corev1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}
+	if container != "" {
+		ref.FieldPath = "spec.containers{" + container + "}"
+		for _, c := range pod.Spec.InitContainers {
+			if c.Name == container {
+				ref.FieldPath = "spec.initContainers{" + container + "}"
+			}
+		}
+	}
+	w.m.cfg.Reporter.Event(ref, eventType, reason, message)
+}

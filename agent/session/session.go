@@ -1,0 +1,373 @@
+// Package session is an agent's conversation with the control plane: one
+// outgoing gRPC stream to any control node, opened elsewhere when that one
+// dies. It carries desired pods down and statuses up, and opens the streams
+// that logs, exec and port-forward run over. What is done about any of it is
+// the handler's business.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	agentv1 "github.com/musterhq/muster/proto/agent/v1"
+)
+
+// Handler is told what the control plane says, from one goroutine, and must
+// not block; only Stream is called from a goroutine of its own each time.
+type Handler interface {
+	// Node is this node as it should be registered.
+	Node() *corev1.Node
+	// Welcome gives the node as the cluster has it, with its podCIDR.
+	Welcome(node *corev1.Node)
+	Put(pod *corev1.Pod)
+	Remove(uid types.UID)
+	// Retain follows the pods that were put since Welcome: they are all.
+	Retain(uids map[types.UID]bool)
+	Network(routes []*agentv1.NodeRoute)
+	// Stream serves one log, exec, attach or port-forward until it is over.
+	Stream(ctx context.Context, request *agentv1.OpenStream, stream Frames)
+}
+
+// Frames is the agent's end of a stream. Send may be called by one goroutine at
+// a time, and so may Recv.
+type Frames interface {
+	Send(*agentv1.Frame) error
+	Recv() (*agentv1.Frame, error)
+}
+
+// Config is what a Session needs.
+type Config struct {
+	Servers []string // host:port of control nodes to begin with
+	File    string   // where later ones are kept
+	Dial    func(ctx context.Context, address string) (*grpc.ClientConn, error)
+	Handler Handler
+	Version string
+	// Heartbeat is how often one is sent. A control node that is silent for
+	// Silence is taken for dead; one that does not welcome within Patience too.
+	Heartbeat, Silence, Patience time.Duration // default 1 s, 2.5 s, 5 s
+	Logger                       *slog.Logger
+}
+
+const (
+	backOffMost = time.Second
+	streamsMax  = 256              // at once; more are refused
+	streamsLeft = 30 * time.Second // what open streams get when the control node goes away
+)
+
+// Session carries on the conversation.
+type Session struct {
+	cfg      Config
+	log      *slog.Logger
+	instance string
+	outbox   *outbox
+	servers  *servers
+
+	mu     sync.Mutex
+	server string // with whom there is a session; "" none
+}
+
+var errGoAway = errors.New("the control node is going away")
+
+func New(cfg Config) (*Session, error) {
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = time.Second
+	}
+	if cfg.Silence == 0 {
+		cfg.Silence = 2500 * time.Millisecond
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 5 * time.Second
+	}
+	list, err := loadServers(cfg.File, cfg.Servers)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{cfg: cfg, log: cfg.Logger, outbox: newOutbox(), servers: list, instance: fmt.Sprintf("%016x", rand.Uint64())}, nil
+}
+
+// Server is the control node there is a session with.
+func (s *Session) Server() (address string, connected bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server, s.server != ""
+}
+
+// Run keeps a session open until ctx ends.
+func (s *Session) Run(ctx context.Context) error {
+	var lingering sync.WaitGroup // streams of sessions that are over
+	defer lingering.Wait()
+	failures := 0
+	for ctx.Err() == nil {
+		address := s.servers.next()
+		welcomed, err := s.converse(ctx, address, &lingering)
+		s.mu.Lock()
+		s.server = ""
+		s.mu.Unlock()
+		if ctx.Err() != nil {
+			break
+		}
+		if welcomed {
+			failures = 0
+			s.log.Info("session with the control plane lost; opening another", "server", address, "reason", err)
+		} else {
+			failures++
+			s.log.Debug("no session with a control node", "server", address, "reason", err)
+			if failures == s.servers.count() {
+				s.log.Warn("no control node answers; pods go on as they are", "last", err)
+			}
+		}
+		s.servers.failed(address)
+		// The next is tried at once; only when all have failed is there a pause.
+		rounds := failures / max(s.servers.count(), 1)
+		if rounds == 0 {
+			continue
+		}
+		pause := min(50*time.Millisecond<<min(rounds, 10), backOffMost)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause/2 + rand.N(pause/2)):
+		}
+	}
+	return ctx.Err()
+}
+
+// converse holds one session, from dialling to its end.
+func (s *Session) converse(ctx context.Context, address string, lingering *sync.WaitGroup) (welcomed bool, err error) {
+	life, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	dialling, stop := context.WithTimeout(life, s.cfg.Patience)
+	conn, err := s.cfg.Dial(dialling, address)
+	stop()
+	if err != nil {
+		return false, fmt.Errorf("dial: %w", err)
+	}
+	c := &conversation{Session: s, conn: conn, client: agentv1.NewAgentClient(conn), address: address, end: end}
+	c.streamLife, c.endStreams = context.WithCancel(ctx)
+	defer func() {
+		if !errors.Is(err, errGoAway) {
+			c.endStreams()
+		}
+		lingering.Go(func() {
+			// Streams end by themselves, or when the control node has gone.
+			stop := time.AfterFunc(streamsLeft, c.endStreams)
+			defer stop.Stop()
+			c.streams.Wait()
+			c.endStreams()
+			_ = conn.Close()
+		})
+	}()
+	c.heard.Store(time.Now().UnixNano())
+	group, together := errgroup.WithContext(life)
+	stream, err := c.client.Session(together)
+	if err != nil {
+		return false, err
+	}
+	hello, err := s.hello()
+	if err != nil {
+		return false, err
+	}
+	group.Go(func() error { return c.watchSilence(together) })
+	group.Go(func() error {
+		if err := stream.Send(hello); err != nil {
+			return nil // the reader knows why
+		}
+		return c.read(stream)
+	})
+	group.Go(func() error { return c.write(together, stream) })
+	err = group.Wait()
+	if cause := context.Cause(life); cause != nil && ctx.Err() == nil {
+		err = cause
+	}
+	return c.welcomed.Load(), err
+}
+
+func (s *Session) hello() (*agentv1.FromAgent, error) {
+	node, err := s.cfg.Handler.Node().Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return &agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: node, Version: s.cfg.Version, Instance: s.instance}}}, nil
+}
+
+// conversation is one session's state.
+type conversation struct {
+	*Session
+	conn     *grpc.ClientConn
+	client   agentv1.AgentClient
+	address  string
+	end      context.CancelCauseFunc
+	welcomed atomic.Bool
+	heard    atomic.Int64 // when something last came, Unix nanoseconds
+
+	streams    sync.WaitGroup
+	open       atomic.Int64
+	streamLife context.Context
+	endStreams context.CancelFunc
+}
+
+// watchSilence ends the conversation when nothing is heard for too long.
+func (c *conversation) watchSilence(ctx context.Context) error {
+	tick := time.NewTicker(c.cfg.Silence / 10)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		limit := c.cfg.Patience
+		if c.welcomed.Load() {
+			limit = c.cfg.Silence
+		}
+		if silent := time.Since(time.Unix(0, c.heard.Load())); silent > limit {
+			err := fmt.Errorf("nothing heard for %v", silent.Round(time.Millisecond))
+			c.end(err)
+			return err
+		}
+	}
+}
+
+// read hears the control node out.
+func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, agentv1.ToAgent]) error {
+	handler := c.cfg.Handler
+	put := map[types.UID]bool{}
+	synced := false
+	for {
+		message, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		c.heard.Store(time.Now().UnixNano())
+		if _, ok := message.Message.(*agentv1.ToAgent_Welcome); !ok && !c.welcomed.Load() {
+			if message.GetGoAway() != nil {
+				return errGoAway
+			}
+			if message.GetHeartbeat() != nil {
+				continue
+			}
+			return fmt.Errorf("%T before a welcome", message.Message)
+		}
+		switch m := message.Message.(type) {
+		case *agentv1.ToAgent_Welcome:
+			if err := c.welcome(m.Welcome); err != nil {
+				return err
+			}
+		case *agentv1.ToAgent_PodPut:
+			pod := &corev1.Pod{}
+			if err := pod.Unmarshal(m.PodPut.Pod); err != nil {
+				return fmt.Errorf("read a pod: %w", err)
+			}
+			if !synced {
+				put[pod.UID] = true
+			}
+			handler.Put(pod)
+		case *agentv1.ToAgent_PodRemove:
+			delete(put, types.UID(m.PodRemove.Uid))
+			handler.Remove(types.UID(m.PodRemove.Uid))
+		case *agentv1.ToAgent_Synced:
+			if !synced {
+				handler.Retain(put)
+			}
+			synced, put = true, nil
+		case *agentv1.ToAgent_StatusStored:
+			c.outbox.stored(types.UID(m.StatusStored.Uid), m.StatusStored.Sequence)
+		case *agentv1.ToAgent_Network:
+			handler.Network(m.Network.Routes)
+		case *agentv1.ToAgent_OpenStream:
+			c.openStream(m.OpenStream)
+		case *agentv1.ToAgent_GoAway:
+			c.end(errGoAway)
+			return errGoAway
+		}
+	}
+}
+
+func (c *conversation) welcome(m *agentv1.Welcome) error {
+	node := &corev1.Node{}
+	if err := node.Unmarshal(m.Node); err != nil {
+		return fmt.Errorf("read the node: %w", err)
+	}
+	if err := c.servers.learn(m.Servers); err != nil {
+		c.log.Warn("could not keep the list of control nodes", "err", err)
+	}
+	c.mu.Lock()
+	c.server = c.address
+	c.mu.Unlock()
+	c.servers.succeeded(c.address)
+	c.outbox.begin()
+	c.welcomed.Store(true)
+	c.log.Info("session with the control plane", "server", c.address, "control_node", m.ControlNode)
+	c.cfg.Handler.Welcome(node)
+	return nil
+}
+
+// write says what there is to say, and that we are alive.
+func (c *conversation) write(ctx context.Context, stream grpc.BidiStreamingClient[agentv1.FromAgent, agentv1.ToAgent]) error {
+	tick := time.NewTicker(c.cfg.Heartbeat)
+	defer tick.Stop()
+	alive := &agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{}}}
+	for {
+		beat := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			beat = true
+		case <-c.outbox.wake:
+		}
+		if !c.welcomed.Load() {
+			continue
+		}
+		for _, message := range c.outbox.take(time.Now()) {
+			if err := stream.Send(message); err != nil {
+				return nil // the reader knows why
+			}
+		}
+		if beat {
+			if err := stream.Send(alive); err != nil {
+				return nil
+			}
+		}
+	}
+}
+
+// openStream calls back for one stream.
+func (c *conversation) openStream(request *agentv1.OpenStream) {
+	if c.open.Add(1) > streamsMax {
+		c.open.Add(-1)
+		c.log.Warn("refusing a stream: too many are open", "open", streamsMax)
+		return // whoever asked gives up waiting
+	}
+	c.streams.Go(func() {
+		defer c.open.Add(-1)
+		ctx, cancel := context.WithCancel(c.streamLife)
+		defer cancel()
+		stream, err := c.client.Stream(metadata.AppendToOutgoingContext(ctx, "muster-stream", request.Id))
+		if err != nil {
+			c.log.Debug("could not open a stream", "id", request.Id, "err", err)
+			return
+		}
+		c.cfg.Handler.Stream(ctx, request, stream)
+		_ = stream.CloseSend()
+		// Cancelling now would throw away what is still on its way.
+		stop := time.AfterFunc(5*time.Second, cancel)
+		defer stop.Stop()
+		for {
+			if _, err := stream.Recv(); err != nil {
+				return
+			}
+		}
+	})
+}

@@ -55,6 +55,7 @@ type Config struct {
 type Gossip struct {
 	config    Config
 	log       *slog.Logger
+	gate      *gate
 	transport *transport
 	list      *memberlist.Memberlist
 	members   *members
@@ -67,6 +68,8 @@ func New(c Config) (*Gossip, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	gate := &gate{}
+	c.Logger = slog.New(gated{c.Logger.Handler(), gate})
 	if c.Name == "" {
 		return nil, errors.New("gossip: the node has no name")
 	}
@@ -94,7 +97,7 @@ func New(c Config) (*Gossip, error) {
 	}
 
 	label := sha256.Sum256([]byte(c.ClusterID))
-	g := &Gossip{config: c, log: c.Logger, transport: transport, members: newMembers(c.Name, c.Logger), self: self}
+	g := &Gossip{config: c, log: c.Logger, gate: gate, transport: transport, members: newMembers(c.Name, c.Logger), self: self}
 	m := timers(c.Fast)
 	m.Name = c.Name
 	m.Transport = transport
@@ -135,6 +138,7 @@ func (g *Gossip) Changed() <-chan struct{} { return g.members.changed() }
 func (g *Gossip) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, g.transport.cancelDials)
 	defer stop()
+	defer g.gate.close()
 	g.keepJoined(ctx)
 
 	// The word that this node is leaving goes ahead of the leaving, for memberlist

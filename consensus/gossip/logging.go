@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 )
 
 // logWriter passes memberlist's lines, "[LEVEL] memberlist: text", on. Its INFO
@@ -33,3 +34,36 @@ func (w *logWriter) Write(line []byte) (int, error) {
 	w.log.Log(context.Background(), level, text)
 	return len(line), nil
 }
+
+// gated is a log that can be shut. memberlist's goroutines end up to a probe
+// interval after its Shutdown, and nothing of Run may be heard after it returned.
+type gated struct {
+	slog.Handler
+	gate *gate
+}
+
+type gate struct {
+	mu   sync.RWMutex
+	shut bool
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = true
+}
+
+func (h gated) Handle(ctx context.Context, record slog.Record) error {
+	h.gate.mu.RLock()
+	defer h.gate.mu.RUnlock()
+	if h.gate.shut {
+		return nil
+	}
+	return h.Handler.Handle(ctx, record)
+}
+
+func (h gated) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return gated{h.Handler.WithAttrs(attrs), h.gate}
+}
+
+func (h gated) WithGroup(name string) slog.Handler { return gated{h.Handler.WithGroup(name), h.gate} }

@@ -44,7 +44,8 @@ type members struct {
 	mu         sync.Mutex
 	byName     map[string]entry
 	change     chan struct{} // closed and replaced at each change
-	conflicted bool          // another node has had this node's name; see disputed
+	disputed   bool          // see takeDispute
+	complained time.Time     // of a conflict
 }
 
 type entry struct {
@@ -76,34 +77,28 @@ func (m *members) NotifyLeave(n *memberlist.Node) {
 }
 
 // NotifyConflict implements memberlist.ConflictDelegate: other claims the name
-// of existing from another address, and is not believed.
+// of existing from another address, and is not believed. It comes with every
+// message of either, so only one a minute is worth a line.
 func (m *members) NotifyConflict(existing, other *memberlist.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if existing.Name == m.self {
-		if !m.conflicted {
-			m.log.Warn("another node has this node's name; if it is this node's former self, its death will be noticed in seconds",
-				"name", m.self, "address", other.Address())
-		}
-		m.conflicted = true
-		return
+		m.disputed = true
 	}
-	m.log.Warn("two nodes claim one name", "name", existing.Name, "believed", existing.Address(), "refused", other.Address())
+	if now := time.Now(); now.Sub(m.complained) > time.Minute {
+		m.complained = now
+		m.log.Warn("two nodes claim one name; if one is the former self of the other, this ends when its death is noticed",
+			"name", existing.Name, "believed", existing.Address(), "refused", other.Address())
+	}
 }
 
-// disputed says whether another node has had this node's name since
-// takeDispute was called last.
-func (m *members) disputed() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.conflicted
-}
-
+// takeDispute says whether another node has had this node's name since it was
+// called last.
 func (m *members) takeDispute() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	was := m.conflicted
-	m.conflicted = false
+	was := m.disputed
+	m.disputed = false
 	return was
 }
 

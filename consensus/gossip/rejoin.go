@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// While nobody else is known, or this node's name is disputed.
-	rejoinAlone = time.Second
+	// While nobody else is known, and first of the settling intervals.
+	rejoinSoon = time.Second
 	// While some seed is not a living member: after a partition, or because that
 	// machine is down. Each attempt costs the seed one exchange of the whole
 	// state, so a thousand nodes must not come often, nor all at once.
@@ -17,22 +17,35 @@ const (
 )
 
 // keepJoined returns when ctx ends.
+//
+// A node that comes back at another address is refused until others see its
+// former self dead, some seconds later, and nobody tells it then: it has to
+// ask again. It cannot always know that it was refused. So each node, after
+// its start and after each sign of a dispute, joins again at growing intervals
+// until that time has surely passed.
 func (g *Gossip) keepJoined(ctx context.Context) {
+	soon, missing := rejoinSoon, rejoinMissing
+	if g.config.Fast {
+		soon, missing = soon/5, missing/5
+	}
+	settle := soon
 	for ctx.Err() == nil {
-		disputed := g.members.takeDispute()
-		if missing := g.missing(ctx, disputed); len(missing) > 0 {
-			if n, err := g.list.Join(missing); err == nil {
+		if g.members.takeDispute() {
+			settle = soon
+		}
+		if through := g.through(ctx, settle < missing); len(through) > 0 {
+			if n, err := g.list.Join(through); err == nil {
 				g.log.Debug("joined", "through", n)
 			} else if ctx.Err() == nil {
 				g.log.Debug("could not reach seeds", "error", err)
 			}
 		}
-		wait := rejoinMissing + rand.N(rejoinMissing/2)
-		if g.members.disputed() || g.alone() {
-			wait = rejoinAlone
-			if g.config.Fast {
-				wait /= 5
-			}
+		wait := missing + rand.N(missing/2)
+		switch {
+		case g.alone():
+			wait = soon
+		case settle < missing:
+			wait, settle = settle, 2*settle
 		}
 		select {
 		case <-ctx.Done():
@@ -41,20 +54,26 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 	}
 }
 
-// missing are the seeds that are not living members. While this node's name is
-// disputed, all others are: until its former self is seen dead they refuse
-// this node, though it sees them.
-func (g *Gossip) missing(ctx context.Context, disputed bool) []string {
+// through gives the seeds that are not living members; while settling, if all
+// are, one of them.
+func (g *Gossip) through(ctx context.Context, settling bool) []string {
 	living := map[string]bool{}
 	for _, m := range g.Members() {
-		living[m.Address] = m.State == Alive && (!disputed || m.Name == g.config.Name)
+		living[m.Address] = m.State == Alive
 	}
-	living[g.Addr()] = true
-	var missing []string
+	var missing, others []string
 	for _, seed := range g.config.Seeds() {
-		if !living[resolve(ctx, seed)] {
+		address := resolve(ctx, seed)
+		switch {
+		case address == g.Addr():
+		case living[address]:
+			others = append(others, seed)
+		default:
 			missing = append(missing, seed)
 		}
+	}
+	if settling && len(missing) == 0 && len(others) > 0 {
+		return []string{others[rand.N(len(others))]}
 	}
 	return missing
 }

@@ -341,6 +341,28 @@ func TestOneFreePlaceWakesOnePod(t *testing.T) {
 	}
 }
 
+// A pod is woken for a free place and deleted before its turn: the place goes to
+// the next that waits.
+func TestPlaceOfADeletedPodGoesToTheNext(t *testing.T) {
+	c := newCore(100)
+	c.setNode(makeNode("n", allocatable("pods", "2")))
+	c.setPod(makePod("a", on("n")))
+	c.setPod(makePod("b", on("n")))
+	for _, name := range []string{"p1", "p2", "p3"} {
+		c.setPod(makePod(name))
+		c.next()
+	}
+	c.removePod("pod-a")
+	c.removePod("pod-b")
+	if d, _ := c.next(); d.node != "n" || d.entry.pod.Name != "p1" {
+		t.Fatalf("got %+v, want p1 placed", d)
+	}
+	c.removePod("pod-p2")
+	if d, ok := c.next(); !ok || d.node != "n" || d.entry.pod.Name != "p3" {
+		t.Errorf("got %+v, want p3 placed", d)
+	}
+}
+
 func TestQueueOrdersByPriorityThenArrival(t *testing.T) {
 	c := newCore(100)
 	for _, n := range nodeNames(3) {

@@ -1,0 +1,318 @@
+// Package garbage deletes what lost its owners: objects all of whose
+// ownerReferences point to objects that are gone. From objects that have another
+// owner left it removes the references to those. It also carries out the two
+// other ways to delete an owner, which the finalizers "orphan" (let the
+// dependents live) and "foregroundDeletion" (dependents first) stand for.
+//
+// Dependents are of the kinds in controller.Caches, and owners of the kinds that
+// the registry knows; an owner of any other kind is taken to exist.
+package garbage
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/musterhq/muster/control/controller"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+)
+
+const (
+	workers = 16
+	writers = 32
+)
+
+// Config is what the controller of one leader term needs.
+type Config struct {
+	// Registry writes through the term's log.
+	Registry *resource.Registry
+	Caches   *controller.Caches
+	Logger   *slog.Logger
+}
+
+// Controller collects garbage.
+type Controller struct {
+	registry *resource.Registry
+	caches   *controller.Caches
+	kinds    map[schema.GroupKind]*resource.Kind
+	loop     *controller.Loop[object]
+}
+
+// object is a key of the loop.
+type object struct {
+	kind            schema.GroupKind
+	namespace, name string
+}
+
+// New listens to the caches, which must not run yet.
+func New(cfg Config) *Controller {
+	c := &Controller{registry: cfg.Registry, caches: cfg.Caches, kinds: make(map[schema.GroupKind]*resource.Kind)}
+	for _, kind := range cfg.Registry.Kinds() {
+		c.kinds[kind.Spec.Kind.GroupKind()] = kind
+	}
+	c.loop = controller.NewLoop("garbage", workers, cfg.Logger, c.reconcile)
+	listen(c, c.caches.Pods, store.Pods)
+	listen(c, c.caches.ReplicationControllers, store.ReplicationControllers)
+	listen(c, c.caches.Nodes, store.Nodes)
+	listen(c, c.caches.Namespaces, store.Namespaces)
+	return c
+}
+
+// Run collects until ctx ends.
+func (c *Controller) Run(ctx context.Context) error {
+	if !c.caches.Synced(ctx) {
+		return nil
+	}
+	return c.loop.Run(ctx)
+}
+
+// listen asks for a look at objects that may be garbage, at owners that are
+// being deleted, and at the dependents of those that are gone.
+func listen[T store.Object](c *Controller, cache *store.Cache[T], spec *store.Spec) {
+	kind := spec.Kind.GroupKind()
+	var none T
+	exists := func(obj T) bool { return any(obj) != any(none) }
+	cache.OnChange(func(old, now T) {
+		if !exists(now) {
+			for _, d := range c.dependents(old) {
+				c.loop.Add(d)
+			}
+			c.wakeOwners(old)
+			return
+		}
+		if c.suspicious(now) || waits(now) {
+			c.loop.Add(object{kind, now.GetNamespace(), now.GetName()})
+		}
+		// An owner in foreground deletion waits for its dependents to let go.
+		if exists(old) && len(old.GetOwnerReferences()) > len(now.GetOwnerReferences()) {
+			c.wakeOwners(old)
+		}
+	})
+}
+
+// waits says whether the object is an owner whose deletion is ours to complete.
+func waits(obj store.Object) bool {
+	return obj.GetDeletionTimestamp() != nil && finalizerOf(obj) != ""
+}
+
+func finalizerOf(obj store.Object) string {
+	for _, f := range obj.GetFinalizers() {
+		if f == metav1.FinalizerOrphanDependents || f == metav1.FinalizerDeleteDependents {
+			return f
+		}
+	}
+	return ""
+}
+
+// suspicious says whether one of the object's owners seems to be gone, as far as
+// caches know.
+func (c *Controller) suspicious(obj store.Object) bool {
+	for _, ref := range obj.GetOwnerReferences() {
+		if !c.cached(obj.GetNamespace(), ref) {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Controller) cached(namespace string, ref metav1.OwnerReference) bool {
+	gk, ok := groupKind(ref)
+	if !ok {
+		return true
+	}
+	has := func(obj store.Object, found bool) bool { return found && obj.GetUID() == ref.UID }
+	switch gk {
+	case store.ReplicationControllers.Kind.GroupKind():
+		obj, found := c.caches.ReplicationControllers.Get(namespace, ref.Name)
+		return has(obj, found)
+	case store.Pods.Kind.GroupKind():
+		obj, found := c.caches.Pods.Get(namespace, ref.Name)
+		return has(obj, found)
+	}
+	return c.kinds[gk] == nil // of other kinds there is no cache: reconcile looks
+}
+
+func groupKind(ref metav1.OwnerReference) (schema.GroupKind, bool) {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	return schema.GroupKind{Group: gv.Group, Kind: ref.Kind}, err == nil
+}
+
+// wakeOwners asks for a look at the owners of a dependent that is gone.
+func (c *Controller) wakeOwners(dependent store.Object) {
+	for _, ref := range dependent.GetOwnerReferences() {
+		gk, ok := groupKind(ref)
+		kind := c.kinds[gk]
+		if !ok || kind == nil {
+			continue
+		}
+		key := object{kind: gk, name: ref.Name}
+		if kind.Namespaced() {
+			key.namespace = dependent.GetNamespace()
+		}
+		c.loop.Add(key)
+	}
+}
+
+// dependents lists what names the object as an owner.
+func (c *Controller) dependents(owner store.Object) []object {
+	uid := string(owner.GetUID())
+	var found []object
+	for _, pod := range c.caches.Pods.ByIndex(controller.ByOwner, uid) {
+		found = append(found, object{store.Pods.Kind.GroupKind(), pod.Namespace, pod.Name})
+	}
+	for _, rc := range c.caches.ReplicationControllers.ByIndex(controller.ByOwner, uid) {
+		found = append(found, object{store.ReplicationControllers.Kind.GroupKind(), rc.Namespace, rc.Name})
+	}
+	return found
+}
+
+func (c *Controller) reconcile(ctx context.Context, key object) error {
+	kind := c.kinds[key.kind]
+	// What decides is the store: caches of different kinds may be apart.
+	obj, err := c.registry.Store().Table(kind.Spec).Get(ctx, key.namespace, key.name)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if waits(obj) {
+		return c.finish(ctx, kind, obj)
+	}
+	if obj.GetDeletionTimestamp() != nil {
+		return nil
+	}
+	stay, left, err := c.sortOwners(ctx, obj)
+	switch {
+	case err != nil || len(left) == 0:
+		return err
+	case len(stay) > 0:
+		return c.dropOwners(ctx, kind, obj, left)
+	}
+	uid := obj.GetUID()
+	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+	if finalizerOf(obj) == "" {
+		options.PropagationPolicy = ptr.To(metav1.DeletePropagationBackground)
+	}
+	_, _, err = c.registry.Delete(ctx, kind, key.namespace, key.name, options)
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// sortOwners tells the owners that stay from those that are gone, or are being
+// deleted and wait for their dependents to go first.
+func (c *Controller) sortOwners(ctx context.Context, obj store.Object) (stay, left []types.UID, err error) {
+	for _, ref := range obj.GetOwnerReferences() {
+		owner, exists, err := c.owner(ctx, obj.GetNamespace(), ref)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case !exists, owner != nil && owner.GetDeletionTimestamp() != nil && finalizerOf(owner) == metav1.FinalizerDeleteDependents:
+			left = append(left, ref.UID)
+		default:
+			stay = append(stay, ref.UID)
+		}
+	}
+	return stay, left, nil
+}
+
+// owner finds an owner in the store. An owner of a kind that nobody here knows
+// exists, as nil.
+func (c *Controller) owner(ctx context.Context, namespace string, ref metav1.OwnerReference) (owner store.Object, exists bool, err error) {
+	gk, ok := groupKind(ref)
+	kind := c.kinds[gk]
+	if !ok || kind == nil {
+		return nil, true, nil
+	}
+	if !kind.Namespaced() {
+		namespace = ""
+	} else if namespace == "" {
+		return nil, true, nil // an owner in a namespace for an object in none: nonsense, and not to be acted on
+	}
+	owner, err = c.registry.Store().Table(kind.Spec).Get(ctx, namespace, ref.Name)
+	if errors.Is(err, store.ErrNotFound) || err == nil && owner.GetUID() != ref.UID {
+		return nil, false, nil
+	}
+	return owner, err == nil, err
+}
+
+// finish carries out a deletion that waits for its dependents to be orphaned or
+// deleted, and lets the owner go.
+func (c *Controller) finish(ctx context.Context, kind *resource.Kind, owner store.Object) error {
+	// Dependents that were created just before must be among those below.
+	revision := c.registry.Store().Revision()
+	if err := c.caches.Pods.WaitRevision(ctx, revision); err != nil {
+		return err
+	}
+	if err := c.caches.ReplicationControllers.WaitRevision(ctx, revision); err != nil {
+		return err
+	}
+	dependents := c.dependents(owner)
+	finalizer := finalizerOf(owner)
+	if finalizer == metav1.FinalizerDeleteDependents && len(dependents) > 0 {
+		for _, d := range dependents {
+			c.loop.Add(d)
+		}
+		return nil // their going wakes the owner
+	}
+	var g errgroup.Group
+	g.SetLimit(writers)
+	for _, d := range dependents {
+		g.Go(func() error {
+			kind := c.kinds[d.kind]
+			obj, err := c.registry.Store().Table(kind.Spec).Get(ctx, d.namespace, d.name)
+			if errors.Is(err, store.ErrNotFound) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			return c.dropOwners(ctx, kind, obj, []types.UID{owner.GetUID()})
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	_, _, err := c.registry.Update(ctx, kind, owner.GetNamespace(), owner.GetName(), "", func(current store.Object) (store.Object, error) {
+		if current.GetUID() != owner.GetUID() {
+			return nil, errChanged
+		}
+		current.SetFinalizers(slices.DeleteFunc(current.GetFinalizers(), func(f string) bool { return f == finalizer }))
+		return current, nil
+	}, resource.UpdateOptions{})
+	if errors.Is(err, errChanged) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// errChanged: the object is not the one that was looked at.
+var errChanged = errors.New("changed meanwhile")
+
+// dropOwners removes owners from an object's references.
+func (c *Controller) dropOwners(ctx context.Context, kind *resource.Kind, obj store.Object, owners []types.UID) error {
+	_, _, err := c.registry.Update(ctx, kind, obj.GetNamespace(), obj.GetName(), "", func(current store.Object) (store.Object, error) {
+		if current.GetUID() != obj.GetUID() {
+			return nil, errChanged
+		}
+		current.SetOwnerReferences(slices.DeleteFunc(current.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
+			return slices.Contains(owners, ref.UID)
+		}))
+		return current, nil
+	}, resource.UpdateOptions{})
+	if errors.Is(err, errChanged) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}

@@ -38,7 +38,7 @@ func (l *Lab) Down(ctx context.Context) error {
 			errs = append(errs, &fs.PathError{Op: "unmount", Path: point, Err: err})
 		}
 	}
-	errs = append(errs, l.removeNetwork(), removeCgroups(ctx, cgroups))
+	errs = append(errs, l.removeNetwork(ctx), removeCgroups(ctx, cgroups))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("the lab in %s is not wholly down: %w", l.Dir, err)
 	}

@@ -222,7 +222,7 @@ func traces(t *testing.T) string {
 	var b strings.Builder
 	for _, command := range []string{
 		"ls /run/netns 2>/dev/null", "ip -o link | cut -d: -f2", "ip -o addr | grep -v inet6", "ip route", "nft list ruleset 2>/dev/null",
-		"cut -d' ' -f5- /proc/self/mountinfo", "ls /run /var/lib/cni /run/containerd/s /tmp/muster-* 2>/dev/null | grep -v -e '^Test' -e '^go-'",
+		"cut -d' ' -f5- /proc/self/mountinfo", "ls -d /var/lib/cni; ls /run /var/lib/cni /run/containerd/s /tmp/muster-* 2>/dev/null | grep -v -e '^Test' -e '^go-'",
 		"find /sys/fs/cgroup -type d -path '*muster-lab-test*'", "cat /proc/sys/net/ipv4/ip_forward",
 	} {
 		out, _ := exec.Command("sh", "-c", command).Output()

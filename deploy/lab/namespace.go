@@ -31,9 +31,11 @@ const (
 // a lab command is never found, and killed, among a host's processes.
 func init() { runtime.LockOSThread() }
 
-// privateDirs are given to each host afresh. Only those that exist on this
-// machine can be; the others nobody has anything in yet.
-var privateDirs = []string{"/var/lib/cni", "/var/lib/containerd", "/etc/cni"}
+// privateDirs are given to each host afresh. The last is the one that CNI keeps
+// results in whatever it is told.
+var privateDirs = []string{runDir, cniDir}
+
+const cniDir = "/var/lib/cni"
 
 func (l *Lab) netnsFile(name string) string { return filepath.Join(netnsDir, l.Name+"-"+name) }
 func (l *Lab) pinDir() string               { return filepath.Join(runDir, l.Name) }
@@ -83,7 +85,7 @@ func (h *Host) addMntns() error {
 			return fmt.Errorf("make %s private: %w", dir, err)
 		}
 	}
-	if err := touch(file); err != nil {
+	if err := errors.Join(touch(file), os.MkdirAll(cniDir, 0o755)); err != nil {
 		return err
 	}
 	made, pinned, ended := make(chan int), make(chan struct{}), make(chan error, 1)
@@ -131,10 +133,7 @@ func privateMounts() error {
 	if strings.HasPrefix(resolver, runDir+"/") {
 		resolv, _ = os.ReadFile(resolver)
 	}
-	for _, dir := range append([]string{runDir}, privateDirs...) {
-		if _, err := os.Stat(dir); err != nil {
-			continue
-		}
+	for _, dir := range privateDirs {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
 			return fmt.Errorf("private %s: %w", dir, err)
 		}
@@ -198,6 +197,15 @@ func onThread(f func() error) error {
 		ended <- f()
 	}()
 	return <-ended
+}
+
+// removeMountPoints removes the folders that were made to mount something on, if
+// they are empty and no other lab has them: a removed folder would take what
+// other namespaces have mounted on it along.
+func removeMountPoints() {
+	if labs, err := filepath.Glob(filepath.Join(runDir, "muster-????")); err == nil && len(labs) == 0 {
+		_ = os.Remove(cniDir)
+	}
 }
 
 func bind(from, to string) error {

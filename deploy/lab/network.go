@@ -19,14 +19,17 @@ import (
 // what hosts tell each other.
 const switchName = "switch"
 
+// networkLock is held while a lab's network is made or removed: two labs must
+// not choose the same subnet.
+const networkLock = "muster-lab-network"
+
 // podRange is where the cluster's pods get their addresses.
 var podRange = netip.MustParsePrefix("10.42.0.0/16")
 
 // addNetwork makes the switch, the hosts' namespaces and the wires between
 // them, as far as they are not there.
 func (l *Lab) addNetwork(ctx context.Context) error {
-	// One at a time on this machine: two labs must not choose the same subnet.
-	unlock, err := exclusive(ctx, "muster-lab-network")
+	unlock, err := exclusive(ctx, networkLock)
 	if err != nil {
 		return err
 	}
@@ -196,7 +199,12 @@ func (l *Lab) handle(name string) (netns.NsHandle, *netlink.Handle, error) {
 }
 
 // removeNetwork takes the wire and the namespaces away.
-func (l *Lab) removeNetwork() error {
+func (l *Lab) removeNetwork(ctx context.Context) error {
+	unlock, err := exclusive(ctx, networkLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	var errs []error
 	if link, err := netlink.LinkByName(l.Name); err == nil {
 		errs = append(errs, netlink.LinkDel(link))
@@ -205,6 +213,7 @@ func (l *Lab) removeNetwork() error {
 		errs = append(errs, unpin(l.netnsFile(name)))
 	}
 	_ = os.Remove(netnsDir) // if it is empty
+	removeMountPoints()
 	return errors.Join(errs...)
 }
 

@@ -112,6 +112,15 @@ func TestArchiveIsReproducible(t *testing.T) {
 	if !bytes.Equal(one.Bytes(), two.Bytes()) {
 		t.Error("the same image gave different bytes")
 	}
+	layer, err := sample.layer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, header := range entries(t, layer) {
+		if header.ModTime.Unix() != 0 {
+			t.Errorf("%s has the time %v in it", name, header.ModTime)
+		}
+	}
 }
 
 func TestLayerRefusesFilesOutsideTheRoot(t *testing.T) {
@@ -171,6 +180,9 @@ func TestPauseAndHelloAreReproducible(t *testing.T) {
 		}
 		if !bytes.Equal(one.files[0].data, two.files[0].data) {
 			t.Errorf("building %s twice gave different bytes", name)
+		}
+		if here, err := os.Getwd(); err == nil && bytes.Contains(one.files[0].data, []byte(here)) {
+			t.Errorf("%s has the path of this clone in it", name)
 		}
 	}
 }

@@ -36,7 +36,8 @@ type Handler interface {
 	// Retain follows the pods that were put since Welcome: they are all.
 	Retain(uids map[types.UID]bool)
 	Network(routes []*agentv1.NodeRoute)
-	// Stream serves one log, exec, attach or port-forward until it is over.
+	// Stream serves one log, exec, attach or port-forward. It ends with CloseSend
+	// and with Recv failing, which then follows soon.
 	Stream(ctx context.Context, request *agentv1.OpenStream, stream Frames)
 }
 
@@ -45,6 +46,7 @@ type Handler interface {
 type Frames interface {
 	Send(*agentv1.Frame) error
 	Recv() (*agentv1.Frame, error)
+	CloseSend() error
 }
 
 // Config is what a Session needs.
@@ -64,6 +66,8 @@ const (
 	backOffMost = time.Second
 	streamsMax  = 256              // at once; more are refused
 	streamsLeft = 30 * time.Second // what open streams get when the control node goes away
+	// streamsClose is what the control node gets to end a stream after us.
+	streamsClose = 5 * time.Second
 )
 
 // Session carries on the conversation.
@@ -359,15 +363,19 @@ func (c *conversation) openStream(request *agentv1.OpenStream) {
 			c.log.Debug("could not open a stream", "id", request.Id, "err", err)
 			return
 		}
-		c.cfg.Handler.Stream(ctx, request, stream)
-		_ = stream.CloseSend()
-		// Cancelling now would throw away what is still on its way.
-		stop := time.AfterFunc(5*time.Second, cancel)
-		defer stop.Stop()
-		for {
-			if _, err := stream.Recv(); err != nil {
-				return
-			}
-		}
+		c.cfg.Handler.Stream(ctx, request, closing{stream, cancel})
 	})
+}
+
+// closing is a stream that is not waited for without end once we have said all.
+// Cancelling at once would throw away what is still on its way.
+type closing struct {
+	grpc.BidiStreamingClient[agentv1.Frame, agentv1.Frame]
+	cancel context.CancelFunc
+}
+
+func (c closing) CloseSend() error {
+	stop := time.AfterFunc(streamsClose, c.cancel)
+	context.AfterFunc(c.Context(), func() { stop.Stop() })
+	return c.BidiStreamingClient.CloseSend()
 }

@@ -53,6 +53,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.traci
     bin_dirs = [{{quote .CNIBin}}]
     conf_dir = {{quote .CNIConf}}
     max_conf_num = 1
+    use_internal_loopback = true
   [plugins.'io.containerd.cri.v1.runtime'.containerd]
     default_runtime_name = "runc"
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]

@@ -253,6 +253,19 @@ func TestPreparePod(t *testing.T) {
 	}
 }
 
+// Some rules are for pods and not for the templates that pods are made of.
+func TestPodsAreHeldToMoreThanTemplates(t *testing.T) {
+	pod := newPod()
+	pod.Spec.HostNetwork = true
+	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, Protocol: corev1.ProtocolTCP}}
+	Default(pod)
+	pod.Spec.Containers[0].Ports[0].HostPort = 0
+	errs := ValidatePod(t.Context(), pod)
+	if len(errs) != 1 || errs[0].Field != "spec.containers[0].ports[0].hostPort" {
+		t.Errorf("errors %v, want one about hostPort", errs)
+	}
+}
+
 func TestDisabledFieldsGoUnlessInUse(t *testing.T) {
 	node := &corev1.Node{Spec: corev1.NodeSpec{ConfigSource: &corev1.NodeConfigSource{}}}
 	DropDisabledNodeFields(node, &corev1.Node{Spec: corev1.NodeSpec{ConfigSource: &corev1.NodeConfigSource{}}})

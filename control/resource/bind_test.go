@@ -78,7 +78,8 @@ func TestBindManyRefusesEachOnItsOwn(t *testing.T) {
 	if !apierrors.IsNotFound(errs[4]) {
 		t.Errorf("none: %v, want NotFound", errs[4])
 	}
-	if errs := r.BindMany(t.Context(), []Binding{{Namespace: "default", Pod: "free", UID: "another", Node: "n1"}}); !apierrors.IsConflict(errs[0]) {
+	must(t, r, Pods, "default", newPod("successor"))
+	if errs := r.BindMany(t.Context(), []Binding{{Namespace: "default", Pod: "successor", UID: "predecessor's", Node: "n1"}}); !apierrors.IsConflict(errs[0]) {
 		t.Errorf("another uid: %v, want a conflict", errs[0])
 	}
 }

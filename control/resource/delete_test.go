@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -31,6 +32,7 @@ func seconds(s int64) *int64 { return &s }
 func TestPodsAreGivenTimeToEnd(t *testing.T) {
 	for _, test := range []struct {
 		name    string
+		own     int64 // in the pod's spec, 30 if 0
 		prepare func(*corev1.Pod)
 		unbound bool
 		options *metav1.DeleteOptions
@@ -41,6 +43,7 @@ func TestPodsAreGivenTimeToEnd(t *testing.T) {
 		{name: "the user's grace", options: &metav1.DeleteOptions{GracePeriodSeconds: seconds(5)}, grace: 5},
 		{name: "forced", options: &metav1.DeleteOptions{GracePeriodSeconds: seconds(0)}, gone: true},
 		{name: "negative", options: &metav1.DeleteOptions{GracePeriodSeconds: seconds(-3)}, grace: 1},
+		{name: "negative in its spec", own: -7, options: &metav1.DeleteOptions{}, grace: 1},
 		{name: "no options", gone: true},
 		{name: "on no node", unbound: true, options: &metav1.DeleteOptions{GracePeriodSeconds: seconds(5)}, gone: true},
 		{name: "failed", prepare: func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, options: &metav1.DeleteOptions{}, gone: true},
@@ -52,7 +55,7 @@ func TestPodsAreGivenTimeToEnd(t *testing.T) {
 			if test.unbound {
 				must(t, r, Pods, "default", newPod("web"))
 			} else {
-				bound(t, r, "web", 30)
+				bound(t, r, "web", cmp.Or(test.own, 30))
 			}
 			if test.prepare != nil {
 				change(t, r, Pods, "default", "web", "status", test.prepare)

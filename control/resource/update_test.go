@@ -44,6 +44,23 @@ func TestUpdateWithoutAVersionOverwrites(t *testing.T) {
 	}
 }
 
+func TestSomeKindsWantToKnowWhichVersionChanges(t *testing.T) {
+	r := newRegistry(t)
+	careful := *Pods
+	careful.Strategy = strategy(store.Pods, "", Rules[*corev1.Pod]{Conditional: true})
+	pod := must(t, r, &careful, "default", newPod("web"))
+	version := pod.ResourceVersion
+	pod.ResourceVersion = ""
+	_, _, err := r.Update(t.Context(), &careful, "default", "web", "", replace(pod), UpdateOptions{})
+	if want := `pods "web" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update`; !apierrors.IsInvalid(err) || err.Error() != want {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	pod.ResourceVersion = version
+	if _, _, err := r.Update(t.Context(), &careful, "default", "web", "", replace(pod), UpdateOptions{}); err != nil {
+		t.Errorf("with the version: %v", err)
+	}
+}
+
 // Two writers race. Provoked by one that writes while the other makes its change.
 func TestUpdateIsTriedAgainAfterALostRace(t *testing.T) {
 	r := newRegistry(t)

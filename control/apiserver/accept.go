@@ -22,6 +22,8 @@ const (
 	streamStart = 30 * time.Second
 )
 
+var errClientGone = errors.New("the client went away before it had opened its streams")
+
 // wanted are the streams that a client asks for.
 type wanted struct{ stdin, stdout, stderr, tty bool }
 
@@ -176,13 +178,15 @@ func acceptSPDY(w http.ResponseWriter, r *http.Request, want wanted) (*remote, e
 			expected[kind] = false
 			missing--
 			client.set(kind, arrived.stream, protocol)
-			// The reply must be on its way before the connection could close.
+			// Before the reply is on its way a write would wait for it, also on a
+			// connection that is gone.
 			select {
 			case <-arrived.reply:
 			case <-conn.CloseChan():
+				return nil, errClientGone
 			}
 		case <-conn.CloseChan():
-			return nil, errors.New("the client went away before it had opened its streams")
+			return nil, errClientGone
 		case <-late.C:
 			_ = conn.Close()
 			return nil, errors.New("timed out waiting for client to create streams")

@@ -55,15 +55,15 @@ func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, c *call, 
 	if request.Tty {
 		request.Stderr = false // a terminal has one output
 	}
-	if !request.Stdin && !request.Stdout && !request.Stderr {
-		return badRequest(errors.New("you must specify at least 1 of stdin, stdout, stderr"))
-	}
 	pod, err := s.boundPod(r.Context(), c)
 	if err != nil {
 		return err
 	}
 	if request.Container, err = containerOf(pod, container); err != nil {
 		return err
+	}
+	if !request.Stdin && !request.Stdout && !request.Stderr {
+		return badRequest(errors.New("you must specify at least 1 of stdin, stdout, stderr"))
 	}
 	if err := upgradable(r); err != nil {
 		return err

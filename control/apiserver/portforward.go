@@ -1,22 +1,15 @@
 package apiserver
 
 import (
-	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"strings"
 	"sync"
 
-	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
-	clientportforward "k8s.io/client-go/tools/portforward"
-	"k8s.io/cri-streaming/pkg/streaming/portforward"
-	"k8s.io/streaming/pkg/httpstream"
-	"k8s.io/streaming/pkg/httpstream/spdy"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"github.com/musterhq/muster/control/kube"
@@ -25,7 +18,7 @@ import (
 
 // portForward serves pods/portforward: connections to ports of a pod, each a
 // stream to the agent. kubectl sends SPDY, by itself or tunnelled through a
-// WebSocket.
+// WebSocket; other clients send WebSockets with two channels for each port.
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request, c *call) error {
 	options := &corev1.PodPortForwardOptions{}
 	if err := kube.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, options); err != nil {
@@ -39,91 +32,70 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request, c *call) er
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.Context())
-	forwarder := &forwarder{ctx: ctx, streams: s.streams, pod: pod}
-	// The connection has ended when serving it returns; what was forwarded over
-	// it ends with it.
-	defer forwarder.wait()
-	defer cancel()
-
-	var ports *portforward.V4Options
+	f := &forwarder{ctx: ctx, cancel: cancel, streams: s.streams, pod: pod}
 	switch {
 	case wsstream.IsWebSocketRequestWithTunnelingProtocol(r):
-		if w, r, err = tunnel(w, r); err != nil {
-			s.log.Debug("upgrade to a tunnel failed", "path", r.URL.Path, "error", err)
-			return nil
+		w, r, err = tunnel(w, r)
+		if err == nil {
+			err = f.serveSPDY(w, r)
 		}
 	case wsstream.IsWebSocketRequest(r):
-		if len(options.Ports) == 0 {
-			return badRequest(errors.New("query parameter \"ports\" is required"))
+		if len(options.Ports) == 0 || len(options.Ports) > forwardPortsMax {
+			cancel()
+			return badRequest(fmt.Errorf("between 1 and %d ports are required", forwardPortsMax))
 		}
-		if ports, err = portforward.BuildV4Options(options.Ports); err != nil {
-			return badRequest(err)
-		}
+		err = f.serveChannels(w, r, options.Ports)
+	default:
+		err = f.serveSPDY(w, r)
 	}
-	portforward.ServePortForward(w, r, forwarder, pod.Name, string(pod.UID), ports, streamIdle, streamStart, portforward.SupportedProtocols)
+	// The client's connection has ended, and with it what went over it.
+	cancel()
+	f.running.Wait()
+	if err != nil {
+		s.log.Debug("port-forward ended", "path", r.URL.Path, "error", err)
+	}
 	return nil
 }
 
+// forwardPortsMax is how many channels a WebSocket can tell apart, by half.
+const forwardPortsMax = 127
+
 // forwarder opens a stream to the agent for each connection.
 type forwarder struct {
-	ctx     context.Context
+	ctx     context.Context // ends with the client's connection
+	cancel  context.CancelFunc
 	streams Streams
 	pod     *corev1.Pod
-
-	mu      sync.Mutex
-	ended   bool
 	running sync.WaitGroup
 }
 
-// enter counts one more goroutine to wait for, unless the end was waited for
-// already: the library starts connections without a word of when.
-func (f *forwarder) enter() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.ended {
-		return false
-	}
-	f.running.Add(1)
-	return true
-}
-
-func (f *forwarder) wait() {
-	f.mu.Lock()
-	f.ended = true
-	f.mu.Unlock()
-	f.running.Wait()
-}
-
-// PortForward implements portforward.PortForwarder. The context that it is given
-// is nobody's; the forwarder's ends with the client's connection.
-func (f *forwarder) PortForward(_ context.Context, _, _ string, port int32, client io.ReadWriteCloser) error {
-	if !f.enter() {
-		return nil
-	}
-	defer f.running.Done()
+// forward carries one connection to a port of the pod until the agent ends it.
+// The error is what the client is told.
+func (f *forwarder) forward(port int32, client io.ReadWriter) error {
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	stream, err := f.streams.Open(ctx, f.pod.Spec.NodeName, &agentv1.OpenStream{Request: &agentv1.OpenStream_PortForward{PortForward: &agentv1.PortForwardRequest{
 		Namespace: f.pod.Namespace, Pod: f.pod.Name, Uid: string(f.pod.UID), Port: port,
 	}}})
-	if err != nil {
-		return fmt.Errorf("open a stream to node %s: %w", f.pod.Spec.NodeName, err)
+	if err == nil {
+		// Reads on after the agent has ended, until the client closes its half or
+		// everything: closing ours does not end its.
+		f.running.Go(func() { sendInput(client, stream.Send) })
+		err = receiveForwarded(client, stream)
 	}
-	if !f.enter() {
-		return nil
+	if err != nil && f.ctx.Err() == nil {
+		return fmt.Errorf("error forwarding port %d to pod %s, uid %s: %w", port, f.pod.Name, f.pod.UID, err)
 	}
-	go func() {
-		// Reads on after the agent has ended, until the client closes its half
-		// or its connection: there may be a half-closed stream in between.
-		defer f.running.Done()
-		sendInput(client, stream.Send)
-	}()
+	return nil
+}
+
+func receiveForwarded(client io.Writer, stream Stream) error {
 	for {
 		frame, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
-			if errors.Is(err, io.EOF) || ctx.Err() != nil {
-				return nil
-			}
 			return err
 		}
 		if data := frame.GetData(); len(data) > 0 {
@@ -140,46 +112,57 @@ func (f *forwarder) PortForward(_ context.Context, _, _ string, port int32, clie
 	}
 }
 
-// tunnel takes over a WebSocket that carries SPDY and returns what a server of
-// plain SPDY would have been called with.
-func tunnel(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request, error) {
-	upgrader := websocket.Upgrader{
-		Subprotocols: []string{portforward.WebsocketsSPDYTunnelingPortForwardV1},
-		// Credentials are certificates and tokens, never cookies: another site's
-		// page cannot make a browser send them.
-		CheckOrigin: func(*http.Request) bool { return true },
+// serveChannels serves a WebSocket with a data and an error channel for each
+// port, on each of which the port comes first, in two bytes.
+func (f *forwarder) serveChannels(w http.ResponseWriter, r *http.Request, ports []int32) error {
+	var channels []wsstream.ChannelType
+	for range ports {
+		channels = append(channels, wsstream.ReadWriteChannel, wsstream.WriteChannel)
 	}
-	conn, err := upgrader.Upgrade(w, r, nil)
+	binaryChannels := wsstream.ChannelProtocolConfig{Binary: true, Channels: channels}
+	textChannels := wsstream.ChannelProtocolConfig{Binary: false, Channels: channels}
+	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{
+		"": binaryChannels,
+		"v4." + wsstream.ChannelWebSocketProtocol:       binaryChannels,
+		"v4." + wsstream.Base64ChannelWebSocketProtocol: textChannels,
+	})
+	conn.SetIdleTimeout(streamIdle)
+	_, streams, err := conn.Open(w, r)
 	if err != nil {
-		return w, r, err
+		return err
 	}
-	if conn.Subprotocol() != portforward.WebsocketsSPDYTunnelingPortForwardV1 {
-		_ = conn.Close()
-		return w, r, fmt.Errorf("subprotocol %q is not supported", conn.Subprotocol())
-	}
-	inner := r.Clone(r.Context())
-	for header := range inner.Header {
-		if strings.HasPrefix(header, "Sec-Websocket-") {
-			inner.Header.Del(header)
+	defer conn.Close()
+	var connections sync.WaitGroup
+	for i, port := range ports {
+		data, failed := streams[2*i], streams[2*i+1]
+		head := binary.LittleEndian.AppendUint16(nil, uint16(port))
+		if _, err := data.Write(head); err != nil {
+			return err
 		}
+		if _, err := failed.Write(head); err != nil {
+			return err
+		}
+		connections.Go(func() {
+			if err := f.forward(port, wholeConnection{data, f.cancel}); err != nil {
+				_, _ = failed.Write([]byte(err.Error())) // the client may be gone
+			}
+		})
 	}
-	inner.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
-	inner.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
-	inner.Header.Set(httpstream.HeaderProtocolVersion, portforward.PortForwardV1Name)
-	return &tunnelWriter{header: http.Header{}, conn: clientportforward.NewTunnelingConnection("server", conn)}, inner, nil
+	connections.Wait()
+	return nil
 }
 
-// tunnelWriter hands out the tunnel to who takes over the connection. The
-// WebSocket's upgrade was the answer; another is dropped.
-type tunnelWriter struct {
-	header http.Header
-	conn   net.Conn
+// wholeConnection is a channel of a protocol that knows no half-close: its end
+// is the client's.
+type wholeConnection struct {
+	io.ReadWriter
+	ended context.CancelFunc
 }
 
-func (t *tunnelWriter) Header() http.Header         { return t.header }
-func (t *tunnelWriter) Write(b []byte) (int, error) { return len(b), nil }
-func (t *tunnelWriter) WriteHeader(int)             {}
-
-func (t *tunnelWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return t.conn, bufio.NewReadWriter(bufio.NewReader(t.conn), bufio.NewWriter(t.conn)), nil
+func (c wholeConnection) Read(b []byte) (int, error) {
+	n, err := c.ReadWriter.Read(b)
+	if err != nil {
+		c.ended()
+	}
+	return n, err
 }

@@ -40,6 +40,7 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 	if obj.GetResourceVersion() != "" && obj.GetResourceVersion() != "0" {
 		return nil, errVersionOnCreate()
 	}
+	obj.SetResourceVersion("")
 	rest.WipeObjectMetaSystemFields(obj)
 	if err := rest.EnsureObjectNamespaceMatchesRequestNamespace(rest.ExpectedNamespaceForScope(ns, kind.Namespaced()), obj); err != nil {
 		return nil, err
@@ -70,7 +71,7 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 func (r *Registry) complete(ctx context.Context, obj store.Object) error {
 	kube.Default(obj)
 	if err := kube.Normalize(obj); err != nil {
-		return apierrors.NewInternalError(err)
+		return apierrors.NewBadRequest(err.Error())
 	}
 	dropRepeatedOwners(ctx, obj)
 	return nil

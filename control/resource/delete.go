@@ -37,7 +37,7 @@ func (r *Registry) Delete(ctx context.Context, kind *Kind, ns, name string, opti
 	dryRun := len(options.DryRun) > 0
 	err = r.settle(ctx, kind, ns, name, dryRun, func(old store.Object) (bool, error) {
 		if old == nil {
-			return false, store.ErrNotFound
+			return false, kind.apiError(store.ErrNotFound, name)
 		}
 		planned, what, err := r.planDelete(ctx, kind, old, options.DeepCopy())
 		if err != nil {
@@ -57,7 +57,7 @@ func (r *Registry) Delete(ctx context.Context, kind *Kind, ns, name string, opti
 		} else {
 			obj, err = table.Update(ctx, planned, guard)
 		}
-		return true, err
+		return true, kind.written(err, name)
 	})
 	if err != nil {
 		return nil, false, err

@@ -59,7 +59,8 @@ var Pods = &Kind{
 	},
 }
 
-// podGrace is how long a pod is given to end: none when nothing runs.
+// podGrace is how long a pod is given to end: none when nothing runs. Negative
+// values have become 1 by now, here as in the spec.
 func podGrace(pod *corev1.Pod, options *metav1.DeleteOptions) bool {
 	var period int64
 	switch {
@@ -70,9 +71,6 @@ func podGrace(pod *corev1.Pod, options *metav1.DeleteOptions) bool {
 	}
 	if pod.Spec.NodeName == "" || podFinished(pod) {
 		period = 0
-	}
-	if period < 0 {
-		period = 1
 	}
 	options.GracePeriodSeconds = &period
 	return true

@@ -31,8 +31,8 @@ func (r *Registry) UpdatePodStatus(ctx context.Context, report PodStatusUpdate) 
 	return r.UpdatePodStatuses(ctx, []PodStatusUpdate{report})[0]
 }
 
-// UpdatePodStatuses stores many reports with one batch of writes, and answers
-// for each. A report that changes nothing writes nothing. The parts of a status
+// UpdatePodStatuses stores many reports, at most one of each pod, with one
+// batch of writes, and answers for each. A report that changes nothing writes nothing. The parts of a status
 // that are not the node's to say are kept: see mergePodStatus.
 func (r *Registry) UpdatePodStatuses(ctx context.Context, reports []PodStatusUpdate) []error {
 	changes := make([]podChange, len(reports))

@@ -57,18 +57,23 @@ func (r *Registry) Update(ctx context.Context, kind *Kind, ns, name, subresource
 		change: change, options: options,
 	}
 	var done store.Object
-	err := r.settle(ctx, kind, ns, name, options.DryRun, func(current store.Object) (wrote bool, err error) {
-		done, wrote, err = u.try(ctx, current)
-		return wrote, err
+	err := r.settle(ctx, kind, ns, name, options.DryRun, func(current store.Object) (final bool, err error) {
+		done, final, err = u.try(ctx, current)
+		return final, err
 	})
-	return done, u.created, err
+	if err != nil {
+		return nil, false, err
+	}
+	return done, u.created, nil
 }
 
-// settle calls try with the stored object, or nil, until it succeeds, loses no
-// race, or refuses for a reason that is current: when try fails or finds
-// nothing to write, and the replica turns out to have been behind, try is
-// called again. current asks for a current state from the start.
-func (r *Registry) settle(ctx context.Context, kind *Kind, ns, name string, current bool, try func(store.Object) (wrote bool, err error)) error {
+// settle calls try with the stored object, or nil, until it loses no race and
+// its answer counts. An answer is final once the store was asked to write; one
+// that this node's replica gave (a refusal, nothing to do) is not if the replica
+// turns out to have been behind. current asks for a current state from the start.
+//
+// A write whose outcome is unknown is never tried again: it could be done twice.
+func (r *Registry) settle(ctx context.Context, kind *Kind, ns, name string, current bool, try func(store.Object) (final bool, err error)) error {
 	table := r.store.Table(kind.Spec)
 	if current {
 		if err := r.store.ReadBarrier(ctx); err != nil {
@@ -80,19 +85,17 @@ func (r *Registry) settle(ctx context.Context, kind *Kind, ns, name string, curr
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return kind.apiError(err, name)
 		}
-		wrote, err := try(stored)
+		final, err := try(stored)
 		switch {
-		case err == nil && (wrote || current):
-			return nil
-		case errors.Is(err, store.ErrConflict), errors.Is(err, store.ErrExists), stored != nil && errors.Is(err, store.ErrNotFound):
-			// Somebody else was faster. The store answered after this node
-			// applied what beat us, so the next look sees it.
+		case errors.Is(err, errRaced):
+			// The store answered after this node applied what beat us, so the
+			// next look sees it.
 			if n == updateTries {
 				return kind.apiError(store.ErrConflict, name)
 			}
 			continue
-		case current:
-			return kind.apiError(err, name)
+		case final, current:
+			return err
 		}
 		current = true
 		if e := r.store.ReadBarrier(ctx); e != nil {
@@ -101,9 +104,20 @@ func (r *Registry) settle(ctx context.Context, kind *Kind, ns, name string, curr
 		again, e := table.Get(ctx, ns, name)
 		if e == nil && stored != nil && again.GetResourceVersion() == stored.GetResourceVersion() ||
 			errors.Is(e, store.ErrNotFound) && stored == nil {
-			return kind.apiError(err, name)
+			return err
 		}
 	}
+}
+
+// errRaced says that somebody else wrote the object between look and write.
+var errRaced = errors.New("lost a race")
+
+// written words the outcome of a guarded write.
+func (k *Kind) written(err error, name string) error {
+	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrNotFound) {
+		return errRaced
+	}
+	return k.apiError(err, name)
 }
 
 // update is one call of Registry.Update.
@@ -117,9 +131,8 @@ type update struct {
 	created               bool
 }
 
-// try goes all steps once from what is stored. The object it answers is what
-// the caller sees if nothing was wrong with it.
-func (u *update) try(ctx context.Context, old store.Object) (result store.Object, wrote bool, err error) {
+// try goes all steps once from what is stored; see settle for final.
+func (u *update) try(ctx context.Context, old store.Object) (result store.Object, final bool, err error) {
 	u.created = false
 	if old == nil {
 		return u.create(ctx)
@@ -146,17 +159,14 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 			return obj, true, nil
 		}
 		_, err := table.Delete(ctx, u.ns, u.name, guard, old.GetUID())
-		return obj, true, err
+		return obj, true, u.kind.written(err, u.name)
 	}
 	if u.options.DryRun {
 		return obj, true, nil
 	}
+	// Where there is nothing to write, the store makes sure of it.
 	stored, err := table.Update(ctx, obj, guard)
-	if err != nil {
-		return nil, false, err
-	}
-	// Where there was nothing to write, the store made sure of it.
-	return stored, true, nil
+	return stored, true, u.kind.written(err, u.name)
 }
 
 // plan makes the object that will be stored.
@@ -218,7 +228,7 @@ func (u *update) create(ctx context.Context) (store.Object, bool, error) {
 	created, err := u.registry.insert(ctx, u.kind, obj, attributes)
 	if apierrors.IsAlreadyExists(err) {
 		// It was created since we looked: the next try updates it.
-		return nil, false, store.ErrExists
+		return nil, false, errRaced
 	}
 	u.created = err == nil
 	return created, true, err

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/control/store/storetest"
 )
 
 func TestUpdateOfAnOldVersionIsAConflict(t *testing.T) {
@@ -58,6 +59,27 @@ func TestSomeKindsWantToKnowWhichVersionChanges(t *testing.T) {
 	pod.ResourceVersion = version
 	if _, _, err := r.Update(t.Context(), &careful, "default", "web", "", replace(pod), UpdateOptions{}); err != nil {
 		t.Errorf("with the version: %v", err)
+	}
+}
+
+// The leader's answer can be lost on its way. Provoked by a log that applies and
+// fails: a change that would add up must not be made a second time.
+func TestUpdateOfUnknownOutcomeIsNotTriedAgain(t *testing.T) {
+	s, log, _ := storetest.Open(t)
+	r := New(s, AdmitAll{})
+	must(t, r, Pods, "default", newPod("web"))
+	lost := errors.New("outcome unknown")
+	log.Lose(lost)
+	_, _, err := r.Update(t.Context(), Pods, "default", "web", "", func(current store.Object) (store.Object, error) {
+		current.SetLabels(map[string]string{"n": current.GetLabels()["n"] + "x"})
+		return current, nil
+	}, UpdateOptions{})
+	log.Lose(nil)
+	if !errors.Is(err, lost) {
+		t.Errorf("error %v, want the log's", err)
+	}
+	if got := stored[*corev1.Pod](t, r, Pods, "default", "web").Labels["n"]; got != "x" {
+		t.Errorf("label %q, want the change once", got)
 	}
 }
 
@@ -141,10 +163,16 @@ func TestUpdateRefusals(t *testing.T) {
 func TestUpdatePassesTheChangesErrorOn(t *testing.T) {
 	r := newRegistry(t)
 	must(t, r, Pods, "default", newPod("web"))
-	mine := errors.New("mine")
-	_, _, err := r.Update(t.Context(), Pods, "default", "web", "", func(store.Object) (store.Object, error) { return nil, mine }, UpdateOptions{})
-	if !errors.Is(err, mine) {
-		t.Errorf("error %v, want the change's own", err)
+	// The last may come from a look at another object.
+	for _, mine := range []error{errors.New("mine"), store.ErrConflict, fmt.Errorf("node: %w", store.ErrNotFound)} {
+		calls := 0
+		_, _, err := r.Update(t.Context(), Pods, "default", "web", "", func(store.Object) (store.Object, error) {
+			calls++
+			return nil, mine
+		}, UpdateOptions{})
+		if err != mine || calls != 1 {
+			t.Errorf("error %v after %d calls, want the change's own %v after one", err, calls, mine)
+		}
 	}
 }
 

@@ -52,11 +52,13 @@ lab: ## bin/lab, which makes and breaks the cluster of `make up`
 .PHONY: runtime
 runtime: bin/runtime/.made ## bin/runtime: containerd, its shim, runc and the CNI plugins
 
-# From a module of their own, so made again only when that changes.
-STATIC := CGO_ENABLED=0 go -C deploy/runtime build -trimpath -ldflags '-s -w' -o $(CURDIR)/bin/runtime/
+# From a module of their own, so made again only when that changes. containerd
+# says its version, which nodes report, only where the linker tells it.
+STATIC := CGO_ENABLED=0 go -C deploy/runtime build -trimpath -o $(CURDIR)/bin/runtime/
+CONTAINERD = $(shell go -C deploy/runtime list -m -f '{{.Version}}' github.com/containerd/containerd/v2)
 bin/runtime/.made: deploy/runtime/go.mod deploy/runtime/go.sum
 	@mkdir -p bin/runtime
-	$(STATIC) \
+	$(STATIC) -ldflags '-s -w -X github.com/containerd/containerd/v2/version.Version=$(CONTAINERD)' \
 		github.com/containerd/containerd/v2/cmd/containerd \
 		github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
 		github.com/containernetworking/plugins/plugins/ipam/host-local \

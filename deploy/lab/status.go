@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -28,6 +29,8 @@ func (l *Lab) Status(out io.Writer) error {
 		if err != nil {
 			return err
 		}
+		// Each pod has one container of its own, the sandbox.
+		containers = slices.DeleteFunc(containers, func(c Container) bool { return c.Name == "" })
 		log := h.Log()
 		if shorter, err := filepath.Rel(filepath.Dir(l.Dir), log); err == nil {
 			log = shorter

@@ -109,6 +109,9 @@ type Config struct {
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
+
+	// wrapStore puts a failing disk under a test's node.
+	wrapStore func(store) store
 }
 
 func (c Config) withDefaults() (Config, error) {

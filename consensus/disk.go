@@ -15,10 +15,7 @@ import (
 // fail is told, and nothing is written or promised afterwards, because a
 // repeated fsync may succeed without the data being on the disk.
 type disk struct {
-	bolt interface {
-		raft.LogStore
-		raft.StableStore
-	}
+	bolt    store
 	path    string
 	metrics *metrics
 	fail    func(error)
@@ -32,6 +29,11 @@ type disk struct {
 
 	mu     sync.RWMutex
 	recent recentEntries
+}
+
+type store interface {
+	raft.LogStore
+	raft.StableStore
 }
 
 // stuckFor is how long the write under way has taken.

@@ -49,7 +49,6 @@ func (e envelope) encode() []byte {
 		size += c.size()
 	}
 	b := make([]byte, envelopeHeader, size)
-	b[0] = envelopeVersion
 	b = binary.AppendUvarint(b, e.term)
 	b = binary.AppendUvarint(b, uint64(len(e.commands)))
 	for _, c := range e.commands {
@@ -58,6 +57,7 @@ func (e envelope) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(len(c.data)))
 		b = append(b, c.data...)
 	}
+	b[0] = envelopeVersion
 	binary.LittleEndian.PutUint32(b[1:], crc32.Checksum(b[envelopeHeader:], crcTable))
 	return b
 }

@@ -7,6 +7,7 @@ import (
 	"log"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -27,14 +28,25 @@ const (
 	repeatsMax  = 256
 )
 
-func newRaftLogger(to *slog.Logger) hclog.Logger {
+func newRaftLogger(to *slog.Logger) *raftLogger {
 	return &raftLogger{to: to, name: "raft", seen: &repeats{last: map[string]time.Time{}}}
+}
+
+// expected is what raft warns of and every start or join of a node brings.
+var expected = map[string]bool{
+	"no known peers, aborting election":                   true,
+	"not part of stable configuration, aborting election": true,
+	"failed to get previous log":                          true,
+	"appendEntries rejected, sending older logs":          true,
+	"heartbeat timeout reached, not part of a stable configuration or a non-voter, not triggering a leader election": true,
 }
 
 // repeats remembers when a message was last written.
 type repeats struct {
 	mu   sync.Mutex
 	last map[string]time.Time
+	// quiet: the node stops, and raft complains of its closed connections.
+	quiet atomic.Bool
 }
 
 func (r *repeats) due(message string, now time.Time) bool {
@@ -61,6 +73,9 @@ func levelOf(level hclog.Level) slog.Level {
 
 func (l *raftLogger) Log(level hclog.Level, message string, args ...any) {
 	at := levelOf(level)
+	if expected[message] || l.seen.quiet.Load() {
+		at = slog.LevelDebug
+	}
 	ctx := context.Background()
 	if !l.to.Enabled(ctx, at) {
 		return

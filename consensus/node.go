@@ -31,6 +31,7 @@ type Node struct {
 	streams *streams
 	trans   *raft.NetworkTransport
 	raft    *raft.Raft
+	raftLog *raftLogger
 	leading chan bool // raft's word on whether this node leads; raft waits for the reader
 
 	machine  *machine
@@ -95,9 +96,13 @@ func Open(cfg Config) (_ *Node, err error) {
 
 func (n *Node) openRaft() error {
 	cfg := n.cfg
-	logger := newRaftLogger(n.log)
+	n.raftLog = newRaftLogger(n.log)
+	logger := n.raftLog
 	logPath := filepath.Join(n.dir.path, "log.db")
 	n.disk = &disk{bolt: n.dir.bolt, path: logPath, metrics: n.metrics, fail: n.fail, quiet: make(chan struct{})}
+	if cfg.wrapStore != nil {
+		n.disk.bolt = cfg.wrapStore(n.disk.bolt)
+	}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, snapshotsKept, logger)
 	if err != nil {
 		return diskError(filepath.Join(n.dir.path, "snapshots"), err)
@@ -110,7 +115,8 @@ func (n *Node) openRaft() error {
 
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(cfg.Name)
-	conf.HeartbeatTimeout, conf.ElectionTimeout = cfg.Heartbeat, cfg.Election
+	// As after quicken: who has just started has no leader to wait for.
+	conf.HeartbeatTimeout, conf.ElectionTimeout = cfg.LeaderLease, cfg.LeaderLease
 	conf.LeaderLeaseTimeout = cfg.LeaderLease
 	conf.CommitTimeout = cfg.Commit / 2 // raft takes up to twice this
 	conf.SnapshotInterval, conf.SnapshotThreshold, conf.TrailingLogs = cfg.SnapshotInterval, cfg.SnapshotEntries, cfg.TrailingEntries
@@ -144,6 +150,7 @@ func (n *Node) openRaft() error {
 			return err
 		}
 		n.disk.running.Store(true)
+		n.quicken()
 		if n.dir.node.Joined {
 			n.streams.admit()
 		}
@@ -197,6 +204,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { n.trackLeader(working); return nil })
 	g.Go(func() error { n.follow(working); return nil })
 	g.Go(func() error { return n.followAddress(working) })
+	g.Go(func() error { n.electAlone(); return nil })
 	g.Go(func() error { return n.watchDisk(working) })
 	g.Go(func() error {
 		select {
@@ -217,6 +225,21 @@ func (n *Node) Run(ctx context.Context) error {
 		return fmt.Errorf("consensus: %w", err)
 	}
 	return nil
+}
+
+// electAlone makes the only voter lead at once: there is nobody to wait for.
+func (n *Node) electAlone() {
+	voters := votersOf(n.raft.GetConfiguration().Configuration())
+	if len(voters) != 1 || string(voters[0].ID) != n.cfg.Name {
+		return
+	}
+	req := raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(n.cfg.Name), Addr: []byte(n.cfg.Address),
+	}}
+	err := n.trans.TimeoutNow(raft.ServerID(n.cfg.Name), raft.ServerAddress(n.cfg.Address), &req, &raft.TimeoutNowResponse{})
+	if err != nil { // it is elected a little later then
+		n.log.Debug("no election at once", "error", err)
+	}
 }
 
 // handOver gives leadership to another voter before this node goes.
@@ -259,6 +282,9 @@ func (n *Node) close() {
 	n.timers.Unlock()
 	if n.raft != nil {
 		within(settleMax, n.entries.Wait)
+	}
+	if n.raftLog != nil {
+		n.raftLog.seen.quiet.Store(true)
 	}
 	var down raft.Future
 	if n.raft != nil {

@@ -42,12 +42,17 @@ func (p *pending) remove(it *proposal) {
 	delete(p.byNumber, it.sequence)
 }
 
-// sendBy says which route has the proposal now. Only that one can refuse it:
-// a late word from the one before must not start a second try beside the first.
+// sendBy says which route has the proposal now. Only that one can refuse it: a
+// word from the one before, late or not yet read, must not start a second try
+// beside the first.
 func (p *pending) sendBy(it *proposal, r route) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	it.route = r
+	select {
+	case <-it.refused:
+	default:
+	}
 }
 
 func (p *pending) answer(sequence uint64, data []byte) {

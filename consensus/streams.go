@@ -10,14 +10,18 @@ import (
 )
 
 // streams is the Layer as raft's transport gets it. It goes by the advertised
-// address, lets no raft traffic in before it is opened, and closes every
-// connection when it is closed; raft's transport would leave them.
+// address, needs no network to reach this node itself, lets no raft traffic in
+// before it is opened, and closes every connection when it is closed; raft's
+// transport would leave them.
 type streams struct {
 	layer   raft.StreamLayer
 	address advertised
 	opened  chan struct{}
 	open    sync.Once
 	closed  chan struct{}
+	inside  chan net.Conn // from this node to itself
+	outside chan accepted // from layer
+	accept  sync.Once
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{} // nil once closed
@@ -32,6 +36,7 @@ func newStreams(layer raft.StreamLayer, address string) *streams {
 	return &streams{
 		layer: layer, address: advertised(address),
 		opened: make(chan struct{}), closed: make(chan struct{}),
+		inside: make(chan net.Conn), outside: make(chan accepted),
 		conns: map[net.Conn]struct{}{},
 	}
 }
@@ -45,7 +50,35 @@ func (s *streams) Accept() (net.Conn, error) {
 	case <-s.closed:
 		return nil, net.ErrClosed
 	}
-	return s.track(s.layer.Accept())
+	s.accept.Do(func() { go s.acceptOutside() })
+	select {
+	case a := <-s.outside:
+		return s.track(a.conn, a.err)
+	case conn := <-s.inside:
+		return s.track(conn, nil)
+	case <-s.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+type accepted struct {
+	conn net.Conn
+	err  error
+}
+
+// acceptOutside ends when the layer is closed.
+func (s *streams) acceptOutside() {
+	for {
+		conn, err := s.layer.Accept()
+		select {
+		case s.outside <- accepted{conn, err}:
+		case <-s.closed:
+			if err == nil {
+				_ = conn.Close()
+			}
+			return
+		}
+	}
 }
 
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
@@ -53,6 +86,15 @@ func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.C
 	case <-s.closed:
 		return nil, net.ErrClosed
 	default:
+	}
+	if address == raft.ServerAddress(s.address) {
+		here, there := net.Pipe()
+		select {
+		case s.inside <- there:
+			return s.track(here, nil)
+		case <-s.closed:
+			return nil, net.ErrClosed
+		}
 	}
 	return s.track(s.layer.Dial(address, timeout))
 }

@@ -44,6 +44,7 @@ func (a *Agent) Stream(ctx context.Context, request *agentv1.OpenStream, stream 
 	exit, err := 0, error(nil)
 	switch r := request.Request.(type) {
 	case *agentv1.OpenStream_Log:
+		in.stop()
 		err = a.serveLog(ctx, r.Log, out)
 	case *agentv1.OpenStream_Exec:
 		exit, err = a.serveExec(ctx, r.Exec, in, out)

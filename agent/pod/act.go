@@ -65,14 +65,10 @@ func (w *worker) drop(ctx context.Context, s situation, id string) error {
 
 func (w *worker) makeSandbox(ctx context.Context, s situation, attempt uint32) error {
 	rt := w.m.cfg.Runtime
+	if len(s.observed.Sandboxes) > 0 {
+		w.event(s.pod, "", corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+	}
 	for _, old := range s.observed.Sandboxes {
-		alive := old.Ready
-		for _, c := range old.Containers {
-			alive = alive || c.State != runtime.Exited
-		}
-		if alive {
-			w.event(s.pod, "", corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
-		}
 		// Also of one that is down: its addresses may not have been given back.
 		if err := rt.StopSandbox(ctx, old.ID); err != nil {
 			return err

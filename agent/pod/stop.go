@@ -30,7 +30,7 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod, observed runtime.P
 			}
 			w.remember(ctx, pod, observed)
 			s := situation{pod: pod, observed: observed, memory: w.memory, now: time.Now()}
-			w.report(pod, statusOf(s, plan{ended: true}, w.m.cfg.Node(), w.last), true)
+			w.voice.now(statusOf(s, plan{ended: true}, w.m.cfg.Node(), w.voice.said()))
 		}
 		if err := w.clean(ctx, pod, observed); err != nil {
 			return w.retry(ctx, "could not clean up after a pod", err), false
@@ -72,7 +72,7 @@ func (w *worker) endPod(ctx context.Context, s situation, p plan) (*corev1.PodSt
 	}
 	w.remember(ctx, s.pod, observed)
 	s.observed, s.now = observed, time.Now()
-	return statusOf(s, p, w.m.cfg.Node(), w.last), nil
+	return statusOf(s, p, w.m.cfg.Node(), w.voice.said()), nil
 }
 
 // endAll stops all containers: those proper together, then the sidecars in

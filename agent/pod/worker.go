@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -31,9 +30,6 @@ const (
 	// goneEvery is how often it is said again that a deleted pod is gone, until
 	// its object is.
 	goneEvery = 10 * time.Second
-	// settle is how long intermediate states of a pod are kept back: most are
-	// over by then, and each one said is a write in the cluster's log.
-	settle = 300 * time.Millisecond
 	// failEvery is the pause after an attempt that failed as a whole.
 	failEvery = time.Second
 )
@@ -67,20 +63,20 @@ type worker struct {
 	life    context.Context // run's
 	memory  *memory
 	volumes map[string]string // where they are, by name, once set up
-	last    *corev1.PodStatus // what was said
-	unsaid  *corev1.PodStatus // what waits to settle
-	sayAt   time.Time
+	voice   *voice
 	saidAt  time.Time // when Gone was said
 	cleaned bool
 }
 
 func newWorker(m *Manager, pod *corev1.Pod, how mode) *worker {
 	key := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
-	return &worker{
+	w := &worker{
 		m: m, key: key, uid: pod.UID, pod: pod, mode: how, grace: graceOf(pod, how),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		memory: newMemory(), log: m.log.With("pod", key.String()),
 	}
+	w.voice = &voice{tell: w.tell}
+	return w
 }
 
 func graceOf(pod *corev1.Pod, how mode) time.Duration {
@@ -118,6 +114,7 @@ func (w *worker) nudge() {
 func (w *worker) run(ctx context.Context) {
 	w.life = ctx
 	defer w.memory.probes.end()
+	defer w.voice.end()
 	for w.after != nil { // set before run or never
 		select {
 		case <-w.after.done:
@@ -139,27 +136,12 @@ func (w *worker) run(ctx context.Context) {
 		if gone {
 			return
 		}
-		if now := time.Now(); w.unsaid != nil {
-			if now.Before(w.sayAt) {
-				again = sooner(again, w.sayAt.Sub(now))
-			} else {
-				w.say(w.unsaid)
-			}
-		}
 		if again >= 0 {
 			timer.Reset(again)
 		} else {
 			timer.Stop()
 		}
 	}
-}
-
-// sooner is the shorter of two waits, of which a negative one is endless.
-func sooner(a, b time.Duration) time.Duration {
-	if a < 0 || b < a {
-		return b
-	}
-	return a
 }
 
 // step looks once and acts once. It answers how long to wait for the next look
@@ -201,13 +183,17 @@ func (w *worker) keep(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 		if err != nil {
 			return w.retry(ctx, "could not end a finished pod", err)
 		}
-		w.report(pod, status, true)
+		w.voice.now(status)
 		w.saveFinal(pod, status)
 		return 0
 	}
 	w.tellBackOffs(s, p)
-	status := statusOf(s, p, w.m.cfg.Node(), w.last)
-	w.report(pod, status, p.empty())
+	status := statusOf(s, p, w.m.cfg.Node(), w.voice.said())
+	if p.empty() {
+		w.voice.now(status)
+	} else {
+		w.voice.soon(status)
+	}
 	if err := w.act(ctx, s, p); err != nil {
 		if ctx.Err() == nil {
 			w.log.Warn("pod is not as it should be yet", "err", err)
@@ -225,7 +211,7 @@ func (w *worker) keep(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 
 // final says whether the pod's end has been said: it is never run again.
 func (w *worker) final(pod *corev1.Pod) bool {
-	for _, s := range []*corev1.PodStatus{w.last, &pod.Status} {
+	for _, s := range []*corev1.PodStatus{w.voice.said(), &pod.Status} {
 		if s != nil && (s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed) {
 			return true
 		}
@@ -236,8 +222,8 @@ func (w *worker) final(pod *corev1.Pod) bool {
 // rest leaves a finished pod without anything running; its containers stay, to
 // be read of.
 func (w *worker) rest(ctx context.Context, pod *corev1.Pod, observed runtime.Pod) time.Duration {
-	if w.last == nil { // told by an earlier run of the agent
-		w.last = &pod.Status
+	if w.voice.said() == nil { // by an earlier run of the agent, perhaps to nobody
+		w.voice.now(&pod.Status)
 	}
 	for _, box := range observed.Sandboxes {
 		running := box.Ready
@@ -284,26 +270,8 @@ func (w *worker) remember(ctx context.Context, pod *corev1.Pod, observed runtime
 	w.probe(pod, observed)
 }
 
-// report says how the pod is: at once when it has settled, and otherwise only
-// when it stays so for a moment.
-func (w *worker) report(pod *corev1.Pod, status *corev1.PodStatus, settled bool) {
-	if settled {
-		w.unsaid = nil
-		w.say(status)
-		return
-	}
-	if w.unsaid == nil {
-		w.sayAt = time.Now().Add(settle)
-	}
-	w.unsaid = status
-}
-
-func (w *worker) say(status *corev1.PodStatus) {
-	w.unsaid = nil
-	if w.last != nil && equality.Semantic.DeepEqual(w.last, status) {
-		return
-	}
-	w.last = status
+// tell is how voice speaks.
+func (w *worker) tell(status *corev1.PodStatus) {
 	w.m.mu.Lock()
 	pod := w.pod
 	w.m.mu.Unlock()

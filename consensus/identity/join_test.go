@@ -101,15 +101,17 @@ func TestJoinShowsTheTokenToNobodyElse(t *testing.T) {
 		}
 		return c
 	}
+	webhook := cluster.Issue(&x509.Certificate{DNSNames: []string{"webhook"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
 	stolen := chain(cluster.Server("c1").Certificate(), cluster.CA)
 	stolen.PrivateKey = foreign.Server("c1").Certificate().PrivateKey
 	for name, certificate := range map[string]*tls.Certificate{
 		"another CA": foreign.Server("c1").Certificate(),
-		"the CA's certificate behind a foreign leaf":   chain(foreign.Server("c1").Certificate(), cluster.CA),
-		"both CAs behind a foreign leaf":               chain(foreign.Server("c1").Certificate(), foreign.CA, cluster.CA),
-		"an agent of the cluster":                      chain(cluster.Agent("n1").Certificate(), cluster.CA),
-		"no CA behind the leaf":                        chain(cluster.Server("c1").Certificate()),
-		"a control node's certificate without its key": stolen,
+		"the CA's certificate behind a foreign leaf":      chain(foreign.Server("c1").Certificate(), cluster.CA),
+		"both CAs behind a foreign leaf":                  chain(foreign.Server("c1").Certificate(), foreign.CA, cluster.CA),
+		"an agent of the cluster":                         chain(cluster.Agent("n1").Certificate(), cluster.CA),
+		"a server of the cluster that is no control node": chain(&webhook, cluster.CA),
+		"no CA behind the leaf":                           chain(cluster.Server("c1").Certificate()),
+		"a control node's certificate without its key":    stolen,
 	} {
 		t.Run(name, func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -205,9 +207,13 @@ func TestJoinRefusesAnAnswerThatDoesNotFit(t *testing.T) {
 	address := fake.serve(t)
 	other := fake.cluster.Agent("n2")
 	for name, change := range map[string]func(*clusterv1.JoinResponse){
-		"no gossip key":              func(r *clusterv1.JoinResponse) { r.GossipKey = nil },
-		"no cluster ID":              func(r *clusterv1.JoinResponse) { r.ClusterId = "" },
-		"another CA":                 func(r *clusterv1.JoinResponse) { r.CaCertificate = foreign.CAPEM() },
+		"no gossip key": func(r *clusterv1.JoinResponse) { r.GossipKey = nil },
+		"no cluster ID": func(r *clusterv1.JoinResponse) { r.ClusterId = "" },
+		"another CA":    func(r *clusterv1.JoinResponse) { r.CaCertificate = foreign.CAPEM() },
+		"another CA and its certificate": func(r *clusterv1.JoinResponse) {
+			r.CaCertificate = foreign.CAPEM()
+			r.Certificate = foreign.SignRequest(fake.asked.CertificateRequest, identity.Agent, "n1")
+		},
 		"another node's certificate": func(r *clusterv1.JoinResponse) { r.Certificate = encodePEM(other.Certificate().Leaf.Raw) },
 		"nothing":                    func(r *clusterv1.JoinResponse) { *r = clusterv1.JoinResponse{} },
 	} {

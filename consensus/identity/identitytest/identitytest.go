@@ -63,12 +63,16 @@ func (c *Cluster) Agent(name string) *identity.Identity { return c.node(identity
 
 // Admin is an administrator's certificate.
 func (c *Cluster) Admin() tls.Certificate {
-	key := newKey(c.tb)
-	der := c.sign(&x509.Certificate{
+	return c.Issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: "admin", Organization: []string{identity.OrgMasters}},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, &key.PublicKey)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	})
+}
+
+// Issue signs a certificate that says what template says, for a new key.
+func (c *Cluster) Issue(template *x509.Certificate) tls.Certificate {
+	key := newKey(c.tb)
+	return tls.Certificate{Certificate: [][]byte{c.sign(template, &key.PublicKey)}, PrivateKey: key}
 }
 
 // Roots are the CA as a pool.

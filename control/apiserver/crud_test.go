@@ -10,7 +10,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
 )
 
 // The whole life of an object through client-go, in both forms that clients
@@ -300,5 +304,47 @@ func TestResourceVersionsOfReads(t *testing.T) {
 	_, err = pods.Get(context.WithoutCancel(ctx), "web", metav1.GetOptions{ResourceVersion: "1000000"})
 	if !apierrors.IsTimeout(err) || !apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
 		t.Errorf("a future revision: %v, want Timeout with its cause", err)
+	}
+}
+
+func TestDeleteOptionsOfEveryClient(t *testing.T) {
+	f := newFixture(t)
+	protobufBody := func(apiVersion string) string {
+		options := &metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}
+		raw, err := options.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(protobufEnvelope(schema.FromAPIVersionAndKind(apiVersion, "DeleteOptions"), raw))
+	}
+	if _, err := f.reg.Create(t.Context(), resource.Pods, "default", newPod("web"), resource.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ media, body string }{
+		{mediaJSON, `{"dryRun":["All"]}`},
+		{mediaJSON, `{"kind":"DeleteOptions","apiVersion":"v1","dryRun":["All"]}`},
+		{mediaJSON, `{"kind":"DeleteOptions","apiVersion":"meta.k8s.io/v1","dryRun":["All"],"propagationPolicy":"Background"}`},
+		{mediaJSON, `{"kind":"DeleteOptions","apiVersion":"apps/v1","dryRun":["All"]}`},
+		{mediaYAML, "dryRun: [All]"},
+		{mediaProtobuf, protobufBody("v1")},
+		{mediaProtobuf, protobufBody("meta.k8s.io/v1")},
+	} {
+		if got := f.do(f.admin(), "DELETE", "/api/v1/namespaces/default/pods/web", c.body, "Content-Type", c.media); got.code != 200 {
+			t.Errorf("%s %.60q: %d %s", c.media, c.body, got.code, got.body)
+		}
+	}
+	if _, err := f.store.Table(store.Pods).Get(t.Context(), "default", "web"); err != nil {
+		t.Errorf("after dry deletes: %v; the options were not read", err)
+	}
+	for _, c := range []struct{ media, body string }{
+		{mediaJSON, `{"kind":"Pod"}`}, {mediaProtobuf, "k8s"}, {mediaProtobuf, "k8s\x00\xff"}, {mediaYAML, "[a"},
+	} {
+		if got := f.do(f.admin(), "DELETE", "/api/v1/namespaces/default/pods/web", c.body, "Content-Type", c.media); got.code != 400 {
+			t.Errorf("%s %.60q: %d, want 400", c.media, c.body, got.code)
+		}
+	}
+	// Without a body, the query counts.
+	if got := f.do(f.admin(), "DELETE", "/api/v1/namespaces/default/pods/web?gracePeriodSeconds=0", ""); got.code != 200 {
+		t.Errorf("options in the query: %d %s", got.code, got.body)
 	}
 }

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"bytes"
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -8,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
 
 	"github.com/musterhq/muster/control/store"
 )
@@ -55,14 +59,8 @@ func deleteOptions(r *http.Request) (*metav1.DeleteOptions, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Clients send DeleteOptions of any group that has them; all are the same.
-		kind := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
-		obj, actual, err := info.Serializer.Decode(body, &kind, options)
-		if err != nil {
-			return nil, undecodable(err, kind, actual, body)
-		}
-		if obj != runtime.Object(options) {
-			return nil, undecodable(errNotDeleteOptions, kind, actual, body)
+		if err := decodeDeleteOptions(info.MediaType, body, options); err != nil {
+			return nil, err
 		}
 	} else if err := decodeQuery(r.URL.Query(), options); err != nil {
 		return nil, err
@@ -71,12 +69,39 @@ func deleteOptions(r *http.Request) (*metav1.DeleteOptions, error) {
 	return options, invalidOptions("DeleteOptions", metav1validation.ValidateDeleteOptions(options))
 }
 
-const errNotDeleteOptions = constError("decoded object cannot be converted to DeleteOptions")
-
-// constError is an error that is its message.
-type constError string
-
-func (e constError) Error() string { return string(e) }
+// decodeDeleteOptions takes DeleteOptions of any group and version: clients send
+// meta.k8s.io/v1, v1, or that of the kind that they delete, and all are the same.
+func decodeDeleteOptions(media string, body []byte, options *metav1.DeleteOptions) error {
+	kind := metav1.SchemeGroupVersion.WithKind("DeleteOptions")
+	if media == mediaProtobuf {
+		unknown := runtime.Unknown{}
+		raw, ok := bytes.CutPrefix(body, []byte(protobufMagic))
+		if !ok {
+			return undecodable(errors.New("the body is not in Kubernetes' protobuf"), kind, nil, body)
+		}
+		if err := unknown.Unmarshal(raw); err != nil {
+			return undecodable(err, kind, nil, body)
+		}
+		if err := options.Unmarshal(unknown.Raw); err != nil {
+			return undecodable(err, kind, nil, body)
+		}
+		options.Kind = unknown.Kind
+	} else {
+		if media == mediaYAML {
+			var err error
+			if body, err = yaml.YAMLToJSON(body); err != nil {
+				return undecodable(err, kind, nil, body)
+			}
+		}
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(body, options); err != nil {
+			return undecodable(err, kind, nil, body)
+		}
+	}
+	if options.Kind != "" && options.Kind != kind.Kind {
+		return badRequest(errors.New("decoded object cannot be converted to DeleteOptions"))
+	}
+	return nil
+}
 
 // deleteCollection deletes what is selected and answers with what that was.
 func (s *Server) deleteCollection(w http.ResponseWriter, r *http.Request, c *call) error {

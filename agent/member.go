@@ -193,7 +193,10 @@ func (m *Member) Run(ctx context.Context) error {
 	group.Go(func() error { return m.gossip.Run(ctx) })
 	group.Go(func() error { return m.agent.Run(ctx) })
 	group.Go(func() error { return m.id.RunRenewal(ctx, m.log, m.renew) })
-	return group.Wait()
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
 
 // renew has any control node sign a new certificate.

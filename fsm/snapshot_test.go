@@ -50,6 +50,9 @@ func TestSnapshotBringsBackEverything(t *testing.T) {
 	if got, want := restored.View().Len(), m.View().Len(); got != want {
 		t.Errorf("%d keys, want %d", got, want)
 	}
+	if restored.compacted != 2 {
+		t.Errorf("compacted up to %d, want 2", restored.compacted)
+	}
 	if !bytes.Equal(snapshotOf(t, restored), snapshotOf(t, m)) {
 		t.Error("the restored machine writes another snapshot")
 	}
@@ -117,6 +120,11 @@ func TestDamagedSnapshotIsRefusedAtEveryByte(t *testing.T) {
 // forge writes a snapshot whose checksums are right, whatever is in it.
 func forge(t testing.TB, header proto.Message, count uint64, items ...proto.Message) []byte {
 	t.Helper()
+	return forgeFrom(t, kindHeader, header, count, items...)
+}
+
+func forgeFrom(t testing.TB, first byte, header proto.Message, count uint64, items ...proto.Message) []byte {
+	t.Helper()
 	b := binary.BigEndian.AppendUint32([]byte(magic), format)
 	record := func(kind byte, payload []byte) {
 		start := len(b)
@@ -125,7 +133,7 @@ func forge(t testing.TB, header proto.Message, count uint64, items ...proto.Mess
 		b = append(b, payload...)
 		b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 	}
-	record(kindHeader, encode(t, header))
+	record(first, encode(t, header))
 	for _, item := range items {
 		record(kindItem, encode(t, item))
 	}
@@ -153,6 +161,8 @@ func TestSnapshotWithWrongContentsIsRefused(t *testing.T) {
 	if err := New(Config{}).Restore(bytes.NewReader(good)); err != nil {
 		t.Fatalf("a good one: %v, want nil", err)
 	}
+	const trailerRecord = 1 + 4 + trailerLen + 4
+	other := forge(t, header(2), 2, item("a", 1, 2), item("b", 4, 4))
 	for name, snapshot := range map[string][]byte{
 		"keys out of order":        forge(t, header(2), 2, item("b", 1, 2), item("a", 3, 3)),
 		"a key twice":              forge(t, header(2), 2, item("a", 1, 2), item("a", 3, 3)),
@@ -167,6 +177,8 @@ func TestSnapshotWithWrongContentsIsRefused(t *testing.T) {
 		"a header of a newer one":  forge(t, newer(header(0)), 0),
 		"an item of a newer one":   forge(t, header(1), 1, newer(item("a", 1, 1))),
 		"a label of a newer one":   forge(t, header(1), 1, attrOfNewer),
+		"no header first":          forgeFrom(t, kindItem, header(0), 0),
+		"records of another whole": append(bytes.Clone(good[:len(good)-trailerRecord]), other[len(other)-trailerRecord:]...),
 	} {
 		if err := New(Config{}).Restore(bytes.NewReader(snapshot)); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%s: %v, want %v", name, err, ErrCorrupt)

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/fsm/kv"
+	storagev1 "github.com/musterhq/muster/proto/storage/v1"
 )
 
 // RawWithRevision relies on where protobuf has metadata and resourceVersion.
@@ -100,6 +101,34 @@ func TestSpecsNameTheirKind(t *testing.T) {
 		}
 		seen[spec.Prefix("")] = true
 		spec.Fields(spec.New())
+	}
+}
+
+// A reader of the log finds them sorted, as storage.v1 says, whatever order a
+// map has.
+func TestLabelsAndFieldsAreWrittenInOrder(t *testing.T) {
+	pod := benchPod()
+	for i := range 20 {
+		pod.Labels[fmt.Sprint("label-", i)] = ""
+	}
+	_, put, err := fixedTable(Pods).encode("pods/default/web-1", pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(put.Labels) != len(pod.Labels) {
+		t.Errorf("%d labels, want %d: an empty one is one, too", len(put.Labels), len(pod.Labels))
+	}
+	for _, f := range put.Fields {
+		if f.Value == "" {
+			t.Errorf("field %s is stored empty, want it left out", f.Name)
+		}
+	}
+	for name, attrs := range map[string][]*storagev1.Attr{"labels": put.Labels, "fields": put.Fields} {
+		for i := 1; i < len(attrs); i++ {
+			if attrs[i-1].Name >= attrs[i].Name {
+				t.Errorf("%s: %s follows %s", name, attrs[i].Name, attrs[i-1].Name)
+			}
+		}
 	}
 }
 

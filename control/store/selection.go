@@ -42,7 +42,8 @@ func (t *Table) selects(namespace string, byLabels labels.Selector, byFields fie
 		namespace = only
 	}
 	s.prefix = t.spec.Prefix(namespace)
-	if name, ok := s.fields.RequiresExactMatch(fieldName); ok && (namespace != "" || !t.spec.Namespaced) {
+	if name, ok := s.fields.RequiresExactMatch(fieldName); ok {
+		// No key: of that name there may be one in each namespace, or none at all.
 		if key, err := t.spec.Key(namespace, name); err == nil {
 			s.key, s.prefix = key, key
 		}

@@ -59,7 +59,7 @@ type History struct {
 
 	mu     sync.RWMutex
 	last   uint64 // the newest revision, with or without an event in here
-	floor  uint64 // nothing at or below it is known of any table
+	floor  uint64 // where the history begins: nothing is known of before
 	epoch  uint64 // counts resets: watchers of an earlier one are stale
 	bytes  int64
 	all    *log
@@ -91,12 +91,11 @@ func (h *History) Append(events []Event) {
 	}
 }
 
-// Compact forgets the events up to and including revision. Watchers that have
-// already seen them go on.
+// Compact forgets the events up to and including revision. As when the oldest
+// are dropped, whoever has seen those of its own table goes on.
 func (h *History) Compact(revision uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.floor = max(h.floor, min(revision, h.last))
 	for h.all.len() > 0 && h.all.at(0).Revision <= revision {
 		h.drop()
 	}

@@ -102,6 +102,20 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 }
 
+// Looking for a rare event means looking at many others, in several turns.
+func TestEventBehindManyOthersIsFoundAtOnce(t *testing.T) {
+	const others = 3*scanMax + 10
+	h := NewHistory(100_000, 1<<30, 0)
+	for i := range uint64(others) {
+		h.Append([]Event{created(i+1, "pods/busy/1")})
+	}
+	w := mustWatch(t, h, "pods/quiet/", 0)
+	h.Append([]Event{created(others+1, "pods/quiet/1")})
+	if got, reached := poll(t, w); len(got) != 1 || reached != others+1 {
+		t.Errorf("%d events up to %d, want 1 up to %d", len(got), reached, others+1)
+	}
+}
+
 func TestWatcherThatFallsBehindIsTold(t *testing.T) {
 	h := NewHistory(3, 1<<20, 0)
 	w := mustWatch(t, h, "pods/", 0)
@@ -291,6 +305,9 @@ func TestCompactForgetsUpToItsRevision(t *testing.T) {
 	}
 	if got, _ := poll(t, seen); len(got) != 0 {
 		t.Errorf("events %v for one who has seen all, want none", got)
+	}
+	if _, err := h.Watch("nodes/", 0); err != nil {
+		t.Errorf("Watch of a table without events: %v, want nil: it has lost none", err)
 	}
 	h.Compact(1000)
 	if _, err := h.Watch("pods/", 10); err != nil {

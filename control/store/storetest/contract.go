@@ -316,11 +316,14 @@ func testSelect(t *testing.T, s *store.Store) {
 				namespace, name := store.Pods.SplitKey(item.Key)
 				got = append(got, namespace+"/"+name)
 			}
+			if len(page.Items) != 1 && tt.want != "[]" {
+				t.Fatalf("namespace %q, labels %q, fields %q: a page of %d, want 1", tt.namespace, tt.labels, tt.fields, len(page.Items))
+			}
+			if page.Remaining != 0 && tt.labels+tt.fields != "" {
+				t.Errorf("namespace %q, labels %q, fields %q: %d remain, want nobody to have counted", tt.namespace, tt.labels, tt.fields, page.Remaining)
+			}
 			if opts.Continue = page.Continue; opts.Continue == "" {
 				break
-			}
-			if len(page.Items) != 1 {
-				t.Fatalf("namespace %q, labels %q, fields %q: a page of %d that is not the last, want 1", tt.namespace, tt.labels, tt.fields, len(page.Items))
 			}
 		}
 		if fmt.Sprint(got) != tt.want {
@@ -542,6 +545,11 @@ func testTxn(t *testing.T, s *store.Store) {
 	}
 	if got, want := s.Revision(), before+3; got != want {
 		t.Errorf("revision %d, want %d: create, update, delete", got, want)
+	}
+	// Without a revision to demand there is none to return unchanged.
+	objects, err = s.Txn(t.Context(), []store.Write{{Verb: store.Update, Spec: store.Pods, Object: objects[3]}})
+	if err != nil || objects[0].GetResourceVersion() != strconv.FormatUint(before+4, 10) {
+		t.Errorf("update at any revision returns %v, %v, want resourceVersion %d", objects, err, before+4)
 	}
 	if got := fmt.Sprint(names(t, s, store.ListOptions{})); got != "[a/new a/old]" {
 		t.Errorf("pods %s, want [a/new a/old]", got)

@@ -180,13 +180,19 @@ func TestUpdatePassesTheChangesErrorOn(t *testing.T) {
 // was read or by a change that returns what it was given, writes nothing.
 func TestUpdateThatChangesNothingWritesNothing(t *testing.T) {
 	r := newRegistry(t)
-	for kind, obj := range map[*Kind]store.Object{
+	examples := map[*Kind]store.Object{
 		Pods:                   newPod("x"),
 		Nodes:                  newNode("x"),
 		Namespaces:             &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}},
 		ReplicationControllers: newRC("x", 1),
 		Events:                 newEvent("x"),
-	} {
+	}
+	for _, kind := range r.Kinds() {
+		obj := examples[kind]
+		if obj == nil {
+			t.Errorf("%s: no example here", kind.Singular)
+			continue
+		}
 		ns := ""
 		if kind.Namespaced() {
 			ns = "default"

@@ -1,0 +1,81 @@
+package resource
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"github.com/musterhq/muster/control/kube"
+)
+
+// Kubernetes' own discovery documents lie in its module: what we list must be
+// in them, word for word.
+func TestDiscoveryIsUpstreams(t *testing.T) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var upstream metav1.APIResourceList
+	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "api", "discovery", "api__v1.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &upstream); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range newRegistry(t).Kinds() {
+		for _, got := range kind.APIResources() {
+			at := slices.IndexFunc(upstream.APIResources, func(r metav1.APIResource) bool { return r.Name == got.Name })
+			if at < 0 {
+				t.Errorf("%s is not upstream's", got.Name)
+				continue
+			}
+			want := upstream.APIResources[at]
+			want.StorageVersionHash = ""
+			slices.Sort(got.Verbs)
+			slices.Sort(want.Verbs)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s (-upstream +ours):\n%s", got.Name, diff)
+			}
+		}
+	}
+}
+
+func TestEveryStoredFieldCanBeSelected(t *testing.T) {
+	for _, kind := range newRegistry(t).Kinds() {
+		if got := kube.Scheme.Recognizes(kind.Spec.Kind); !got {
+			t.Errorf("%s is not in the scheme", kind.Spec.Kind)
+		}
+		if kind.Spec.Fields == nil {
+			continue
+		}
+		for name := range kind.Spec.Fields(kind.Spec.New()) {
+			if _, err := kube.FieldSelector(kind.Spec.Kind, fields.OneTermEqualSelector(name, "x")); err != nil {
+				t.Errorf("%s: %v", kind.Singular, err)
+			}
+		}
+	}
+}
+
+func TestKindsAreFoundByResource(t *testing.T) {
+	r := newRegistry(t)
+	for _, kind := range r.Kinds() {
+		if r.Kind(kind.Spec.Resource) != kind {
+			t.Errorf("%s is not found", kind.Spec.Resource)
+		}
+	}
+	if r.Kind(Pods.Spec.Resource).Subresource("status").Strategy == nil || Pods.Subresource("log").Strategy != nil || Pods.Subresource("none") != nil {
+		t.Error("subresources of pods: want status with rules, log without, none nil")
+	}
+	if gvr := Pods.GroupVersionResource(); gvr.Version != "v1" || gvr.Resource != "pods" {
+		t.Errorf("%v, want v1 pods", gvr)
+	}
+}

@@ -11,16 +11,29 @@ import (
 
 const frameBytesMax = 32 << 10
 
-// sender lets several goroutines write to a stream.
+// sender lets several goroutines write to a stream, until one of them ends it.
 type sender struct {
 	mu     sync.Mutex
 	stream session.Frames
+	ended  bool
 }
 
 func (s *sender) send(f *agentv1.Frame) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return io.ErrClosedPipe
+	}
 	return s.stream.Send(f)
+}
+
+// end sends the last frame. Nobody may be left to read it.
+func (s *sender) end(result *agentv1.StreamResult) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	_ = s.stream.Send(&agentv1.Frame{Result: result})
+	_ = s.stream.CloseSend()
 }
 
 // channel is an io.Writer of one of a stream's channels.

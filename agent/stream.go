@@ -54,8 +54,7 @@ func (a *Agent) Stream(ctx context.Context, request *agentv1.OpenStream, stream 
 		err = refuse(codes.Unimplemented, "this agent knows no such stream")
 	}
 	in.stop()
-	_ = out.send(&agentv1.Frame{Result: resultOf(exit, err)}) // nobody is left to tell
-	_ = stream.CloseSend()
+	out.end(resultOf(exit, err))
 	receiving.Wait()
 }
 

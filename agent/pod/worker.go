@@ -195,10 +195,7 @@ func (w *worker) keep(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 		w.voice.soon(status)
 	}
 	if err := w.act(ctx, s, p); err != nil {
-		if ctx.Err() == nil {
-			w.log.Warn("pod is not as it should be yet", "err", err)
-		}
-		return failEvery
+		return w.retry(ctx, "pod is not as it should be yet", err)
 	}
 	if !p.empty() {
 		return 0
@@ -234,8 +231,7 @@ func (w *worker) rest(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 			continue
 		}
 		if err := w.m.cfg.Runtime.StopSandbox(ctx, box.ID); err != nil {
-			w.log.Warn("could not stop the sandbox of a finished pod", "err", err)
-			return failEvery
+			return w.retry(ctx, "could not stop the sandbox of a finished pod", err)
 		}
 	}
 	return -1

@@ -34,6 +34,7 @@ func config(t *testing.T) cri.Config {
 		filepath.Join(dir, "ipam"))), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { runtimetest.Wipe(t, dir, "/muster-test/"+t.Name()) })
 	return cri.Config{
 		Dir: filepath.Join(dir, "containerd"), Bin: bin, CNIBin: bin, CNIConf: conf, CertsDir: filepath.Join(dir, "certs.d"),
 		SandboxImage: image, CgroupParent: "/muster-test/" + t.Name(), EndWithRun: true,

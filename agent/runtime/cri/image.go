@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/distribution/reference"
+	"google.golang.org/grpc/status"
 	criv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/musterhq/muster/agent/runtime"
@@ -40,7 +42,10 @@ func (r *Runtime) Image(ctx context.Context, ref string) (runtime.Image, error) 
 
 func (r *Runtime) PullImage(ctx context.Context, ref string) (runtime.Image, error) {
 	if _, err := r.images.PullImage(ctx, &criv1.PullImageRequest{Image: &criv1.ImageSpec{Image: ref, UserSpecifiedImage: ref}}); err != nil {
-		return runtime.Image{}, fault("pull image", err)
+		if ctx.Err() != nil {
+			return runtime.Image{}, ctx.Err()
+		}
+		return runtime.Image{}, errors.New(status.Convert(err).Message()) // it says what it is about
 	}
 	return r.Image(ctx, ref)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -136,24 +137,34 @@ func (r *Runtime) PortForward(ctx context.Context, sandboxID string, port int32,
 
 	// The pod's end decides: when it has said all, the stream is over. The user
 	// may say all before (and read on), which only closes that direction.
-	group, ctx := errgroup.WithContext(ctx)
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close(); _ = link.Close() })
-	defer stop()
+	// Neither conn nor link is touched after this returns.
+	closeBoth := sync.OnceFunc(func() { _ = conn.Close(); _ = link.Close() })
+	closed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { defer close(closed); closeBoth() })
+	defer func() {
+		if !stop() {
+			<-closed
+		}
+	}()
+	var group errgroup.Group
 	group.Go(func() error {
 		// It ends with an error when the other direction has closed conn.
 		_, _ = io.Copy(data, conn)
-		return data.Close()
-	})
-	group.Go(func() error {
-		message, err := io.ReadAll(io.LimitReader(errs, 4<<10))
-		if err == nil && len(message) > 0 {
-			return errors.New(string(message))
-		}
+		_ = data.Close()
 		return nil
 	})
 	group.Go(func() error {
+		message, err := io.ReadAll(io.LimitReader(errs, 4<<10))
+		if err != nil || len(message) == 0 {
+			return nil
+		}
+		closeBoth()
+		return errors.New(string(message))
+	})
+	group.Go(func() error {
 		_, err := io.Copy(conn, data)
-		return errors.Join(err, conn.Close())
+		closeBoth()
+		return err
 	})
 	return group.Wait()
 }

@@ -6,9 +6,9 @@
 // A container's command says how it fares: "true" and "false" end at once,
 // "sleep N" ends after N seconds (with 0), "sh -c 'exit N'" ends with N, and
 // "sh -c 'sleep N; exit M'" does one after the other. Anything else goes on
-// until it is stopped. Images of muster.local, which real nodes import from
-// archives, are there from the start; images of which the last part begins with
-// "missing" can't be pulled, and all others can.
+// until it is stopped. The sample images, which real nodes import from archives,
+// are there from the start; images of which the last part begins with "missing"
+// can't be pulled, and all others can.
 package hollow
 
 import (
@@ -61,11 +61,15 @@ type container struct {
 var _ runtime.Runtime = (*Runtime)(nil)
 
 func New(cfg Config) *Runtime {
-	return &Runtime{
+	r := &Runtime{
 		cfg: cfg, changes: runtime.NewChanges(),
 		pods: map[string]*runtime.Pod{}, containers: map[string]*container{}, images: map[string]runtime.Image{},
 		addresses: addresses{taken: map[netip.Addr]bool{}},
 	}
+	for _, ref := range []string{"muster.local/pause:1", "muster.local/hello:1", "muster.local/busybox:1"} {
+		r.images[ref] = pretend(ref)
+	}
+	return r
 }
 
 // SetPodCIDR says which addresses pods have. Without one the runtime has no network.
@@ -381,13 +385,10 @@ func (r *Runtime) Image(_ context.Context, ref string) (runtime.Image, error) {
 		return runtime.Image{}, runtime.ErrUnavailable
 	}
 	image, ok := r.images[ref]
-	switch {
-	case ok:
-		return image, nil
-	case strings.HasPrefix(ref, "muster.local/"):
-		return pretend(ref), nil
+	if !ok {
+		return runtime.Image{}, fmt.Errorf("image %s: %w", ref, runtime.ErrNotFound)
 	}
-	return runtime.Image{}, fmt.Errorf("image %s: %w", ref, runtime.ErrNotFound)
+	return image, nil
 }
 
 func (r *Runtime) PullImage(ctx context.Context, ref string) (runtime.Image, error) {

@@ -8,15 +8,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 const inNamespace = "MUSTER_TEST_IN_NETNS"
@@ -73,6 +79,61 @@ func Binaries(t testing.TB) string {
 	}
 	t.Skip("bin/runtime is not built: see make help")
 	return ""
+}
+
+// Wipe ends and removes what a test that failed has left: processes that name
+// dir in their command line, and their children; mounts below dir; cgroups below
+// cgroupParent. It does nothing for a test that has cleaned up.
+func Wipe(t testing.TB, dir, cgroupParent string) {
+	t.Helper()
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range commands {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if text, err := os.ReadFile(path); err == nil && pid != os.Getpid() && bytes.Contains(text, []byte(dir)) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+	var groups []string
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		found, _ := filepath.Glob(root + cgroupParent)
+		groups = append(groups, found...)
+	}
+	for _, group := range groups {
+		_ = filepath.WalkDir(group, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Name() == "cgroup.procs" {
+				text, _ := os.ReadFile(path)
+				for _, word := range strings.Fields(string(text)) {
+					if pid, _ := strconv.Atoi(word); pid > 1 && pid != os.Getpid() {
+						_ = unix.Kill(pid, unix.SIGKILL)
+					}
+				}
+			}
+			return nil
+		})
+	}
+	time.Sleep(200 * time.Millisecond)
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
+		lines := strings.Split(string(mounts), "\n")
+		slices.Reverse(lines)
+		for _, line := range lines {
+			if words := strings.Fields(line); len(words) > 4 && strings.HasPrefix(words[4], dir+"/") {
+				_ = unix.Unmount(words[4], unix.MNT_DETACH)
+			}
+		}
+	}
+	for _, group := range groups {
+		var dirs []string
+		_ = filepath.WalkDir(group, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+		slices.Reverse(dirs)
+		for _, d := range dirs {
+			_ = unix.Rmdir(d)
+		}
+	}
 }
 
 // Image writes an OCI archive of an image called name, with busybox (Debian's

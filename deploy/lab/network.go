@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -82,10 +84,11 @@ func (l *Lab) addSwitch() error {
 	if err := configure(at, bridge, netip.PrefixFrom(address(l.Subnet, routerAddress), 24)); err != nil {
 		return err
 	}
-	// The switch is the hosts' default route. It has none itself and forwards, so
-	// that what hosts send elsewhere is refused at once instead of lost.
 	err = l.inNetns(switchName, func() error {
-		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+		if err := os.WriteFile("/proc/sys/net/ipv4/icmp_ratelimit", []byte("0"), 0o644); err != nil {
+			return err
+		}
+		if err := refuseOthers(l.Subnet); err != nil {
 			return err
 		}
 		err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte("0"), 0o644)
@@ -116,6 +119,29 @@ func (l *Lab) addSwitch() error {
 		return err
 	}
 	return configure(here, end, netip.PrefixFrom(address(l.Subnet, machineAddress), 24))
+}
+
+// refuseOthers makes the switch, which is the hosts' default route, refuse every
+// packet that leads elsewhere. A route that refuses would do so only now and
+// then, because the kernel limits those answers; and one that says merely that a
+// network is unreachable leaves a resolver waiting for its timeout.
+func refuseOthers(subnet netip.Prefix) error {
+	nft := exec.Command("nft", "-f", "-")
+	nft.Stdin = strings.NewReader(fmt.Sprintf(`
+add table ip lab
+delete table ip lab
+table ip lab {
+	chain refuse {
+		type filter hook prerouting priority 0
+		ip daddr %v accept
+		meta l4proto tcp reject with tcp reset
+		reject with icmp type admin-prohibited
+	}
+}`, subnet))
+	if out, err := nft.CombinedOutput(); err != nil {
+		return fmt.Errorf("nft: %w: %s", err, out)
+	}
+	return nil
 }
 
 // wire gives the host its eth0.

@@ -119,11 +119,10 @@ func (m *Machine) readAttrs(from []*storagev1.Attr) (kv.Attrs, error) {
 }
 
 func sorted(attrs kv.Attrs) kv.Attrs {
-	byName := func(a, b kv.Attr) int { return strings.Compare(a.Name, b.Name) }
 	if ascending(attrs) {
 		return attrs
 	}
-	slices.SortStableFunc(attrs, byName)
+	slices.SortStableFunc(attrs, func(a, b kv.Attr) int { return strings.Compare(a.Name, b.Name) })
 	last := attrs[:0]
 	for i, a := range attrs {
 		if i+1 == len(attrs) || attrs[i+1].Name != a.Name {

@@ -64,7 +64,7 @@ func (j *journal) note(t *testing.T) func(old, new *corev1.Pod) {
 	}
 }
 
-// take returns what was told since, sorted within a list.
+// take returns what was told since the last take.
 func (j *journal) take() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -50,7 +50,7 @@ func (s *self) fits() error {
 		return err
 	}
 	if len(meta) > memberlist.MetaMaxSize {
-		return fmt.Errorf("gossip: role, API address and version take %d bytes; at most %d fit", len(meta), memberlist.MetaMaxSize)
+		return fmt.Errorf("role, API address and version take %d bytes; at most %d fit", len(meta), memberlist.MetaMaxSize)
 	}
 	return nil
 }

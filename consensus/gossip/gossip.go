@@ -71,10 +71,10 @@ func New(c Config) (*Gossip, error) {
 	gate := &gate{}
 	c.Logger = slog.New(gated{c.Logger.Handler(), gate})
 	if c.Name == "" {
-		return nil, errors.New("gossip: the node has no name")
+		return nil, errors.New("the node has no name")
 	}
 	if len(c.Key) != KeySize {
-		return nil, fmt.Errorf("gossip: the key has %d bytes, not %d", len(c.Key), KeySize)
+		return nil, fmt.Errorf("the key has %d bytes, not %d", len(c.Key), KeySize)
 	}
 	if c.Seeds == nil {
 		c.Seeds = func() []string { return nil }
@@ -114,7 +114,7 @@ func New(c Config) (*Gossip, error) {
 	m.DeadNodeReclaimTime = time.Millisecond
 	if g.list, err = memberlist.Create(m); err != nil {
 		transport.Shutdown()
-		return nil, fmt.Errorf("gossip: %w", err)
+		return nil, err
 	}
 	return g, nil
 }
@@ -160,14 +160,14 @@ func advertised(addr string) (host string, port int, err error) {
 	}
 	host, port, err = splitHostPort(addr)
 	if err != nil {
-		return "", 0, fmt.Errorf("gossip: advertised address: %w", err)
+		return "", 0, fmt.Errorf("advertised address: %w", err)
 	}
 	ip, err := net.ResolveIPAddr("ip", host)
 	if err != nil {
-		return "", 0, fmt.Errorf("gossip: advertised address: %w", err)
+		return "", 0, fmt.Errorf("advertised address: %w", err)
 	}
 	if ip.IP == nil || ip.IP.IsUnspecified() {
-		return "", 0, fmt.Errorf("gossip: advertised address %q names no host", addr)
+		return "", 0, fmt.Errorf("advertised address %q names no host", addr)
 	}
 	return ip.IP.String(), port, nil
 }

@@ -23,14 +23,14 @@ const bindTries = 10
 func listen(bind string, logger *log.Logger) (*transport, error) {
 	host, port, err := splitHostPort(bind)
 	if err != nil {
-		return nil, fmt.Errorf("gossip: bind address: %w", err)
+		return nil, fmt.Errorf("bind address: %w", err)
 	}
 	if host == "" {
 		host = "0.0.0.0"
 	}
 	ip, err := net.ResolveIPAddr("ip", host)
 	if err != nil {
-		return nil, fmt.Errorf("gossip: bind address: %w", err)
+		return nil, fmt.Errorf("bind address: %w", err)
 	}
 	tries := 1
 	if port == 0 {
@@ -45,7 +45,7 @@ func listen(bind string, logger *log.Logger) (*transport, error) {
 			return &transport{NetTransport: t, ctx: ctx, cancelDials: cancel}, nil
 		}
 		if try >= tries {
-			return nil, fmt.Errorf("gossip: %w", err)
+			return nil, err
 		}
 	}
 }

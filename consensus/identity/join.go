@@ -90,14 +90,14 @@ func Join(ctx context.Context, o JoinOptions) (*Identity, *clusterv1.JoinRespons
 	}
 	conn, err := dialByToken(ctx, o.Address, o.Token)
 	if err != nil {
-		return nil, nil, fmt.Errorf("join through %s: %w", o.Address, err)
+		return nil, nil, err
 	}
 	response, err := sendJoin(ctx, conn, &clusterv1.JoinRequest{
 		Token: o.Token.String(), Name: o.Name, Role: string(o.Role), Address: o.Advertise,
 		CertificateRequest: csr, Version: o.Version,
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("join through %s: %w", o.Address, err)
+		return nil, nil, err
 	}
 	id, err := New(Params{
 		Name: o.Name, Role: o.Role, ClusterID: response.ClusterId, CACert: response.CaCertificate,
@@ -107,7 +107,7 @@ func Join(ctx context.Context, o JoinOptions) (*Identity, *clusterv1.JoinRespons
 		err = errors.New("the CA in the answer is not the token's")
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("join through %s: unusable answer: %w", o.Address, err)
+		return nil, nil, fmt.Errorf("unusable answer: %w", err)
 	}
 	return id, response, nil
 }

@@ -55,7 +55,7 @@ type Mux struct {
 func Listen(addr string, id *identity.Identity) (*Mux, error) {
 	tcp, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("listen for the cluster and its clients: %w", err)
+		return nil, err
 	}
 	config := id.ServerTLS()
 	config.NextProtos = []string{ALPNRaft, ALPNGRPC, ALPNHTTP2, ALPNHTTP1}

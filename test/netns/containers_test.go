@@ -21,9 +21,9 @@ const pods = `
 apiVersion: v1
 kind: Pod
 metadata:
-  name: web-NODE
+  name: web-@NODE@
 spec:
-  nodeSelector: {kubernetes.io/hostname: NODE}
+  nodeSelector: {kubernetes.io/hostname: @NODE@}
   terminationGracePeriodSeconds: 1
   containers:
   - name: hello
@@ -34,9 +34,9 @@ spec:
 apiVersion: v1
 kind: Pod
 metadata:
-  name: shell-NODE
+  name: shell-@NODE@
 spec:
-  nodeSelector: {kubernetes.io/hostname: NODE}
+  nodeSelector: {kubernetes.io/hostname: @NODE@}
   terminationGracePeriodSeconds: 0
   containers:
   - name: busybox
@@ -107,7 +107,7 @@ func started(t *testing.T) (namespace string) {
 	})
 	manifest := ""
 	for _, node := range cluster.Compute() {
-		manifest += strings.ReplaceAll(pods, "NODE", node)
+		manifest += strings.ReplaceAll(pods, "@NODE@", node)
 	}
 	file := filepath.Join(t.TempDir(), "pods.yaml")
 	if err := os.WriteFile(file, []byte(manifest), 0o644); err != nil {

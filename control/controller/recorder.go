@@ -45,6 +45,7 @@ type Recorder struct {
 	waiting map[eventKey]*pendingEvent
 	order   []eventKey
 	dropped int
+	stamp   int64 // of the last new event, in nanoseconds; unique
 
 	known  *lru.Cache // eventKey → storedEvent; Run only
 	limits *lru.Cache // limitKey → *rate.Limiter; under mu
@@ -68,6 +69,7 @@ type limitKey struct {
 type pendingEvent struct {
 	count       int32
 	first, last metav1.Time
+	stamp       int64
 	about       corev1.ObjectReference
 }
 
@@ -127,7 +129,8 @@ func (r *Recorder) note(key eventKey, about corev1.ObjectReference, at time.Time
 		r.dropped++
 		return
 	}
-	r.waiting[key] = &pendingEvent{count: 1, first: now, last: now, about: about}
+	r.stamp = max(r.stamp+1, at.UnixNano())
+	r.waiting[key] = &pendingEvent{count: 1, first: now, last: now, stamp: r.stamp, about: about}
 	r.order = append(r.order, key)
 	select {
 	case r.arrived <- struct{}{}:
@@ -209,7 +212,7 @@ func newEvent(key eventKey, p *pendingEvent) *corev1.Event {
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
-			Name:      fmt.Sprintf("%s.%x", key.name, p.first.UnixNano()),
+			Name:      fmt.Sprintf("%s.%x", key.name, p.stamp),
 		},
 		InvolvedObject:      p.about,
 		Reason:              key.reason,

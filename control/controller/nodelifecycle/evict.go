@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,7 +47,7 @@ func (c *Controller) evict(ctx context.Context, key types.NamespacedName) error 
 		return nil // others collect the pods of nodes that do not exist
 	}
 	now := time.Now()
-	at, ok := evictionTime(pod, evicting(node), func(t *corev1.Taint) time.Time { return c.taints.since(node.Name, t, now) })
+	at, ok := evictionTime(pod, c.standing(node), func(t *corev1.Taint) time.Time { return c.taints.since(node.Name, t, now) })
 	if !ok {
 		return nil
 	}
@@ -66,6 +67,22 @@ func (c *Controller) evict(ctx context.Context, key types.NamespacedName) error 
 		return nil
 	}
 	return err
+}
+
+// standing are the NoExecute taints to act on: not those about readiness that
+// the node has outlived and that are only not removed yet. A node that is heard
+// again says itself how it is.
+func (c *Controller) standing(node *corev1.Node) []corev1.Taint {
+	session, _ := c.presence.Alive(node.Name)
+	return slices.DeleteFunc(evicting(node), func(t corev1.Taint) bool {
+		switch t.Key {
+		case corev1.TaintNodeUnreachable:
+			return session || !applies(node, &t)
+		case corev1.TaintNodeNotReady:
+			return !applies(node, &t)
+		}
+		return false
+	})
 }
 
 // markEvicted says in the pod's status who deletes it and why, so that others

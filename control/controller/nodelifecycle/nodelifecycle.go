@@ -210,9 +210,14 @@ func (c *Controller) onNode(old, now *corev1.Node) {
 		c.events.Event(store.Nodes, now, corev1.EventTypeNormal, "NodeNotReady", "Node "+now.Name+" status is now: NodeNotReady")
 	}
 	if c.taints.note(old, now, time.Now()) {
-		for _, pod := range c.caches.Pods.ByIndex(controller.PodsByNode, now.Name) {
-			c.evictions.Add(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
-		}
+		c.evictFrom(now.Name)
+	}
+}
+
+// evictFrom asks for a look at all pods of a node.
+func (c *Controller) evictFrom(node string) {
+	for _, pod := range c.caches.Pods.ByIndex(controller.PodsByNode, node) {
+		c.evictions.Add(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
 	}
 }
 
@@ -263,6 +268,9 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 			return err
 		}
 		node = stored
+	}
+	if lost {
+		c.evictFrom(name) // some may have been spared while a session was there
 	}
 	return c.markPods(ctx, node)
 }

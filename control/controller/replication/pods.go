@@ -19,31 +19,29 @@ import (
 // create makes n pods, in batches that double: when pods cannot be made, for
 // lack of a quota say, one attempt finds out and not hundreds.
 func (c *Controller) create(ctx context.Context, rc *corev1.ReplicationController, n int) error {
-	var wrote revisions
 	var failed error
 	for batch := 1; n > 0 && failed == nil; batch *= 2 {
 		var g errgroup.Group
 		g.SetLimit(writers)
 		for range min(batch, n) {
-			g.Go(func() error { return c.createOne(ctx, rc, &wrote) })
+			g.Go(func() error { return c.createOne(ctx, rc) })
 		}
 		failed = g.Wait()
 		n -= batch
 	}
-	return errors.Join(failed, c.caches.Pods.WaitRevision(ctx, wrote.highest()))
+	return failed
 }
 
-func (c *Controller) createOne(ctx context.Context, rc *corev1.ReplicationController, wrote *revisions) error {
+func (c *Controller) createOne(ctx context.Context, rc *corev1.ReplicationController) error {
 	pod := podOf(rc)
 	name, again := c.takeUnsure(rc)
 	if !again {
 		name = names.SimpleNameGenerator.GenerateName(pod.GenerateName)
 	}
 	pod.Name = name
-	obj, err := c.registry.Create(ctx, resource.Pods, rc.Namespace, pod, resource.CreateOptions{})
+	_, err := c.registry.Create(ctx, resource.Pods, rc.Namespace, pod, resource.CreateOptions{})
 	switch {
 	case err == nil:
-		wrote.note(obj)
 		c.events.Event(store.ReplicationControllers, rc, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: "+name)
 		return nil
 	case apierrors.IsAlreadyExists(err):
@@ -51,7 +49,6 @@ func (c *Controller) createOne(ctx context.Context, rc *corev1.ReplicationContro
 		// is somebody's, and the next attempt uses another.
 		there, e := c.registry.Store().Table(store.Pods).Get(ctx, rc.Namespace, name)
 		if e == nil && again && metav1.IsControlledBy(there, rc) {
-			wrote.note(there)
 			return nil
 		}
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
@@ -112,16 +109,14 @@ func podOf(rc *corev1.ReplicationController) *corev1.Pod {
 
 // remove deletes pods, each with the grace that it asks for.
 func (c *Controller) remove(ctx context.Context, rc *corev1.ReplicationController, pods []*corev1.Pod) error {
-	var wrote revisions
 	var g errgroup.Group
 	g.SetLimit(writers)
 	for _, pod := range pods {
 		g.Go(func() error {
-			obj, _, err := c.registry.Delete(ctx, resource.Pods, pod.Namespace, pod.Name,
+			_, _, err := c.registry.Delete(ctx, resource.Pods, pod.Namespace, pod.Name,
 				&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 			switch {
 			case err == nil:
-				wrote.note(obj)
 				c.events.Event(store.ReplicationControllers, rc, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: "+pod.Name)
 				return nil
 			case apierrors.IsNotFound(err), apierrors.IsConflict(err):
@@ -133,5 +128,5 @@ func (c *Controller) remove(ctx context.Context, rc *corev1.ReplicationControlle
 			return fmt.Errorf("delete pod %s: %w", pod.Name, err)
 		})
 	}
-	return errors.Join(g.Wait(), c.caches.Pods.WaitRevision(ctx, wrote.highest()))
+	return g.Wait()
 }

@@ -2,10 +2,9 @@
 // as it asks for. Where they run is the scheduler's business, and that they run
 // the agents'.
 //
-// A reconcile reads the caches, plans (makePlan, a pure function), writes, and
-// waits until the caches show what it wrote. So the next one never counts
-// without them, and nothing need be remembered between two, nor handed to the
-// next leader. The one thing remembered, within a term, are the names of pods
+// A reconcile waits until the caches show everything stored so far, its own
+// writes among it, then plans (makePlan, a pure function) and writes. So nothing
+// need be remembered between two, nor handed to the next leader. The one thing remembered, within a term, are the names of pods
 // whose creation had no certain outcome: they are tried again under the same
 // name, so that a write which took effect after all is not done twice.
 package replication
@@ -15,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
@@ -119,17 +117,17 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	if !ok {
 		return nil
 	}
-	// The cache of pods may be behind that of controllers. Without this, pods to
-	// adopt are overlooked and others created in their place.
-	if err := c.caches.Pods.WaitRevision(ctx, c.registry.Store().Revision()); err != nil {
+	p, err := c.plan(ctx, rc)
+	if err != nil {
 		return err
 	}
-	p := c.plan(rc)
 	if len(p.adopt)+len(p.release) > 0 {
 		if err := c.claim(ctx, rc, p); err != nil {
 			return err
 		}
-		p = c.plan(rc)
+		if p, err = c.plan(ctx, rc); err != nil {
+			return err
+		}
 	}
 
 	var failed error
@@ -147,7 +145,10 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 		c.loop.Add(key)
 	}
 
-	now := c.plan(rc)
+	now, err := c.plan(ctx, rc)
+	if err != nil {
+		return errors.Join(failed, err)
+	}
 	setFailure(&now.status, reason, failed, time.Now())
 	if now.again > 0 {
 		c.loop.AddAfter(key, now.again)
@@ -155,11 +156,17 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	return errors.Join(failed, c.writeStatus(ctx, rc, now.status))
 }
 
-func (c *Controller) plan(rc *corev1.ReplicationController) plan {
+// plan plans from pods as they are stored now: with everything that was written
+// here before, and not older than the controller. Without that, pods would be
+// created twice, or in place of others that could be adopted.
+func (c *Controller) plan(ctx context.Context, rc *corev1.ReplicationController) (plan, error) {
+	if err := c.caches.Pods.WaitRevision(ctx, c.registry.Store().Revision()); err != nil {
+		return plan{}, err
+	}
 	return makePlan(rc,
 		c.caches.Pods.ByIndex(controller.PodsByController, string(rc.UID)),
 		c.caches.Pods.ByIndex(controller.PodsOnTheirOwn, rc.Namespace),
-		time.Now())
+		time.Now()), nil
 }
 
 // errChanged: the object is no longer one that the plan was made for. What
@@ -180,9 +187,8 @@ func (c *Controller) claim(ctx context.Context, rc *corev1.ReplicationController
 			return err
 		}
 	}
-	var wrote revisions
 	update := func(pod *corev1.Pod, change func(*corev1.Pod) error) error {
-		obj, _, err := c.registry.Update(ctx, resource.Pods, pod.Namespace, pod.Name, "", func(current store.Object) (store.Object, error) {
+		_, _, err := c.registry.Update(ctx, resource.Pods, pod.Namespace, pod.Name, "", func(current store.Object) (store.Object, error) {
 			now := current.(*corev1.Pod)
 			if now.UID != pod.UID {
 				return nil, errChanged
@@ -195,7 +201,6 @@ func (c *Controller) claim(ctx context.Context, rc *corev1.ReplicationController
 		if err != nil {
 			return fmt.Errorf("pod %s: %w", pod.Name, err)
 		}
-		wrote.note(obj)
 		return nil
 	}
 	var g errgroup.Group
@@ -225,7 +230,7 @@ func (c *Controller) claim(ctx context.Context, rc *corev1.ReplicationController
 			})
 		})
 	}
-	return errors.Join(g.Wait(), c.caches.Pods.WaitRevision(ctx, wrote.highest()))
+	return g.Wait()
 }
 
 // writeStatus stores a status that differs from the one the cache shows.
@@ -233,7 +238,7 @@ func (c *Controller) writeStatus(ctx context.Context, rc *corev1.ReplicationCont
 	if apiequality.Semantic.DeepEqual(rc.Status, status) {
 		return nil
 	}
-	obj, _, err := c.registry.Update(ctx, resource.ReplicationControllers, rc.Namespace, rc.Name, "status", func(current store.Object) (store.Object, error) {
+	_, _, err := c.registry.Update(ctx, resource.ReplicationControllers, rc.Namespace, rc.Name, "status", func(current store.Object) (store.Object, error) {
 		now := current.(*corev1.ReplicationController)
 		if now.UID != rc.UID {
 			return nil, errChanged
@@ -247,31 +252,9 @@ func (c *Controller) writeStatus(ctx context.Context, rc *corev1.ReplicationCont
 	if err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	var wrote revisions
-	wrote.note(obj)
-	return c.caches.ReplicationControllers.WaitRevision(ctx, wrote.highest())
+	return nil
 }
 
 func ownerReference(rc *corev1.ReplicationController) *metav1.OwnerReference {
 	return metav1.NewControllerRef(rc, store.ReplicationControllers.Kind)
-}
-
-// revisions keeps the highest revision of what was written.
-type revisions struct {
-	mu  sync.Mutex
-	max uint64
-}
-
-func (r *revisions) note(obj store.Object) {
-	// The store makes resourceVersions of revisions: they parse.
-	revision, _ := strconv.ParseUint(obj.GetResourceVersion(), 10, 64)
-	r.mu.Lock()
-	r.max = max(r.max, revision)
-	r.mu.Unlock()
-}
-
-func (r *revisions) highest() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.max
 }

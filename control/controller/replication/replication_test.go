@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,7 +50,9 @@ func wantPods(t *testing.T, m *test.Term, rc *corev1.ReplicationController, want
 	})
 }
 
-func TestKeepsAsManyPodsAsAskedFor(t *testing.T) {
+func TestKeepsAsManyPodsAsAskedFor(t *testing.T) { synctest.Test(t, testKeepsAsManyPodsAsAskedFor) }
+
+func testKeepsAsManyPodsAsAskedFor(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	rc := test.Create(m, resource.ReplicationControllers, test.ReplicationController("web", 5))
 	wantPods(t, m, rc, 5)
@@ -100,7 +103,9 @@ func TestKeepsAsManyPodsAsAskedFor(t *testing.T) {
 	})
 }
 
-func TestAdoptsAndReleases(t *testing.T) {
+func TestAdoptsAndReleases(t *testing.T) { synctest.Test(t, testAdoptsAndReleases) }
+
+func testAdoptsAndReleases(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	stray := test.Pod("stray")
 	stray.Labels = map[string]string{"app": "web"}
@@ -134,6 +139,10 @@ func TestAdoptsAndReleases(t *testing.T) {
 }
 
 func TestAvailableAfterMinReadySeconds(t *testing.T) {
+	synctest.Test(t, testAvailableAfterMinReadySeconds)
+}
+
+func testAvailableAfterMinReadySeconds(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	spec := test.ReplicationController("web", 1)
 	spec.Spec.MinReadySeconds = 1
@@ -149,7 +158,9 @@ func TestAvailableAfterMinReadySeconds(t *testing.T) {
 	})
 }
 
-func TestIdleWritesNothing(t *testing.T) {
+func TestIdleWritesNothing(t *testing.T) { synctest.Test(t, testIdleWritesNothing) }
+
+func testIdleWritesNothing(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	rc := test.Create(m, resource.ReplicationControllers, test.ReplicationController("web", 3))
 	wantPods(t, m, rc, 3)
@@ -162,27 +173,72 @@ func TestIdleWritesNothing(t *testing.T) {
 
 // What cannot be created is reported once in the status, and the report goes
 // when it can.
-func TestReportsFailureToCreate(t *testing.T) {
-	m := begin(t, storetest.New(t))
-	spec := test.ReplicationController("web", 2)
-	spec.Spec.Template.Spec.NodeName = "N1" // no such name can be: pods are invalid, the controller is not
-	if _, err := m.Registry.Create(context.Background(), resource.Pods, "default", &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default"}, Spec: spec.Spec.Template.Spec}, resource.CreateOptions{}); err == nil {
-		t.Skip("such a pod is valid")
-	}
-	_, err := m.Registry.Create(context.Background(), resource.ReplicationControllers, "default", spec, resource.CreateOptions{})
-	if err != nil {
-		t.Skip("such a controller is not valid either:", err)
-	}
-	test.Eventually(t, func() string {
+func TestReportsFailureToCreate(t *testing.T) { synctest.Test(t, testReportsFailureToCreate) }
+
+func testReportsFailureToCreate(t *testing.T) {
+	s := storetest.New(t)
+	m := test.Begin(t, s)
+	q := &quota{pods: 2}
+	m.Run(New(Config{Registry: resource.New(s, q), Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+	rc := test.Create(m, resource.ReplicationControllers, test.ReplicationController("web", 100))
+	time.Sleep(time.Second)
+	failure := func() *corev1.ReplicationControllerCondition {
 		now, _ := test.Get[*corev1.ReplicationController](m, store.ReplicationControllers, "default", "web")
 		for _, c := range now.Status.Conditions {
-			if c.Type == corev1.ReplicationControllerReplicaFailure && c.Reason == "FailedCreate" {
-				return ""
+			if c.Type == corev1.ReplicationControllerReplicaFailure {
+				return &c
 			}
 		}
-		return fmt.Sprintf("conditions %+v, want ReplicaFailure", now.Status.Conditions)
-	})
+		return nil
+	}
+	if c := failure(); c == nil || c.Reason != "FailedCreate" || !strings.Contains(c.Message, "exceeded quota") {
+		t.Errorf("condition %+v, want ReplicaFailure for FailedCreate with the reason", c)
+	}
+	if _, kept := counts(m, rc); kept != 2 {
+		t.Errorf("%d pods, want as many as are allowed, 2", kept)
+	}
+	// One attempt, then two: not a hundred for each round.
+	if n := q.refused(); n > 40 {
+		t.Errorf("%d refused attempts in a second, want a few", n)
+	}
+	q.allow(1000)
+	wantPods(t, m, rc, 100)
+	time.Sleep(time.Second)
+	if c := failure(); c != nil {
+		t.Errorf("condition %+v after the pods were made, want none", c)
+	}
+}
+
+// quota is admission that allows so many pods.
+type quota struct {
+	resource.AdmitAll
+	mu         sync.Mutex
+	pods, over int
+}
+
+func (q *quota) Validate(_ context.Context, a *resource.Attributes) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if a.Kind != resource.Pods || a.Operation != resource.Create {
+		return nil
+	}
+	if q.pods--; q.pods < 0 {
+		q.over++
+		return a.Forbidden(errors.New("exceeded quota"))
+	}
+	return nil
+}
+
+func (q *quota) allow(pods int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.pods = pods
+}
+
+func (q *quota) refused() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.over
 }
 
 // flaky is a log that breaks at a chosen write: the write takes effect or not,
@@ -224,25 +280,27 @@ func TestLeaderDiesAtAnyWrite(t *testing.T) {
 	for at := range 2*replicas + 6 {
 		for _, effect := range []bool{false, true} {
 			t.Run(fmt.Sprintf("write %d, effect %v", at, effect), func(t *testing.T) {
-				s, log, _ := storetest.Open(t)
-				user := test.Begin(t, s)
-				rc := test.Create(user, resource.ReplicationControllers, test.ReplicationController("web", replicas))
+				synctest.Test(t, func(t *testing.T) {
+					s, log, _ := storetest.Open(t)
+					user := test.Begin(t, s)
+					rc := test.Create(user, resource.ReplicationControllers, test.ReplicationController("web", replicas))
 
-				f := &flaky{Log: log, left: at, effect: effect, broken: make(chan struct{})}
-				m := test.Resume(t, s.WithLog(f))
-				m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
-				select {
-				case <-f.broken:
-				case <-time.After(300 * time.Millisecond): // it had fewer writes to do
-				}
-				m.End()
+					f := &flaky{Log: log, left: at, effect: effect, broken: make(chan struct{})}
+					m := test.Resume(t, s.WithLog(f))
+					m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+					select {
+					case <-f.broken:
+					case <-time.After(300 * time.Millisecond): // it had fewer writes to do
+					}
+					m.End()
 
-				next := begin(t, s)
-				wantPods(t, next, rc, replicas)
-				next.Settled(100 * time.Millisecond)
-				if all, kept := counts(next, rc); all != replicas || kept != replicas {
-					t.Errorf("%d pods, %d kept, want %d", all, kept, replicas)
-				}
+					next := begin(t, s)
+					wantPods(t, next, rc, replicas)
+					next.Settled(100 * time.Millisecond)
+					if all, kept := counts(next, rc); all != replicas || kept != replicas {
+						t.Errorf("%d pods, %d kept, want %d", all, kept, replicas)
+					}
+				})
 			})
 		}
 	}
@@ -254,38 +312,66 @@ func TestLeaderDiesAtAnyWrite(t *testing.T) {
 func TestLostAnswersMakeNoDuplicates(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			s, log, machine := storetest.Open(t)
-			user := test.Begin(t, s)
-			l := &losing{Log: log, machine: machine, rand: rand.New(rand.NewPCG(seed, 2))}
-			m := test.Resume(t, s.WithLog(l))
-			m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+			synctest.Test(t, func(t *testing.T) {
+				s, log, machine := storetest.Open(t)
+				user := test.Begin(t, s)
+				l := &losing{Log: log, machine: machine, rand: rand.New(rand.NewPCG(seed, 2))}
+				m := test.Resume(t, s.WithLog(l))
+				m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
 
-			most := 0
-			watched := make(chan struct{})
-			stop := make(chan struct{})
-			go func() {
-				defer close(watched)
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(time.Millisecond):
-						pods, _, _ := store.Of[*corev1.Pod](s, store.Pods).List(context.Background(), store.ListOptions{})
-						most = max(most, len(pods))
-					}
+				most := highWater(s)
+				rc := test.Create(user, resource.ReplicationControllers, test.ReplicationController("web", 20))
+				wantPods(t, user, rc, 20)
+				user.Settled(200 * time.Millisecond)
+				l.wait()
+				if all, _ := counts(user, rc); all != 20 || most() > 20 {
+					t.Errorf("%d pods, want 20 and never more", all)
 				}
-			}()
-			rc := test.Create(user, resource.ReplicationControllers, test.ReplicationController("web", 20))
-			wantPods(t, user, rc, 20)
-			user.Settled(200 * time.Millisecond)
-			close(stop)
-			<-watched
-			l.wait()
-			if all, _ := counts(user, rc); all != 20 || most > 20 {
-				t.Errorf("%d pods, at most %d at a time, want 20", all, most)
-			}
+			})
 		})
 	}
+}
+
+// highWater looks every millisecond how many pods there are; the function that
+// it returns ends that, and says how many there were at most.
+func highWater(s *store.Store) (most func() int) {
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				done <- n
+				return
+			case <-time.After(time.Millisecond):
+				n = max(n, s.View().Count(store.Pods.Prefix("")))
+			}
+		}
+	}()
+	return func() int { close(stop); return <-done }
+}
+
+// The caches lag, because a listener is slow: what they show is older than what
+// was written, and pods lag behind their controllers. Nothing may be created
+// twice, or beside a pod that could be adopted.
+func TestLaggingCachesMakeNoDuplicates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.New(t)
+		m := test.Begin(t, s)
+		m.Caches.Pods.OnChange(func(_, _ *corev1.Pod) { time.Sleep(5 * time.Millisecond) })
+		m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+		most := highWater(s)
+		stray := test.Pod("stray")
+		stray.Labels = map[string]string{"app": "web"}
+		test.Create(m, resource.Pods, test.Pod("first")) // its listener still sleeps when stray comes
+		test.Create(m, resource.Pods, stray)
+		rc := test.Create(m, resource.ReplicationControllers, test.ReplicationController("web", 20))
+		wantPods(t, m, rc, 20)
+		m.Settled(200 * time.Millisecond)
+		if all, kept := counts(m, rc); all != 21 || kept != 20 || most() > 21 {
+			t.Errorf("%d pods, %d kept, want 21 with the first, 20 kept, and never more", all, kept)
+		}
+	})
 }
 
 // losing is a log that applies some writes late, after it has said that it does

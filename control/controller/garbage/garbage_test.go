@@ -1,0 +1,182 @@
+package garbage
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	test "github.com/musterhq/muster/control/controller/controllertest"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/control/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// in runs a test in a bubble with its own clock, over a running controller.
+func in(t *testing.T, f func(t *testing.T, m *test.Term)) {
+	synctest.Test(t, func(t *testing.T) {
+		m := test.Begin(t, storetest.New(t))
+		m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run)
+		f(t, m)
+		m.End()
+	})
+}
+
+func wantPods(t *testing.T, m *test.Term, want ...string) {
+	t.Helper()
+	time.Sleep(time.Second)
+	var got []string
+	for _, p := range test.List[*corev1.Pod](m, store.Pods) {
+		got = append(got, p.Name)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("pods %q, want %q", got, want)
+	}
+}
+
+func owned(name string, owners ...metav1.OwnerReference) *corev1.Pod {
+	p := test.Pod(name)
+	p.OwnerReferences = owners
+	return p
+}
+
+func ref(rc *corev1.ReplicationController) metav1.OwnerReference {
+	r := *metav1.NewControllerRef(rc, store.ReplicationControllers.Kind)
+	r.Controller = nil
+	return r
+}
+
+func deleteRC(m *test.Term, name string, policy metav1.DeletionPropagation) {
+	m.Delete(resource.ReplicationControllers, "default", name, metav1.DeleteOptions{PropagationPolicy: &policy})
+}
+
+func rcExists(m *test.Term, name string) bool {
+	_, ok := test.Get[*corev1.ReplicationController](m, store.ReplicationControllers, "default", name)
+	return ok
+}
+
+func TestBackgroundDeletionTakesDependentsAfter(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		b := test.Create(m, resource.ReplicationControllers, test.ReplicationController("b", 0))
+		test.Create(m, resource.Pods, owned("of-a", ref(a)))
+		test.Create(m, resource.Pods, owned("of-b", ref(b)))
+		test.Create(m, resource.Pods, owned("of-both", ref(a), ref(b)))
+		test.Create(m, resource.Pods, owned("free"))
+		wantPods(t, m, "free", "of-a", "of-b", "of-both")
+		deleteRC(m, "a", metav1.DeletePropagationBackground)
+		wantPods(t, m, "free", "of-b", "of-both")
+		left, _ := test.Get[*corev1.Pod](m, store.Pods, "default", "of-both")
+		if len(left.OwnerReferences) != 1 || left.OwnerReferences[0].UID != b.UID {
+			t.Errorf("owners %v, want the one that is left", left.OwnerReferences)
+		}
+		deleteRC(m, "b", metav1.DeletePropagationBackground)
+		wantPods(t, m, "free")
+	})
+}
+
+func TestOrphanedDependentsLive(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		test.Create(m, resource.Pods, owned("of-a", ref(a)))
+		deleteRC(m, "a", metav1.DeletePropagationOrphan)
+		wantPods(t, m, "of-a")
+		if rcExists(m, "a") {
+			t.Error("the owner is still there")
+		}
+		left, _ := test.Get[*corev1.Pod](m, store.Pods, "default", "of-a")
+		if len(left.OwnerReferences) != 0 {
+			t.Errorf("owners %v, want none", left.OwnerReferences)
+		}
+	})
+}
+
+func TestForegroundDeletionTakesDependentsFirst(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		b := test.Create(m, resource.ReplicationControllers, test.ReplicationController("b", 0))
+		running := owned("running", ref(a))
+		running.Spec.NodeName = "n1"
+		test.Create(m, resource.Pods, running)
+		test.Create(m, resource.Pods, owned("waiting", ref(a)))
+		test.Create(m, resource.Pods, owned("of-both", ref(a), ref(b)))
+		deleteRC(m, "a", metav1.DeletePropagationForeground)
+		wantPods(t, m, "of-both", "running")
+		if !rcExists(m, "a") {
+			t.Error("the owner is gone before its dependent, which has a grace period")
+		}
+		m.Delete(resource.Pods, "default", "running", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))}) // as its agent says
+		wantPods(t, m, "of-both")
+		if rcExists(m, "a") {
+			t.Error("the owner is there after its last dependent")
+		}
+	})
+}
+
+// The only dependent has another owner too: it is let go, and with that the one
+// that waits for it.
+func TestForegroundDeletionLetsSharedDependentsGo(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		b := test.Create(m, resource.ReplicationControllers, test.ReplicationController("b", 0))
+		test.Create(m, resource.Pods, owned("of-both", ref(a), ref(b)))
+		deleteRC(m, "a", metav1.DeletePropagationForeground)
+		wantPods(t, m, "of-both")
+		if rcExists(m, "a") {
+			t.Error("the owner waits for a dependent that is not its own any more")
+		}
+	})
+}
+
+// A dependent that is created when its owner is gone already, or whose owner was
+// replaced by another of the same name.
+func TestLateDependentsGo(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		old := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		deleteRC(m, "a", metav1.DeletePropagationBackground)
+		time.Sleep(time.Second)
+		now := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		test.Create(m, resource.Pods, owned("of-old", ref(old)))
+		test.Create(m, resource.Pods, owned("of-new", ref(now)))
+		wantPods(t, m, "of-new")
+	})
+}
+
+func TestOwnersOfOtherKindsAreTakenToExist(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		test.Create(m, resource.Pods, owned("of-custom", metav1.OwnerReference{APIVersion: "example.com/v1", Kind: "Thing", Name: "t", UID: "x"}))
+		test.Create(m, resource.Pods, owned("of-node", metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "gone", UID: "x"}))
+		node := test.Create(m, resource.Nodes, test.Node("n1"))
+		test.Create(m, resource.Pods, owned("of-n1", metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: "n1", UID: node.UID}))
+		wantPods(t, m, "of-custom", "of-n1")
+		m.Delete(resource.Nodes, "", "n1")
+		wantPods(t, m, "of-custom")
+	})
+}
+
+// The leader changes between the deletion of an owner and that of its dependents.
+func TestNextLeaderCollects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := test.Begin(t, storetest.New(t))
+		a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		b := test.Create(m, resource.ReplicationControllers, test.ReplicationController("b", 0))
+		test.Create(m, resource.Pods, owned("of-a", ref(a)))
+		test.Create(m, resource.Pods, owned("of-b", ref(b)))
+		deleteRC(m, "a", metav1.DeletePropagationBackground)
+		deleteRC(m, "b", metav1.DeletePropagationOrphan)
+		m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run)
+		wantPods(t, m, "of-b")
+		if rcExists(m, "b") {
+			t.Error("the owner that orphans is still there")
+		}
+		m.End()
+	})
+}

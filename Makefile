@@ -55,7 +55,7 @@ runtime: bin/runtime/.made ## bin/runtime: containerd, its shim, runc and the CN
 # From a module of their own, so made again only when that changes. containerd
 # says its version, which nodes report, only where the linker tells it.
 STATIC := CGO_ENABLED=0 go -C deploy/runtime build -trimpath -o $(CURDIR)/bin/runtime/
-CONTAINERD = $(shell go -C deploy/runtime list -m -f '{{.Version}}' github.com/containerd/containerd/v2)
+CONTAINERD = $(patsubst v%,%,$(shell go -C deploy/runtime list -m -f '{{.Version}}' github.com/containerd/containerd/v2))
 bin/runtime/.made: deploy/runtime/go.mod deploy/runtime/go.sum
 	@mkdir -p bin/runtime
 	$(STATIC) -ldflags '-s -w -X github.com/containerd/containerd/v2/version.Version=$(CONTAINERD)' \

@@ -2,7 +2,6 @@ package resource
 
 import (
 	"context"
-	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -73,10 +72,6 @@ func (a *Attributes) name() string {
 		}
 	}
 	return "Unknown"
-}
-
-func (a *Attributes) String() string {
-	return fmt.Sprintf("%s %s %s/%s", a.Operation, a.Kind.Spec.Resource, a.Namespace, a.name())
 }
 
 // AdmitAll is the chain of no checks.

@@ -67,8 +67,10 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 }
 
 // complete does to a decoded object what upstream's decoding does, and drops
-// owners named twice.
+// owners named twice. managedFields that came with it are another cluster's:
+// none are recorded here.
 func (r *Registry) complete(ctx context.Context, obj store.Object) error {
+	obj.SetManagedFields(nil)
 	kube.Default(obj)
 	if err := kube.Normalize(obj); err != nil {
 		return apierrors.NewBadRequest(err.Error())

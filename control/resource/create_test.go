@@ -20,6 +20,7 @@ func TestCreateSetsWhatUsersCannot(t *testing.T) {
 	pod.UID, pod.Generation = "mine", 7
 	pod.CreationTimestamp = metav1.Unix(1, 0)
 	pod.DeletionTimestamp = &metav1.Time{}
+	pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "elsewhere", Operation: metav1.ManagedFieldsOperationUpdate}}
 	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.0.0.1"}
 	got := must(t, r, Pods, "default", pod)
 
@@ -31,6 +32,9 @@ func TestCreateSetsWhatUsersCannot(t *testing.T) {
 	}
 	if got.DeletionTimestamp != nil {
 		t.Errorf("deletionTimestamp %v, want none", got.DeletionTimestamp)
+	}
+	if got.ManagedFields != nil {
+		t.Errorf("managedFields %v, want none", got.ManagedFields)
 	}
 	if got.Namespace != "default" {
 		t.Errorf("namespace %q, want that of the request", got.Namespace)

@@ -291,6 +291,8 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 			handler.Network(m.Network.Routes)
 		case *agentv1.ToAgent_OpenStream:
 			c.openStream(m.OpenStream)
+		case *agentv1.ToAgent_Servers:
+			c.learn(m.Servers.Servers)
 		case *agentv1.ToAgent_GoAway:
 			c.end(errGoAway)
 			return errGoAway
@@ -303,9 +305,7 @@ func (c *conversation) welcome(m *agentv1.Welcome) error {
 	if err := node.Unmarshal(m.Node); err != nil {
 		return fmt.Errorf("read the node: %w", err)
 	}
-	if err := c.servers.learn(m.Servers); err != nil {
-		c.log.Warn("could not keep the list of control nodes", "err", err)
-	}
+	c.learn(m.Servers)
 	c.mu.Lock()
 	c.server = c.address
 	c.mu.Unlock()
@@ -315,6 +315,12 @@ func (c *conversation) welcome(m *agentv1.Welcome) error {
 	c.log.Info("session with the control plane", "server", c.address, "control_node", m.ControlNode)
 	c.cfg.Handler.Welcome(node)
 	return nil
+}
+
+func (c *conversation) learn(servers []string) {
+	if err := c.servers.learn(servers); err != nil {
+		c.log.Warn("could not keep the list of control nodes", "err", err)
+	}
 }
 
 // write says what there is to say, and that we are alive.
@@ -332,6 +338,10 @@ func (c *conversation) write(ctx context.Context, stream grpc.BidiStreamingClien
 		case <-c.outbox.wake:
 		}
 		if !c.welcomed.Load() {
+			// Presence counts before the control node can say what should run.
+			if beat && stream.Send(alive) != nil {
+				return nil
+			}
 			continue
 		}
 		for _, message := range c.outbox.take(time.Now()) {

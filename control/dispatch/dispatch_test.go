@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ type controlNode struct {
 	registry *resource.Registry
 	log      *storetest.Log
 	listener *bufconn.Listener
+	// addresses are the control nodes that agents are told of.
+	addresses atomic.Pointer[[]string]
 }
 
 // quietGossip hears nobody.
@@ -56,9 +59,10 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 	nodes := make([]*controlNode, len(names))
 	for i, name := range names {
 		nodes[i] = &controlNode{t: t, store: s, registry: registry, log: log, listener: bufconn.Listen(1 << 20)}
+		nodes[i].addresses.Store(&[]string{"10.0.0.1:6443"})
 		nodes[i].Dispatcher = New(Config{
 			Name: name, Store: s, Registry: registry,
-			Servers: func() []string { return []string{"10.0.0.1:6443"} },
+			Servers: func() []string { return *nodes[i].addresses.Load() },
 			Peers: func() (peers []Peer) {
 				for _, other := range names {
 					if other != name {
@@ -256,6 +260,25 @@ func TestSessionSendsTheNodesPodsThenChanges(t *testing.T) {
 	}
 	if got := a.hear().GetPodRemove(); got.GetName() != "mine" || got.GetUid() != "uid-1" {
 		t.Errorf("got removal %v, want mine with its uid", got)
+	}
+}
+
+// An agent that joined through the first control node must find the others
+// when that one dies.
+func TestAgentIsToldOfNewControlNodes(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	c.addresses.Store(&[]string{"10.0.0.1:6443", "10.0.0.2:6443"})
+	for {
+		message, err := a.session.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := message.GetServers().GetServers(); len(got) == 2 {
+			return
+		}
 	}
 }
 

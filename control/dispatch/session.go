@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,8 @@ type session struct {
 	d        *Dispatcher
 	stream   grpc.BidiStreamingServer[agentv1.FromAgent, agentv1.ToAgent]
 	cancel   context.CancelCauseFunc
+	// servers is what the agent was told; nil before Welcome. Only send uses it.
+	servers []string
 
 	mu sync.Mutex
 	// What is to be sent, each at most once however often it changed meanwhile:
@@ -197,7 +200,14 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 	}
 }
 
+// beat sends a heartbeat, and the control nodes if they are others than before.
 func (s *session) beat() error {
+	if servers := s.d.cfg.Servers(); s.servers != nil && !slices.Equal(servers, s.servers) {
+		s.servers = servers
+		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Servers{Servers: &agentv1.Servers{Servers: servers}}}); err != nil {
+			return err
+		}
+	}
 	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{}}})
 }
 
@@ -240,8 +250,9 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat 
 	if err != nil {
 		return nil, err
 	}
+	s.servers = s.d.cfg.Servers()
 	if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Welcome{Welcome: &agentv1.Welcome{
-		ControlNode: s.d.cfg.Name, Node: raw, Servers: s.d.cfg.Servers(),
+		ControlNode: s.d.cfg.Name, Node: raw, Servers: s.servers,
 	}}}); err != nil {
 		return nil, err
 	}

@@ -170,6 +170,8 @@ func (c *Cluster) Run(ctx context.Context) error {
 	c.group, c.ctx = errgroup.WithContext(ctx)
 	group, ctx := c.group, c.ctx
 	c.mu.Unlock()
+	// The cluster outlasts a moment in which every node is stopped.
+	group.Go(func() error { <-ctx.Done(); return nil })
 	group.Go(func() error {
 		err := c.startAll(ctx)
 		if err == nil {

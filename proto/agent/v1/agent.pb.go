@@ -72,7 +72,7 @@ func (x Frame_Channel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Frame_Channel.Descriptor instead.
 func (Frame_Channel) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type FromAgent struct {
@@ -592,6 +592,7 @@ type ToAgent struct {
 	//	*ToAgent_Heartbeat
 	//	*ToAgent_Network
 	//	*ToAgent_GoAway
+	//	*ToAgent_Servers
 	Message       isToAgent_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -715,6 +716,15 @@ func (x *ToAgent) GetGoAway() *GoAway {
 	return nil
 }
 
+func (x *ToAgent) GetServers() *Servers {
+	if x != nil {
+		if x, ok := x.Message.(*ToAgent_Servers); ok {
+			return x.Servers
+		}
+	}
+	return nil
+}
+
 type isToAgent_Message interface {
 	isToAgent_Message()
 }
@@ -756,6 +766,10 @@ type ToAgent_GoAway struct {
 	GoAway *GoAway `protobuf:"bytes,9,opt,name=go_away,json=goAway,proto3,oneof"`
 }
 
+type ToAgent_Servers struct {
+	Servers *Servers `protobuf:"bytes,10,opt,name=servers,proto3,oneof"`
+}
+
 func (*ToAgent_Welcome) isToAgent_Message() {}
 
 func (*ToAgent_PodPut) isToAgent_Message() {}
@@ -774,6 +788,53 @@ func (*ToAgent_Network) isToAgent_Message() {}
 
 func (*ToAgent_GoAway) isToAgent_Message() {}
 
+func (*ToAgent_Servers) isToAgent_Message() {}
+
+// Servers lists every control node, host:port, when that changes after Welcome.
+type Servers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Servers       []string               `protobuf:"bytes,1,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Servers) Reset() {
+	*x = Servers{}
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Servers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Servers) ProtoMessage() {}
+
+func (x *Servers) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Servers.ProtoReflect.Descriptor instead.
+func (*Servers) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Servers) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
 // Welcome is the first answer. Then come all pods of the node as PodPut, then
 // Synced; what the agent runs that was not among them must be stopped.
 type Welcome struct {
@@ -789,7 +850,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +862,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +875,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Welcome) GetControlNode() string {
@@ -847,7 +908,7 @@ type PodPut struct {
 
 func (x *PodPut) Reset() {
 	*x = PodPut{}
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +920,7 @@ func (x *PodPut) String() string {
 func (*PodPut) ProtoMessage() {}
 
 func (x *PodPut) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +933,7 @@ func (x *PodPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodPut.ProtoReflect.Descriptor instead.
 func (*PodPut) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PodPut) GetPod() []byte {
@@ -894,7 +955,7 @@ type PodRemove struct {
 
 func (x *PodRemove) Reset() {
 	*x = PodRemove{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +967,7 @@ func (x *PodRemove) String() string {
 func (*PodRemove) ProtoMessage() {}
 
 func (x *PodRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +980,7 @@ func (x *PodRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRemove.ProtoReflect.Descriptor instead.
 func (*PodRemove) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PodRemove) GetNamespace() string {
@@ -951,7 +1012,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1024,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1037,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 type StatusStored struct {
@@ -989,7 +1050,7 @@ type StatusStored struct {
 
 func (x *StatusStored) Reset() {
 	*x = StatusStored{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1062,7 @@ func (x *StatusStored) String() string {
 func (*StatusStored) ProtoMessage() {}
 
 func (x *StatusStored) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1075,7 @@ func (x *StatusStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusStored.ProtoReflect.Descriptor instead.
 func (*StatusStored) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatusStored) GetUid() string {
@@ -1041,7 +1102,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1114,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1127,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Network) GetRoutes() []*NodeRoute {
@@ -1087,7 +1148,7 @@ type NodeRoute struct {
 
 func (x *NodeRoute) Reset() {
 	*x = NodeRoute{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1160,7 @@ func (x *NodeRoute) String() string {
 func (*NodeRoute) ProtoMessage() {}
 
 func (x *NodeRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1173,7 @@ func (x *NodeRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRoute.ProtoReflect.Descriptor instead.
 func (*NodeRoute) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NodeRoute) GetNode() string {
@@ -1144,7 +1205,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1217,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1230,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 // OpenStream asks the agent to call Stream with this id.
@@ -1188,7 +1249,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1261,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1274,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OpenStream) GetId() string {
@@ -1300,7 +1361,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1373,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1386,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *LogRequest) GetNamespace() string {
@@ -1417,7 +1478,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1490,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1503,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -1527,7 +1588,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1600,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1613,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -1600,7 +1661,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1673,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1686,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Frame) GetChannel() Frame_Channel {
@@ -1673,7 +1734,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1746,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1759,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -1728,7 +1789,7 @@ type StreamResult struct {
 
 func (x *StreamResult) Reset() {
 	*x = StreamResult{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1801,7 @@ func (x *StreamResult) String() string {
 func (*StreamResult) ProtoMessage() {}
 
 func (x *StreamResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1814,7 @@ func (x *StreamResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResult.ProtoReflect.Descriptor instead.
 func (*StreamResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StreamResult) GetExitCode() int32 {
@@ -1814,7 +1875,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\tregarding\x18\x01 \x01(\fR\tregarding\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\x9a\x04\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xd0\x04\n" +
 	"\aToAgent\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.muster.agent.v1.WelcomeH\x00R\awelcome\x122\n" +
 	"\apod_put\x18\x02 \x01(\v2\x17.muster.agent.v1.PodPutH\x00R\x06podPut\x12;\n" +
@@ -1826,8 +1887,12 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"openStream\x12:\n" +
 	"\theartbeat\x18\a \x01(\v2\x1a.muster.agent.v1.HeartbeatH\x00R\theartbeat\x124\n" +
 	"\anetwork\x18\b \x01(\v2\x18.muster.agent.v1.NetworkH\x00R\anetwork\x122\n" +
-	"\ago_away\x18\t \x01(\v2\x17.muster.agent.v1.GoAwayH\x00R\x06goAwayB\t\n" +
-	"\amessage\"Z\n" +
+	"\ago_away\x18\t \x01(\v2\x17.muster.agent.v1.GoAwayH\x00R\x06goAway\x124\n" +
+	"\aservers\x18\n" +
+	" \x01(\v2\x18.muster.agent.v1.ServersH\x00R\aserversB\t\n" +
+	"\amessage\"#\n" +
+	"\aServers\x12\x18\n" +
+	"\aservers\x18\x01 \x03(\tR\aservers\"Z\n" +
 	"\aWelcome\x12!\n" +
 	"\fcontrol_node\x18\x01 \x01(\tR\vcontrolNode\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x12\x18\n" +
@@ -1926,7 +1991,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Frame_Channel)(0),         // 0: muster.agent.v1.Frame.Channel
 	(*FromAgent)(nil),          // 1: muster.agent.v1.FromAgent
@@ -1937,21 +2002,22 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*PodGone)(nil),            // 6: muster.agent.v1.PodGone
 	(*EventReport)(nil),        // 7: muster.agent.v1.EventReport
 	(*ToAgent)(nil),            // 8: muster.agent.v1.ToAgent
-	(*Welcome)(nil),            // 9: muster.agent.v1.Welcome
-	(*PodPut)(nil),             // 10: muster.agent.v1.PodPut
-	(*PodRemove)(nil),          // 11: muster.agent.v1.PodRemove
-	(*Synced)(nil),             // 12: muster.agent.v1.Synced
-	(*StatusStored)(nil),       // 13: muster.agent.v1.StatusStored
-	(*Network)(nil),            // 14: muster.agent.v1.Network
-	(*NodeRoute)(nil),          // 15: muster.agent.v1.NodeRoute
-	(*GoAway)(nil),             // 16: muster.agent.v1.GoAway
-	(*OpenStream)(nil),         // 17: muster.agent.v1.OpenStream
-	(*LogRequest)(nil),         // 18: muster.agent.v1.LogRequest
-	(*ExecRequest)(nil),        // 19: muster.agent.v1.ExecRequest
-	(*PortForwardRequest)(nil), // 20: muster.agent.v1.PortForwardRequest
-	(*Frame)(nil),              // 21: muster.agent.v1.Frame
-	(*Resize)(nil),             // 22: muster.agent.v1.Resize
-	(*StreamResult)(nil),       // 23: muster.agent.v1.StreamResult
+	(*Servers)(nil),            // 9: muster.agent.v1.Servers
+	(*Welcome)(nil),            // 10: muster.agent.v1.Welcome
+	(*PodPut)(nil),             // 11: muster.agent.v1.PodPut
+	(*PodRemove)(nil),          // 12: muster.agent.v1.PodRemove
+	(*Synced)(nil),             // 13: muster.agent.v1.Synced
+	(*StatusStored)(nil),       // 14: muster.agent.v1.StatusStored
+	(*Network)(nil),            // 15: muster.agent.v1.Network
+	(*NodeRoute)(nil),          // 16: muster.agent.v1.NodeRoute
+	(*GoAway)(nil),             // 17: muster.agent.v1.GoAway
+	(*OpenStream)(nil),         // 18: muster.agent.v1.OpenStream
+	(*LogRequest)(nil),         // 19: muster.agent.v1.LogRequest
+	(*ExecRequest)(nil),        // 20: muster.agent.v1.ExecRequest
+	(*PortForwardRequest)(nil), // 21: muster.agent.v1.PortForwardRequest
+	(*Frame)(nil),              // 22: muster.agent.v1.Frame
+	(*Resize)(nil),             // 23: muster.agent.v1.Resize
+	(*StreamResult)(nil),       // 24: muster.agent.v1.StreamResult
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	2,  // 0: muster.agent.v1.FromAgent.hello:type_name -> muster.agent.v1.Hello
@@ -1960,31 +2026,32 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	5,  // 3: muster.agent.v1.FromAgent.pod_status:type_name -> muster.agent.v1.PodStatus
 	6,  // 4: muster.agent.v1.FromAgent.pod_gone:type_name -> muster.agent.v1.PodGone
 	7,  // 5: muster.agent.v1.FromAgent.event:type_name -> muster.agent.v1.EventReport
-	9,  // 6: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
-	10, // 7: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
-	11, // 8: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
-	12, // 9: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
-	13, // 10: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
-	17, // 11: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
+	10, // 6: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
+	11, // 7: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
+	12, // 8: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
+	13, // 9: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
+	14, // 10: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
+	18, // 11: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
 	3,  // 12: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
-	14, // 13: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
-	16, // 14: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
-	15, // 15: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
-	18, // 16: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
-	19, // 17: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
-	20, // 18: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
-	0,  // 19: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
-	22, // 20: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
-	23, // 21: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
-	1,  // 22: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
-	21, // 23: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
-	8,  // 24: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
-	21, // 25: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
-	24, // [24:26] is the sub-list for method output_type
-	22, // [22:24] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	15, // 13: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
+	17, // 14: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
+	9,  // 15: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
+	16, // 16: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
+	19, // 17: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
+	20, // 18: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
+	21, // 19: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
+	0,  // 20: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
+	23, // 21: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
+	24, // 22: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
+	1,  // 23: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
+	22, // 24: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
+	8,  // 25: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
+	22, // 26: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
+	25, // [25:27] is the sub-list for method output_type
+	23, // [23:25] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2010,8 +2077,9 @@ func file_agent_v1_agent_proto_init() {
 		(*ToAgent_Heartbeat)(nil),
 		(*ToAgent_Network)(nil),
 		(*ToAgent_GoAway)(nil),
+		(*ToAgent_Servers)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[16].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
 		(*OpenStream_Log)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
@@ -2022,7 +2090,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -195,6 +195,10 @@ func (d *dir) openBolt(used bool) error {
 		return diskError(path, err)
 	case used && info.Size() == 0:
 		return damaged(path, errors.New("it is empty")) // bolt would start over
+	case info.Size() > 0:
+		if err := guarded(path, func() error { return walkBolt(path, info.Size()) }); err != nil {
+			return err
+		}
 	}
 	err := guarded(path, func() (err error) {
 		d.bolt, err = raftboltdb.New(raftboltdb.Options{
@@ -218,6 +222,24 @@ func (d *dir) openBolt(used bool) error {
 		})
 	}
 	return err
+}
+
+// walkBolt visits every page that bolt is going to read when it opens the file
+// for writing. Bolt does that in a goroutine of its own, where a damaged page
+// would end the process.
+func walkBolt(path string, size int64) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > size {
+			return fmt.Errorf("%d of %d bytes are left", size, tx.Size())
+		}
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, _ []byte) error { return nil })
+		})
+	}), db.Close())
 }
 
 // guarded calls f, which reads what may be damaged. Bolt and raft panic on

@@ -50,6 +50,7 @@ func (n *Node) follow(ctx context.Context) {
 		}
 		broken := n.followLeader(ctx, leader)
 		if now, _ := n.leader.get(); broken && now == leader {
+			n.log.Debug("connection to the leader lost, looking sooner", "leader", leader.ID)
 			n.quicken()
 		}
 		select {
@@ -156,7 +157,6 @@ func (n *Node) trackLeader(ctx context.Context) {
 // heartbeats go on, nothing else happens; pre-vote keeps a mistaken candidate
 // from disturbing a leader that others hear.
 func (n *Node) quicken() {
-	n.log.Debug("connection to the leader lost, looking sooner")
 	n.setTimers(n.cfg.LeaderLease, n.cfg.LeaderLease)
 	n.timers.Lock()
 	defer n.timers.Unlock()

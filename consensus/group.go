@@ -15,10 +15,10 @@ const (
 	// bound it answers ErrBusy.
 	queueCommandsMax = 8192
 	queueBytesMax    = 64 << 20
-	// Entries that are on their way at once: one is written here while another
-	// is on the network and a third is applied. More would only make the
-	// groups smaller.
-	entriesInFlightMax = 4
+	// Entries that are on their way at once: one is written here while the
+	// followers write the one before. More only made the groups smaller
+	// (DESIGN.md has the figures).
+	entriesInFlightMax = 2
 )
 
 // submission is a command in the leader's queue. refuse is called at most once,

@@ -63,7 +63,7 @@ func (n *Node) askToJoin(ctx context.Context, seeds []string) (progress bool, er
 		Name: n.cfg.Name, Address: n.cfg.Address, ClusterId: n.cfg.ClusterID,
 		Fresh: !n.joined(),
 	}
-	if !req.Fresh {
+	if leader, _ := n.leader.get(); !req.Fresh && leader.ID != "" {
 		// Two barriers: the leader hears this node and this node the leader.
 		for range 2 {
 			barrier, cancel := context.WithTimeout(ctx, n.cfg.LeaderWait)

@@ -58,8 +58,8 @@ const (
 	snapshotsKept    = 2
 	// Bounds of a graceful stop.
 	transferMax = time.Second
-	settleMax   = 2 * time.Second
-	shutdownMax = 5 * time.Second
+	settleMax   = time.Second
+	shutdownMax = 3 * time.Second
 )
 
 // Open reads Dir and takes part in the cluster from then on. Run must be

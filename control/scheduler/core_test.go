@@ -278,7 +278,7 @@ func (w *world) checkSums() {
 // where it does not fit, none is refused or left parked while some node can take
 // it, and the running sums are right.
 func TestCoreOverAnyHistory(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(25) {
 		w := newWorld(t, seed)
 		for range 200 {
 			w.step()

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"iter"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -66,30 +67,31 @@ func (b *inbox) ring() {
 	}
 }
 
-// empty plays the contents to c: nodes first, so that pods find them, then pods
-// in the order in which they were first heard of.
-func (b *inbox) empty(c *core) {
+// takePods empties the box of pods, in the order in which they were first heard
+// of; nil: gone.
+func (b *inbox) takePods() iter.Seq2[types.UID, *corev1.Pod] {
 	b.mu.Lock()
-	pods, order, nodes := b.pods, b.podOrder, b.nodes
+	defer b.mu.Unlock()
+	pods, order := b.pods, b.podOrder
 	if len(pods) > 0 {
 		b.pods, b.podOrder = make(map[types.UID]*corev1.Pod), nil
 	}
+	return func(yield func(types.UID, *corev1.Pod) bool) {
+		for _, uid := range order {
+			if !yield(uid, pods[uid]) {
+				return
+			}
+		}
+	}
+}
+
+// takeNodes empties the box of nodes, by name; nil: gone.
+func (b *inbox) takeNodes() map[string]*corev1.Node {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	nodes := b.nodes
 	if len(nodes) > 0 {
 		b.nodes = make(map[string]*corev1.Node)
 	}
-	b.mu.Unlock()
-	for name, node := range nodes {
-		if node == nil {
-			c.removeNode(name)
-		} else {
-			c.setNode(node)
-		}
-	}
-	for _, uid := range order {
-		if pod := pods[uid]; pod == nil {
-			c.removePod(uid)
-		} else {
-			c.setPod(pod)
-		}
-	}
+	return nodes
 }

@@ -105,7 +105,9 @@ func (s *Scheduler) decide(ctx context.Context) error {
 	var ready []decision
 	binding := false
 	for {
-		s.inbox.empty(core)
+		if err := s.hear(ctx, core); err != nil {
+			return nil // ctx has ended
+		}
 		next, pausing := core.queue.due(time.Now())
 		if pausing {
 			timer.Reset(time.Until(next))
@@ -150,6 +152,31 @@ func (s *Scheduler) decide(ctx context.Context) error {
 			s.settle(core, outcomes)
 		}
 	}
+}
+
+// hear tells the core what caches have reported. Nodes are as new as the pods at
+// least: who cordons a node and then creates a pod finds that it does not go
+// there.
+func (s *Scheduler) hear(ctx context.Context, core *core) error {
+	pods := s.inbox.takePods()
+	if err := s.caches.Nodes.WaitRevision(ctx, s.registry.Store().Revision()); err != nil {
+		return err
+	}
+	for name, node := range s.inbox.takeNodes() {
+		if node == nil {
+			core.removeNode(name)
+		} else {
+			core.setNode(node)
+		}
+	}
+	for uid, pod := range pods {
+		if pod == nil {
+			core.removePod(uid)
+		} else {
+			core.setPod(pod)
+		}
+	}
+	return nil
 }
 
 // settle takes back what could not be written. What was written the cache will show.

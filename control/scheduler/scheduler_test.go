@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -59,6 +60,10 @@ func condition(p *corev1.Pod) *corev1.PodCondition {
 }
 
 func TestSchedulesOverHundredsOfNodes(t *testing.T) {
+	synctest.Test(t, testSchedulesOverHundredsOfNodes)
+}
+
+func testSchedulesOverHundredsOfNodes(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	for i := range 300 {
 		test.Create(m, kinds.Nodes, test.Node(fmt.Sprintf("n%03d", i)))
@@ -92,6 +97,10 @@ func TestSchedulesOverHundredsOfNodes(t *testing.T) {
 // Pods of more than the cluster holds: none may be bound beyond what nodes
 // allow, the rest must say why, and go when there is room again.
 func TestFillsNodesAndExplainsTheRest(t *testing.T) {
+	synctest.Test(t, testFillsNodesAndExplainsTheRest)
+}
+
+func testFillsNodesAndExplainsTheRest(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	for i := range 2 {
 		test.Create(m, kinds.Nodes, test.Node(fmt.Sprintf("n%d", i)))
@@ -142,7 +151,9 @@ func TestFillsNodesAndExplainsTheRest(t *testing.T) {
 	wantBound(t, m, 5)
 }
 
-func TestNodeEventsWakeWaitingPods(t *testing.T) {
+func TestNodeEventsWakeWaitingPods(t *testing.T) { synctest.Test(t, testNodeEventsWakeWaitingPods) }
+
+func testNodeEventsWakeWaitingPods(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	test.Create(m, kinds.Pods, test.Pod("p"))
 	m.Settled(100 * time.Millisecond)
@@ -168,7 +179,9 @@ func TestNodeEventsWakeWaitingPods(t *testing.T) {
 
 // A leader dies in the midst: writes fail from some point on. The next one must
 // finish, and no node may end up with more than it holds.
-func TestNextLeaderFinishes(t *testing.T) {
+func TestNextLeaderFinishes(t *testing.T) { synctest.Test(t, testNextLeaderFinishes) }
+
+func testNextLeaderFinishes(t *testing.T) {
 	s, log, _ := storetest.Open(t)
 	m := begin(t, s)
 	for i := range 10 {
@@ -223,7 +236,9 @@ func (f *failing) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 
 // Writes that fail for a while must not lose a pod, nor the room that was
 // reserved for it.
-func TestBindsAfterWritesFailed(t *testing.T) {
+func TestBindsAfterWritesFailed(t *testing.T) { synctest.Test(t, testBindsAfterWritesFailed) }
+
+func testBindsAfterWritesFailed(t *testing.T) {
 	s, log, _ := storetest.Open(t)
 	m := begin(t, s)
 	n := test.Node("n")
@@ -244,7 +259,9 @@ func TestBindsAfterWritesFailed(t *testing.T) {
 }
 
 // A pod that no node can take today must not stop those behind it.
-func TestUnschedulablePodsDoNotBlock(t *testing.T) {
+func TestUnschedulablePodsDoNotBlock(t *testing.T) { synctest.Test(t, testUnschedulablePodsDoNotBlock) }
+
+func testUnschedulablePodsDoNotBlock(t *testing.T) {
 	m := begin(t, storetest.New(t))
 	for i := range 1000 {
 		p := test.Pod(fmt.Sprintf("big%d", i))

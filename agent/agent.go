@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -267,7 +268,7 @@ func (a *Agent) health(ctx context.Context) node.Health {
 		return node.Health{Message: err.Error()}
 	}
 	return node.Health{
-		Runtime: info.Name + "://" + info.Version, Ready: info.Ready, NetworkReady: info.NetworkReady, Message: info.Message,
+		Runtime: info.Name + "://" + strings.TrimPrefix(info.Version, "v"), Ready: info.Ready, NetworkReady: info.NetworkReady, Message: info.Message,
 	}
 }
 

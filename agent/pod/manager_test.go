@@ -39,14 +39,20 @@ type bench struct {
 func within(t *testing.T, run func(t *testing.T, b *bench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t, dir: t.TempDir(), said: &said{statuses: map[types.UID]*corev1.PodStatus{}}}
-		b.runtime = hollow.New(hollow.Config{SandboxDelay: 5 * time.Millisecond, StartDelay: 5 * time.Millisecond, PullDelay: 10 * time.Millisecond})
-		if err := b.runtime.SetPodCIDR("10.1.0.0/24"); err != nil {
-			t.Fatal(err)
-		}
+		b.runtime = b.newRuntime()
 		b.start()
 		run(t, b)
 		b.stop()
 	})
+}
+
+func (b *bench) newRuntime() *hollow.Runtime {
+	b.t.Helper()
+	r := hollow.New(hollow.Config{SandboxDelay: 5 * time.Millisecond, StartDelay: 5 * time.Millisecond, PullDelay: 10 * time.Millisecond})
+	if err := r.SetPodCIDR("10.1.0.0/24"); err != nil {
+		b.t.Fatal(err)
+	}
+	return r
 }
 
 // start begins an agent's life on the bench's directory and runtime.
@@ -345,6 +351,13 @@ func TestRestartPolicies(t *testing.T) {
 					if found.Sandboxes[0].Ready {
 						t.Error("the sandbox of a finished pod is still there")
 					}
+					// Nor when the runtime has lost everything.
+					b.runtime = b.newRuntime()
+					b.restart()
+					b.wait(time.Hour)
+					if got := b.containers(pod.UID)["main"]; len(got) > 0 {
+						t.Errorf("got %+v, want no second run of a finished pod", got)
+					}
 				}
 			})
 		})
@@ -562,7 +575,14 @@ func TestOnlyWhatTheControlPlaneWantsIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.start()
+		b.wait(time.Second)
+		if _, err := b.runtime.RunSandbox(t.Context(), &runtime.SandboxConfig{UID: "early", Namespace: "default", Name: "early"}); err != nil {
+			t.Fatal(err)
+		}
 		b.wait(time.Hour)
+		if found, _ := b.runtime.Pod(t.Context(), "early"); len(found.Sandboxes) == 0 {
+			t.Error("something unknown was removed before the control plane said anything")
+		}
 		for _, pod := range []*corev1.Pod{kept, dropped, lost} {
 			if b.running(pod.UID, "main") == nil {
 				t.Errorf("%s was stopped before the control plane said anything", pod.Name)
@@ -576,12 +596,54 @@ func TestOnlyWhatTheControlPlaneWantsIsKept(t *testing.T) {
 		}
 		b.nothing(dropped.UID)
 		b.nothing(lost.UID)
+		b.wait(2 * relistEvery)
+		b.nothing("early")
 		// What appears later is removed too.
 		if _, err := b.runtime.RunSandbox(t.Context(), &runtime.SandboxConfig{UID: "stray", Namespace: "default", Name: "stray"}); err != nil {
 			t.Fatal(err)
 		}
 		b.wait(2 * relistEvery)
 		b.nothing("stray")
+	})
+}
+
+// A list that was short by mistake is followed by one that is not.
+func TestAPodThatWasTakenForGoneRunsAgain(t *testing.T) {
+	within(t, func(t *testing.T, b *bench) {
+		pod := newPod("p", command("main", "sh", "-c", "trap '' TERM; serve"))
+		b.manager.Put(pod)
+		b.wait(time.Second)
+		b.manager.Retain(map[types.UID]bool{})
+		b.wait(100 * time.Millisecond)
+		b.manager.Put(pod)
+		b.wait(5 * time.Second)
+		if b.running(pod.UID, "main") == nil {
+			t.Error("it does not run")
+		}
+		b.restart()
+		b.wait(time.Second)
+		if b.running(pod.UID, "main") == nil {
+			t.Error("it is not on disk: a restarted agent does not know it")
+		}
+	})
+}
+
+// An agent that dies between making a container and starting it.
+func TestAnInterruptedStartIsMadeGood(t *testing.T) {
+	within(t, func(t *testing.T, b *bench) {
+		pod := newPod("p", command("main", "serve"))
+		b.manager.Put(pod)
+		for b.containers(pod.UID)["main"] == nil {
+			b.wait(time.Millisecond)
+		}
+		if c := b.containers(pod.UID)["main"][0]; c.State != runtime.Created {
+			t.Fatalf("the container is %s already", c.State)
+		}
+		b.restart()
+		b.wait(time.Second)
+		if got := b.containers(pod.UID)["main"]; len(got) != 1 || got[0].State != runtime.Running || got[0].Attempt != 0 {
+			t.Errorf("got %+v, want one running container and no restart", got)
+		}
 	})
 }
 

@@ -211,11 +211,23 @@ func TestStatusesAreCoalesced(t *testing.T) {
 
 func TestGoneFollowsTheLastStatus(t *testing.T) {
 	control := sessiontest.Start(t, "c1")
+	control.Forgetful = true
 	s := run(t, &handler{}, nil, control)
-	for i := range 20 {
-		s.Status(pod("a"), &corev1.PodStatus{Message: fmt.Sprint(i)})
+	said := func(message string) func() bool {
+		return func() bool { return control.Status("a").Message == message }
 	}
+	s.Status(pod("a"), &corev1.PodStatus{Message: "0"})
+	sessiontest.Eventually(t, 5*time.Second, "the first status", said("0"))
+	s.Status(pod("a"), &corev1.PodStatus{Message: "19"})
 	s.Gone("default", "a", "a")
+	time.Sleep(200 * time.Millisecond)
+	control.Answer("a")
+	sessiontest.Eventually(t, 5*time.Second, "the last status", said("19"))
+	time.Sleep(200 * time.Millisecond)
+	if len(control.Gone()) > 0 {
+		t.Error("the end was said before its last status was stored")
+	}
+	control.Answer("a")
 	s.Event(&corev1.ObjectReference{Name: "a"}, "Normal", "Killing", "bye")
 	sessiontest.Eventually(t, 5*time.Second, "word of the end", func() bool { return len(control.Gone()) == 1 })
 	if got := control.Status("a").Message; got != "19" {

@@ -347,6 +347,17 @@ func (r *Runtime) finish(c *container, code int32, reason string) {
 	r.changes.Add(c.pod)
 }
 
+// LoseSandbox makes a sandbox unusable as the death of its own process does:
+// its containers go on, and its addresses are not given back.
+func (r *Runtime) LoseSandbox(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if pod, box := r.sandbox(id); box != nil {
+		box.Ready = false
+		r.changes.Add(pod.UID)
+	}
+}
+
 // End makes a container end as if its process had died.
 func (r *Runtime) End(id string, code int32, reason string) error {
 	r.mu.Lock()

@@ -14,6 +14,10 @@ export GOFLAGS := -buildvcs=false
 DESCRIBED := $(shell git describe --tags --match 'v*' --always --dirty 2>/dev/null)
 VERSION := $(if $(filter v%,$(DESCRIBED)),$(DESCRIBED),v0.1.0-dev$(if $(DESCRIBED),.g$(DESCRIBED)))
 
+# kubectl reads its own version from here; a link can't ask go.mod.
+KUBERNETES := $(shell awk '$$1 == "k8s.io/kubernetes" {print $$2}' go.mod)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)
+
 LAB := bin/lab --dir .cluster
 
 ##@ Try it
@@ -38,7 +42,7 @@ chaos-smoke: deps build images ## Kill hosts of a cluster of its own under load,
 
 .PHONY: build
 build: agent/runtime/bundle/bundle.tar.zst ## bin/muster with the container runtime in it, and its link bin/kubectl
-	go build -tags bundle -ldflags '-s -w -X main.version=$(VERSION)' -o bin/muster ./cmd/muster
+	go build -tags bundle -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
 	@ln -sfn muster bin/kubectl
 
 .PHONY: images

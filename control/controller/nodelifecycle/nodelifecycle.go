@@ -43,6 +43,8 @@ const (
 	// sessionGraceDefault is how long a node may be known from gossip only. Its
 	// agent lives, but says nothing of its pods and hears of no new ones.
 	sessionGraceDefault = 40 * time.Second
+	// lookEvery is the least time between two looks at all nodes' signals.
+	lookEvery = 20 * time.Millisecond
 	// settleMost bounds the wait for Presence.Ready.
 	settleMost = 5 * time.Second
 
@@ -184,6 +186,11 @@ func (c *Controller) listen(ctx context.Context) error {
 			return nil
 		case <-changed:
 		}
+		select { // let changes gather
+		case <-ctx.Done():
+			return nil
+		case <-time.After(lookEvery):
+		}
 	}
 }
 
@@ -254,7 +261,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 		c.log.Info("node lost", "node", name)
 		node = stored
 	}
-	hold := c.nobodyHeard()
+	hold := !isReady(node) && c.nobodyHeard()
 	if _, changed := wantedTaints(node, hold, time.Now()); changed {
 		stored, err := c.update(ctx, node, "", func(now *corev1.Node) error {
 			taints, changed := wantedTaints(now, hold, time.Now())

@@ -180,6 +180,24 @@ func TestARestartedNodeTakesOverItsName(t *testing.T) {
 	}
 }
 
+// Others refuse the newcomer until they see its former self dead. What it can
+// see of that depends on the moment: a living rival, a suspicion against
+// itself, or nothing.
+func TestARestartedNodeIsBelievedWhateverTheMoment(t *testing.T) {
+	for _, after := range []time.Duration{0, 150, 300, 450, 600} {
+		t.Run(fmt.Sprint(after), func(t *testing.T) {
+			t.Parallel()
+			nodes := cluster(t, 3, nil)
+			nodes[2].kill()
+			time.Sleep(after * time.Millisecond)
+			back := start(t, "n2", func() []string { return []string{nodes[0].Addr()} }, nil)
+			for _, n := range nodes[:2] {
+				eventuallyAt(t, n, "n2", back.Addr())
+			}
+		})
+	}
+}
+
 func eventuallyAt(t *testing.T, seenBy node, name, address string) {
 	t.Helper()
 	deadline := time.After(15 * time.Second)
@@ -220,7 +238,7 @@ func TestANodeKeepsLookingForItsSeeds(t *testing.T) {
 	reserved.Close()
 	var asked atomic.Int32
 	early := start(t, "early", func() []string { asked.Add(1); return []string{seed} }, nil)
-	for end := time.Now().Add(10 * time.Second); asked.Load() < 3; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Second); asked.Load() < 12; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("asked for seeds %d times", asked.Load())
 		}
@@ -250,12 +268,16 @@ func TestRunEndsWhileASeedDoesNotAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	n := start(t, "n", func() []string { return []string{silent.Addr().String()} }, nil)
-	time.Sleep(100 * time.Millisecond)
+	n := start(t, "n", func() []string { return []string{silent.Addr().String()} }, func(c *gossip.Config) { c.Fast = false })
+	conn, err := silent.Accept() // the exchange has begun
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	begin := time.Now()
 	n.stop()
-	if took := time.Since(begin); took > 2*time.Second {
-		t.Errorf("it took %v", took)
+	if took := time.Since(begin); took > 1500*time.Millisecond {
+		t.Errorf("it took %v, want it not to wait for the seed", took)
 	}
 }
 

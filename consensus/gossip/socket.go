@@ -10,7 +10,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// transport is memberlist's own, but what it dials ends with the context.
+// transport is memberlist's own, but what it dials ends with the context: an
+// exchange with a node that does not answer would hold up the end of Run.
 type transport struct {
 	*memberlist.NetTransport
 	ctx         context.Context
@@ -55,5 +56,20 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 }
 
 func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	return (&net.Dialer{Timeout: timeout}).DialContext(t.ctx, "tcp", a.Addr)
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(t.ctx, "tcp", a.Addr)
+	if err != nil {
+		return nil, err
+	}
+	return &dialed{Conn: conn, forget: context.AfterFunc(t.ctx, func() { conn.Close() })}, nil
+}
+
+// dialed is closed with the transport's context if not before.
+type dialed struct {
+	net.Conn
+	forget func() bool
+}
+
+func (d *dialed) Close() error {
+	d.forget()
+	return d.Conn.Close()
 }

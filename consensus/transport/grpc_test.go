@@ -266,9 +266,8 @@ func TestDialGRPCFindsARestartedNodeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	for range 20 { // long enough for the back-off to have grown
-		membership.AddServer(t.Context(), &clusterv1.AddServerRequest{})
-		time.Sleep(100 * time.Millisecond)
+	for begin := time.Now(); time.Since(begin) < 7500*time.Millisecond; time.Sleep(100 * time.Millisecond) {
+		membership.AddServer(t.Context(), &clusterv1.AddServerRequest{}) // the back-off grows
 	}
 	again, err := transport.Listen(address, cluster.Server("c1"))
 	if err != nil {

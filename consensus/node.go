@@ -29,7 +29,7 @@ type Node struct {
 	dirLock sync.Mutex // dir.node
 	disk    *disk
 	streams *streams
-	trans   *raft.NetworkTransport
+	trans   *patient
 	raft    *raft.Raft
 	raftLog *raftLogger
 	leading chan bool // raft's word on whether this node leads; raft waits for the reader
@@ -108,9 +108,9 @@ func (n *Node) openRaft() error {
 		return diskError(filepath.Join(n.dir.path, "snapshots"), err)
 	}
 	n.streams = newStreams(cfg.Layer, cfg.Address)
-	n.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.trans = &patient{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.streams, MaxPool: transportPool, Timeout: transportTimeout, Logger: logger,
-	})
+	})}
 	n.machine = &machine{sm: cfg.StateMachine, origin: n.origin, pending: n.pending, progress: n.progress, fail: n.fail}
 
 	conf := raft.DefaultConfig()
@@ -149,6 +149,7 @@ func (n *Node) openRaft() error {
 		if n.raft, err = raft.NewRaft(conf, n.machine, n.disk, n.disk, snapshots, n.trans); err != nil {
 			return err
 		}
+		n.trans.raft.Store(n.raft)
 		n.disk.running.Store(true)
 		n.quicken()
 		if n.dir.node.Joined {

@@ -1,0 +1,57 @@
+package consensus
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// patiencePause is between two tries to reach a follower.
+	patiencePause = 25 * time.Millisecond
+	// patienceMax bounds one call, so that raft gets to see that it should stop.
+	patienceMax = 10 * time.Second
+)
+
+// patient is raft's transport, except that a log message that does not get
+// through is sent again here instead of failing. raft doubles its pause with
+// each failure up to ten seconds, and only a log message that got through ends
+// that: a control node that was down for a minute would then hear heartbeats,
+// and so take part, but lag by ten seconds. To send an AppendEntries again is
+// harmless, the follower has the entries then or takes them.
+//
+// Heartbeats go through as they are: what becomes of them is how raft knows who
+// is there.
+type patient struct {
+	*raft.NetworkTransport
+	raft   atomic.Pointer[raft.Raft] // set once there is one
+	failed atomic.Uint64             // log messages of which raft was told that they failed
+}
+
+func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	began := time.Now()
+	for {
+		err := p.NetworkTransport.AppendEntries(id, target, args, resp)
+		if err == nil || isHeartbeat(args) {
+			return err
+		}
+		if time.Since(began) > patienceMax || !p.leads(args.Term) {
+			p.failed.Add(1)
+			return err
+		}
+		*resp = raft.AppendEntriesResponse{}
+		time.Sleep(patiencePause)
+	}
+}
+
+// leads says whether this node still leads in the term of a message.
+func (p *patient) leads(term uint64) bool {
+	r := p.raft.Load()
+	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term
+}
+
+// isHeartbeat: raft's heartbeats name neither a log position nor a commit index.
+func isHeartbeat(args *raft.AppendEntriesRequest) bool {
+	return len(args.Entries) == 0 && args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && args.LeaderCommitIndex == 0
+}

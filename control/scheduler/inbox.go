@@ -72,10 +72,11 @@ func (b *inbox) ring() {
 func (b *inbox) takePods() iter.Seq2[types.UID, *corev1.Pod] {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	pods, order := b.pods, b.podOrder
-	if len(pods) > 0 {
-		b.pods, b.podOrder = make(map[types.UID]*corev1.Pod), nil
+	if len(b.pods) == 0 {
+		return func(func(types.UID, *corev1.Pod) bool) {}
 	}
+	pods, order := b.pods, b.podOrder
+	b.pods, b.podOrder = make(map[types.UID]*corev1.Pod), nil
 	return func(yield func(types.UID, *corev1.Pod) bool) {
 		for _, uid := range order {
 			if !yield(uid, pods[uid]) {
@@ -89,9 +90,10 @@ func (b *inbox) takePods() iter.Seq2[types.UID, *corev1.Pod] {
 func (b *inbox) takeNodes() map[string]*corev1.Node {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	nodes := b.nodes
-	if len(nodes) > 0 {
-		b.nodes = make(map[string]*corev1.Node)
+	if len(b.nodes) == 0 {
+		return nil // and never the map that the handlers write to
 	}
+	nodes := b.nodes
+	b.nodes = make(map[string]*corev1.Node)
 	return nodes
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,12 +40,16 @@ type MemberConfig struct {
 // joinPause is between attempts to join while no control node answers.
 const joinPause = 500 * time.Millisecond
 
+// seedsFile of the node's directory lists gossip addresses to start from.
+const seedsFile = "gossip-seeds"
+
 // Member is an agent together with what makes its machine a part of the
 // cluster: an identity, kept current, and gossip.
 type Member struct {
 	agent  *Agent
 	id     *identity.Identity
 	gossip *gossip.Gossip
+	seeds  string // path of seedsFile
 	log    *slog.Logger
 }
 
@@ -77,7 +82,7 @@ func NewMember(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	return &Member{agent: a, id: id, gossip: g, log: cfg.Logger}, nil
+	return &Member{agent: a, id: id, gossip: g, seeds: filepath.Join(cfg.Dir, seedsFile), log: cfg.Logger}, nil
 }
 
 // locate settles what this machine is called and where others find it.
@@ -118,7 +123,7 @@ func (c *MemberConfig) locate() error {
 
 // identity loads or gets one, and says where gossip starts.
 func (c *MemberConfig) identity(ctx context.Context) (*identity.Identity, []string, error) {
-	seedsFile := filepath.Join(c.Dir, "gossip-seeds")
+	seedsPath := filepath.Join(c.Dir, seedsFile)
 	id, err := identity.Load(c.Dir)
 	if err == nil {
 		if id.Role != identity.Agent {
@@ -127,7 +132,7 @@ func (c *MemberConfig) identity(ctx context.Context) (*identity.Identity, []stri
 		if id.Name != c.Name {
 			return nil, nil, fmt.Errorf("%s holds node %q, not %q: a node keeps its name; give the old name or an empty directory", c.Dir, id.Name, c.Name)
 		}
-		seeds, err := os.ReadFile(seedsFile)
+		seeds, err := os.ReadFile(seedsPath)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -143,7 +148,7 @@ func (c *MemberConfig) identity(ctx context.Context) (*identity.Identity, []stri
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := identity.WriteFile(seedsFile, []byte(strings.Join(response.Gossip, "\n")), 0o600); err != nil {
+	if err := identity.WriteFile(seedsPath, []byte(strings.Join(response.Gossip, "\n")), 0o600); err != nil {
 		return nil, nil, err
 	}
 	return id, response.Gossip, id.Save(c.Dir)
@@ -192,11 +197,38 @@ func (m *Member) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return m.gossip.Run(ctx) })
 	group.Go(func() error { return m.agent.Run(ctx) })
+	group.Go(func() error { m.rememberSeeds(ctx); return nil })
 	group.Go(func() error { return m.id.RunRenewal(ctx, m.log, m.renew) })
 	if err := group.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
+}
+
+// rememberSeeds keeps the gossip addresses of the control nodes that live, so
+// that a later start finds the cluster when those it joined through are gone.
+func (m *Member) rememberSeeds(ctx context.Context) {
+	var kept []string
+	for {
+		changed := m.gossip.Changed()
+		var now []string
+		for _, member := range m.gossip.Members() {
+			if member.Role == string(identity.Server) && member.State == gossip.Alive {
+				now = append(now, member.Address)
+			}
+		}
+		if len(now) > 0 && !slices.Equal(now, kept) {
+			if err := identity.WriteFile(m.seeds, []byte(strings.Join(now, "\n")), 0o600); err != nil {
+				m.log.Error("gossip addresses of control nodes not kept", "error", err)
+			}
+			kept = now
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
 }
 
 // renew has any control node sign a new certificate.

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -282,10 +284,18 @@ func (s *Server) becomeMember(ctx context.Context) error {
 func (s *Server) rememberServers(ctx context.Context) error {
 	ticker := time.NewTicker(5 * time.Second)
 	defer ticker.Stop()
+	var seeds []string
 	for {
 		if addresses := s.serverAddresses(); len(addresses) > 0 {
 			if err := s.id.SetServers(addresses); err != nil {
 				s.cfg.Logger.Error("addresses of control nodes not kept", "error", err)
+			}
+		}
+		if now := s.gossipAddresses(); len(now) > 1 && !slices.Equal(now, seeds) {
+			if err := identity.WriteFile(filepath.Join(s.cfg.Dir, gossipFile), []byte(strings.Join(now, "\n")), 0o600); err != nil {
+				s.cfg.Logger.Error("gossip addresses of control nodes not kept", "error", err)
+			} else {
+				seeds = now
 			}
 		}
 		select {

@@ -40,8 +40,9 @@ type Health struct {
 }
 
 const (
-	kubernetesVersion = "v1.37.1" // whose kubelet the agent behaves as
-	checkEvery        = time.Second
+	kubernetesVersion = "v1.37.1"        // whose kubelet the agent behaves as
+	checkEvery        = time.Second      // the runtime
+	lookEvery         = 10 * time.Second // the machine
 	pods              = 110
 	memoryLow         = 100 << 20 // bytes
 	diskLow           = 0.05      // of the disk
@@ -54,6 +55,10 @@ type Node struct {
 
 	mu     sync.Mutex
 	status corev1.NodeStatus
+
+	// Run's own
+	state  state
+	looked time.Time
 }
 
 func New(cfg Config) *Node {
@@ -129,7 +134,10 @@ func same(a, b corev1.NodeStatus) bool {
 
 // look makes the status from what there is now.
 func (n *Node) look(health Health) corev1.NodeStatus {
-	m := machine(n.cfg.Dir)
+	if n.looked.IsZero() || time.Since(n.looked) > lookEvery {
+		n.state, n.looked = machine(n.cfg.Dir), time.Now()
+	}
+	m := n.state
 	capacity := corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(int64(goruntime.NumCPU()), resource.DecimalSI),
 		corev1.ResourceMemory:           *resource.NewQuantity(m.memoryBytes, resource.BinarySI),

@@ -70,7 +70,13 @@ type Node struct {
 	RuntimeName        string // as in containerd://<container ID>
 }
 
-const relistEvery = 10 * time.Second
+const (
+	relistEvery = 10 * time.Second
+	// unsureFor is how long a starting agent waits to hear which pods there
+	// should be before it starts those that it knows from disk: while it was away
+	// they may have been replaced elsewhere. What runs is left running.
+	unsureFor = 5 * time.Second
+)
 
 // Manager has a worker for each pod.
 type Manager struct {
@@ -86,6 +92,7 @@ type Manager struct {
 	// synced: the control plane has said once which pods there are. Before, what
 	// runs without our knowledge is left alone.
 	synced bool
+	began  time.Time // Run
 }
 
 // New loads what should run from disk.
@@ -113,7 +120,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer m.group.Wait()
 	group, ctx := errgroup.WithContext(ctx)
 	m.mu.Lock()
-	m.ctx = ctx
+	m.ctx, m.began = ctx, time.Now()
 	for _, w := range m.workers {
 		m.spawn(w)
 	}
@@ -136,6 +143,7 @@ func (m *Manager) Put(pod *corev1.Pod) {
 	w := m.workers[pod.UID]
 	if w == nil {
 		w = newWorker(m, pod, modeOf(pod))
+		w.confirmed = true
 		m.save(pod)
 		m.add(w)
 		m.spawn(w)
@@ -148,6 +156,7 @@ func (m *Manager) Put(pod *corev1.Pod) {
 	if changed(w.pod, pod) {
 		m.save(pod)
 	}
+	w.confirmed = true
 	w.put(pod, modeOf(pod))
 }
 
@@ -223,6 +232,7 @@ func (m *Manager) spawn(w *worker) {
 		close(w.done)
 		if w.next != nil {
 			again := newWorker(m, w.next, modeOf(w.next))
+			again.confirmed = true
 			m.save(w.next)
 			m.add(again)
 			m.spawn(again)
@@ -236,6 +246,15 @@ func (m *Manager) save(pod *corev1.Pod) {
 		// a control node tells.
 		m.log.Error("could not keep a pod's desired state on disk", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 	}
+}
+
+// unsure says how long not to start a pod that is known from disk alone. m.mu
+// is held.
+func (m *Manager) unsure(w *worker) time.Duration {
+	if w.confirmed || m.synced {
+		return 0
+	}
+	return max(unsureFor-time.Since(m.began), 0)
 }
 
 // adopt makes workers for what runs but is not on disk. They wait until the

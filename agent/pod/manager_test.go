@@ -607,6 +607,39 @@ func TestOnlyWhatTheControlPlaneWantsIsKept(t *testing.T) {
 	})
 }
 
+// A machine that was dead for a while: its pods may have been replaced
+// elsewhere, so the control plane is heard first, if it can be.
+func TestDeadPodsWaitForTheControlPlane(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		t.Run(fmt.Sprintf("answers %v", answers), func(t *testing.T) {
+			within(t, func(t *testing.T, b *bench) {
+				replaced, kept := newPod("replaced", command("main", "serve")), newPod("kept", command("main", "serve"))
+				b.manager.Put(replaced)
+				b.manager.Put(kept)
+				b.wait(time.Second)
+				b.stop()
+				b.runtime = b.newRuntime() // nothing runs after a reboot
+				b.start()
+				b.wait(unsureFor - time.Second)
+				if b.running(replaced.UID, "main") != nil || b.running(kept.UID, "main") != nil {
+					t.Fatal("a pod was started before the control plane could say anything")
+				}
+				if answers {
+					b.manager.Put(kept)
+					b.manager.Retain(map[types.UID]bool{kept.UID: true})
+				}
+				b.wait(2 * time.Second)
+				if b.running(kept.UID, "main") == nil {
+					t.Error("a wanted pod was not started")
+				}
+				if runs := b.running(replaced.UID, "main") != nil; runs == answers {
+					t.Errorf("the replaced pod runs: %v, and the control plane answers: %v", runs, answers)
+				}
+			})
+		})
+	}
+}
+
 // A list that was short by mistake is followed by one that is not.
 func TestAPodThatWasTakenForGoneRunsAgain(t *testing.T) {
 	within(t, func(t *testing.T, b *bench) {

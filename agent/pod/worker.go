@@ -55,6 +55,7 @@ type worker struct {
 	mode      mode
 	grace     time.Duration
 	interrupt context.CancelFunc // ends what run is doing, for something more urgent
+	confirmed bool               // by the control plane, since the agent started
 	next      *corev1.Pod
 	after     *worker // of an older pod of the same name
 
@@ -150,7 +151,7 @@ func (w *worker) step(ctx context.Context) (again time.Duration, gone bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.m.mu.Lock()
-	pod, how, grace := w.pod, w.mode, w.grace
+	pod, how, grace, unsure := w.pod, w.mode, w.grace, w.m.unsure(w)
 	w.interrupt = cancel
 	w.m.mu.Unlock()
 
@@ -167,7 +168,15 @@ func (w *worker) step(ctx context.Context) (again time.Duration, gone bool) {
 	case terminating, removing:
 		return w.finish(ctx, pod, observed, how, grace)
 	}
+	if unsure > 0 && !runs(observed) {
+		return unsure, false
+	}
 	return w.keep(ctx, pod, observed), false
+}
+
+// runs says whether the pod has what it needs to go on.
+func runs(observed runtime.Pod) bool {
+	return len(observed.Sandboxes) > 0 && observed.Sandboxes[0].Ready
 }
 
 // keep does what the plan says.

@@ -296,6 +296,18 @@ func TestRequestsInFlightAreBounded(t *testing.T) {
 	}
 }
 
+// Labels live for ever: a client must not be able to make them up.
+func TestMetricsHaveNoLabelsFromClients(t *testing.T) {
+	f := newFixture(t)
+	for _, path := range []string{"/api/v1/madeup", "/api/v1/namespaces/default/pods/web/madeup", "/apis/madeup/v1/x", "/madeup", "/api/v1/nodes/x/madeup/y"} {
+		f.do(f.admin(), "GET", path, "")
+	}
+	f.do(f.admin(), "MADEUP", "/api/v1/pods?dryRun=madeup", "")
+	if metrics := string(f.do(f.admin(), "GET", "/metrics", "").body); strings.Contains(strings.ToLower(metrics), "madeup") || !strings.Contains(metrics, "apiserver_request_total") {
+		t.Errorf("labels from requests:\n%s", metrics)
+	}
+}
+
 func TestReadinessSaysWhy(t *testing.T) {
 	f := newFixture(t, func(c *Config) { c.Ready = func() error { return errNoQuorum } })
 	got := f.do(f.admin(), "GET", "/readyz?verbose", "")

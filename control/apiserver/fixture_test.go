@@ -327,17 +327,30 @@ func (f *fixture) bound(name, node string, containers ...string) *corev1.Pod {
 	return got.(*corev1.Pod)
 }
 
-// fakeStreams is a node's agent: open says what it does with a stream.
+// agentFunc is what an agent does with a stream that it opens.
+type agentFunc func(ctx context.Context, node string, request *agentv1.OpenStream, s *agentSide) error
+
+// fakeStreams is a node's agent. Without an agentFunc there is none.
 type fakeStreams struct {
-	open func(ctx context.Context, node string, request *agentv1.OpenStream, s *agentSide) error
+	mu   sync.Mutex
+	open agentFunc
+}
+
+func (f *fakeStreams) serve(open agentFunc) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open = open
 }
 
 func (f *fakeStreams) Open(ctx context.Context, node string, request *agentv1.OpenStream) (Stream, error) {
-	if f.open == nil {
+	f.mu.Lock()
+	open := f.open
+	f.mu.Unlock()
+	if open == nil {
 		return nil, errNoAgent
 	}
 	s := &agentSide{ctx: ctx, down: make(chan *agentv1.Frame, 64), up: make(chan *agentv1.Frame, 64)}
-	if err := f.open(ctx, node, request, s); err != nil {
+	if err := open(ctx, node, request, s); err != nil {
 		return nil, err
 	}
 	return clientSide{s}, nil

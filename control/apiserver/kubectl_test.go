@@ -218,7 +218,7 @@ func TestInstalledKubectlStreams(t *testing.T) {
 	k := newKubectl(t, f)
 	f.bound("web", "n1")
 	commands := shell(7)
-	f.streams.open = func(ctx context.Context, node string, request *agentv1.OpenStream, s *agentSide) error {
+	f.streams.serve(func(ctx context.Context, node string, request *agentv1.OpenStream, s *agentSide) error {
 		if request.GetLog() != nil {
 			go func() {
 				s.out("a line\n")
@@ -227,7 +227,7 @@ func TestInstalledKubectlStreams(t *testing.T) {
 			return nil
 		}
 		return commands(ctx, node, request, s)
-	}
+	})
 	k.run("", "logs web", "a line")
 	k.run("", "logs -f web --tail=3", "a line")
 	for _, websockets := range []string{"true", "false"} {

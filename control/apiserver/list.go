@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -265,75 +264,5 @@ func streamList(body io.Writer, kind *resource.Kind, listKind schema.GroupVersio
 		}
 	}
 	_, err = body.Write([]byte("]}\n"))
-	return err
-}
-
-// listBody holds an answer back until it is whole or large: a small one gets a
-// length, an error that shows early can still be a status, and a large one is
-// compressed if the client likes.
-type listBody struct {
-	w           http.ResponseWriter
-	contentType string
-	gzip, head  bool
-
-	held       []byte
-	begun      bool
-	compressor *gzip.Writer
-}
-
-func (l *listBody) Write(b []byte) (int, error) {
-	if !l.begun {
-		l.held = append(l.held, b...)
-		if len(l.held) <= gzipMin {
-			return len(b), nil
-		}
-		l.begin()
-		if l.gzip {
-			l.w.Header().Set("Content-Encoding", "gzip")
-			l.w.Header().Add("Vary", "Accept-Encoding")
-			l.compressor = compressors.Get().(*gzip.Writer)
-			l.compressor.Reset(l.w)
-		}
-		l.w.WriteHeader(http.StatusOK)
-		held := l.held
-		l.held = nil
-		if err := l.out(held); err != nil {
-			return 0, err
-		}
-		return len(b), nil
-	}
-	return len(b), l.out(b)
-}
-
-func (l *listBody) begin() {
-	l.begun = true
-	l.w.Header().Set("Content-Type", l.contentType)
-}
-
-func (l *listBody) out(b []byte) error {
-	if l.head {
-		return nil
-	}
-	var err error
-	if l.compressor != nil {
-		_, err = l.compressor.Write(b)
-	} else {
-		_, err = l.w.Write(b)
-	}
-	return err
-}
-
-func (l *listBody) Close() error {
-	if !l.begun {
-		l.begin()
-		l.w.Header().Set("Content-Length", strconv.Itoa(len(l.held)))
-		l.w.WriteHeader(http.StatusOK)
-		return l.out(l.held)
-	}
-	if l.compressor == nil {
-		return nil
-	}
-	err := l.compressor.Close()
-	compressors.Put(l.compressor)
 	return err
 }

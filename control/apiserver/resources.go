@@ -13,6 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/warning"
+	"k8s.io/klog/v2"
 
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/resource"
@@ -84,6 +85,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	}
 	if kind != nil {
 		seen.target, seen.scope, seen.verb, seen.dryRun = t, metricScope(t), metricVerb(r.Method, t), dryRunLabel(r)
+		if !connects && kind.Subresource(t.subresource) == nil {
+			seen.target.subresource = "" // made up by the client: no label for it
+		}
 	}
 	if err := s.authorize(r, who, t); err != nil {
 		return err
@@ -108,6 +112,10 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	ctx := warning.WithWarningRecorder(r.Context(), &warnings{header: w.Header()})
 	if c.namespace != "" {
 		ctx = genericrequest.WithNamespace(ctx, c.namespace)
+	}
+	if connects {
+		// The stream libraries call a client that closes its connection an error.
+		ctx = klog.NewContext(ctx, klog.Logger{})
 	}
 	r = r.WithContext(ctx)
 	if connects || t.verb == "watch" || t.subresource == "log" {

@@ -29,7 +29,7 @@ import (
 
 // shell is an agent whose every command echoes its input to stdout, says what
 // it saw on stderr, and ends with a code.
-func shell(code int32) func(context.Context, string, *agentv1.OpenStream, *agentSide) error {
+func shell(code int32) agentFunc {
 	return func(_ context.Context, node string, request *agentv1.OpenStream, s *agentSide) error {
 		exec := request.GetExec()
 		go func() {
@@ -83,7 +83,7 @@ func TestExecCarriesStreamsAndExitCode(t *testing.T) {
 	query := url.Values{"command": {"cat", "-"}, "container": {"sidecar"}, "stdin": {"true"}, "stdout": {"true"}, "stderr": {"true"}}
 	for protocol, executor := range executors(t, f, "web", "exec", query) {
 		t.Run(protocol, func(t *testing.T) {
-			f.streams.open = shell(3)
+			f.streams.serve(shell(3))
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			var out, errs bytes.Buffer
@@ -98,7 +98,7 @@ func TestExecCarriesStreamsAndExitCode(t *testing.T) {
 			if got, want := errs.String(), "end of input"; got != want {
 				t.Errorf("stderr %q, want %q: stdin must end while output goes on", got, want)
 			}
-			f.streams.open = shell(0)
+			f.streams.serve(shell(0))
 			if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: io.Discard}); err != nil {
 				t.Errorf("exit code 0: %v, want no error", err)
 			}
@@ -119,7 +119,7 @@ func (s sizes) Next() *remotecommand.TerminalSize {
 func TestTerminalIsResized(t *testing.T) {
 	f := newFixture(t)
 	f.bound("web", "n1")
-	f.streams.open = shell(0)
+	f.streams.serve(shell(0))
 	query := url.Values{"command": {"sh"}, "stdin": {"true"}, "stdout": {"true"}, "tty": {"true"}}
 	for protocol, executor := range executors(t, f, "web", "exec", query) {
 		t.Run(protocol, func(t *testing.T) {
@@ -157,14 +157,14 @@ func TestAttachAsksForTheProcessItself(t *testing.T) {
 	f := newFixture(t)
 	f.bound("web", "n1")
 	var attach bool
-	f.streams.open = func(_ context.Context, _ string, request *agentv1.OpenStream, s *agentSide) error {
+	f.streams.serve(func(_ context.Context, _ string, request *agentv1.OpenStream, s *agentSide) error {
 		attach = request.GetExec().GetAttach() && len(request.GetExec().GetCommand()) == 0
 		go func() {
 			s.out("running")
 			s.end(&agentv1.StreamResult{})
 		}()
 		return nil
-	}
+	})
 	for protocol, executor := range executors(t, f, "web", "attach", url.Values{"stdout": {"true"}}) {
 		var out bytes.Buffer
 		if err := executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: &out}); err != nil || out.String() != "running" || !attach {
@@ -182,14 +182,14 @@ func TestLostClientEndsItsStream(t *testing.T) {
 	for protocol, executor := range executors(t, f, "web", "exec", query) {
 		t.Run(protocol, func(t *testing.T) {
 			opened, ended := make(chan struct{}), make(chan struct{})
-			f.streams.open = func(ctx context.Context, _ string, _ *agentv1.OpenStream, s *agentSide) error {
+			f.streams.serve(func(ctx context.Context, _ string, _ *agentv1.OpenStream, s *agentSide) error {
 				close(opened)
 				go func() {
 					<-ctx.Done()
 					close(ended)
 				}()
 				return nil
-			}
+			})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(chan error, 1)
@@ -278,7 +278,7 @@ func TestLogs(t *testing.T) {
 	f.bound("two", "n1", "a", "b")
 	pods := f.client(f.admin(), mediaProtobuf).CoreV1().Pods("default")
 	var asked *agentv1.LogRequest
-	f.streams.open = func(_ context.Context, _ string, request *agentv1.OpenStream, s *agentSide) error {
+	f.streams.serve(func(_ context.Context, _ string, request *agentv1.OpenStream, s *agentSide) error {
 		asked = request.GetLog()
 		go func() {
 			s.out("one\n")
@@ -286,7 +286,7 @@ func TestLogs(t *testing.T) {
 			s.end(&agentv1.StreamResult{})
 		}()
 		return nil
-	}
+	})
 	tail, seconds := int64(5), int64(60)
 	body, err := pods.GetLogs("web", &corev1.PodLogOptions{Previous: true, Timestamps: true, TailLines: &tail, SinceSeconds: &seconds}).DoRaw(t.Context())
 	if err != nil || string(body) != "one\ntwo\n" {
@@ -307,10 +307,10 @@ func TestLogs(t *testing.T) {
 	if _, err := pods.GetLogs("web", &corev1.PodLogOptions{SinceSeconds: &none}).Stream(t.Context()); !apierrors.IsInvalid(err) {
 		t.Errorf("since 0 s: %v, want Invalid", err)
 	}
-	f.streams.open = func(_ context.Context, _ string, _ *agentv1.OpenStream, s *agentSide) error {
+	f.streams.serve(func(_ context.Context, _ string, _ *agentv1.OpenStream, s *agentSide) error {
 		go s.end(&agentv1.StreamResult{Error: `container "web" in pod "web" is waiting to start: ContainerCreating`, Code: uint32(codes.InvalidArgument)})
 		return nil
-	}
+	})
 	if _, err := pods.GetLogs("web", &corev1.PodLogOptions{}).Stream(t.Context()); !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "waiting to start") {
 		t.Errorf("an agent's refusal: %v, want BadRequest with its words", err)
 	}
@@ -321,7 +321,7 @@ func TestFollowedLogComesLineByLine(t *testing.T) {
 	f.bound("web", "n1")
 	lines := make(chan string)
 	ended := make(chan struct{})
-	f.streams.open = func(ctx context.Context, _ string, _ *agentv1.OpenStream, s *agentSide) error {
+	f.streams.serve(func(ctx context.Context, _ string, _ *agentv1.OpenStream, s *agentSide) error {
 		go func() {
 			for line := range lines {
 				s.out(line)
@@ -332,7 +332,7 @@ func TestFollowedLogComesLineByLine(t *testing.T) {
 			close(ended)
 		}()
 		return nil
-	}
+	})
 	defer close(lines)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -384,7 +384,7 @@ func upper(_ context.Context, _ string, request *agentv1.OpenStream, s *agentSid
 func TestPortForwardCarriesConnections(t *testing.T) {
 	f := newFixture(t)
 	f.bound("web", "n1")
-	f.streams.open = upper
+	f.streams.serve(upper)
 	target, err := url.Parse(f.http.URL + "/api/v1/namespaces/default/pods/web/portforward")
 	if err != nil {
 		t.Fatal(err)
@@ -462,7 +462,7 @@ func TestPortForwardOverChannels(t *testing.T) {
 	f := newFixture(t)
 	f.bound("web", "n1")
 	ended := make(chan struct{})
-	f.streams.open = func(ctx context.Context, node string, request *agentv1.OpenStream, s *agentSide) error {
+	f.streams.serve(func(ctx context.Context, node string, request *agentv1.OpenStream, s *agentSide) error {
 		go func() {
 			<-ctx.Done()
 			close(ended)
@@ -474,7 +474,7 @@ func TestPortForwardOverChannels(t *testing.T) {
 			}
 		}()
 		return nil
-	}
+	})
 	dialer := websocket.Dialer{
 		TLSClientConfig: f.httpClient(f.admin()).Transport.(*http.Transport).TLSClientConfig,
 		Subprotocols:    []string{"v4.channel.k8s.io"},

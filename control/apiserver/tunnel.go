@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/websocket"
 	clientportforward "k8s.io/client-go/tools/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
+	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
 )
@@ -167,7 +168,7 @@ func tunnel(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.
 	inner.Header.Set(httpstream.HeaderConnection, httpstream.HeaderUpgrade)
 	inner.Header.Set(httpstream.HeaderUpgrade, spdy.HeaderSpdy31)
 	inner.Header.Set(httpstream.HeaderProtocolVersion, portforward.PortForwardV1Name)
-	return &tunnelWriter{header: http.Header{}, conn: clientportforward.NewTunnelingConnection("server", conn)}, inner, nil
+	return &tunnelWriter{header: http.Header{}, conn: clientportforward.NewTunnelingConnectionWithLogger(klog.FromContext(r.Context()), conn)}, inner, nil
 }
 
 // tunnelWriter hands out the tunnel to who takes over the connection. The

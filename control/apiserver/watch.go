@@ -41,9 +41,6 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err != nil {
 		return err
 	}
-	if c.name != "" {
-		return errPathNotFound
-	}
 	encoder, err := s.newEventEncoder(r, c.kind, out)
 	if err != nil {
 		return err

@@ -60,6 +60,7 @@ type Gossip struct {
 	list      *memberlist.Memberlist
 	members   *members
 	self      *self
+	addr      string
 }
 
 // New opens the sockets and starts to answer others. Whoever calls it must
@@ -116,13 +117,12 @@ func New(c Config) (*Gossip, error) {
 		transport.Shutdown()
 		return nil, err
 	}
+	g.addr = g.list.LocalNode().Address()
 	return g, nil
 }
 
 // Addr is the advertised address, host:port.
-func (g *Gossip) Addr() string {
-	return g.list.LocalNode().Address()
-}
+func (g *Gossip) Addr() string { return g.addr }
 
 // Members lists every node heard of, this one included, by name. Dead ones and
 // those that left stay listed for a day.
@@ -144,11 +144,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	// The word that this node is leaving goes ahead of the leaving, for memberlist
 	// does not tell others whether a node left or died.
 	g.self.leave()
-	err := g.list.UpdateNode(leaveTimeout)
-	if err == nil {
-		err = g.list.Leave(leaveTimeout)
-	}
-	if err != nil {
+	if err := errors.Join(g.list.UpdateNode(leaveTimeout), g.list.Leave(leaveTimeout)); err != nil {
 		g.log.Debug("left without a goodbye", "error", err)
 	}
 	return g.list.Shutdown()

@@ -129,7 +129,7 @@ func (clientCredentials) ServerHandshake(net.Conn) (net.Conn, credentials.AuthIn
 }
 
 func (c clientCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.config.ServerName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 func (c clientCredentials) Clone() credentials.TransportCredentials { return c }
 func (clientCredentials) OverrideServerName(string) error           { return nil }

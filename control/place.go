@@ -131,7 +131,9 @@ func loadPlace(cfg *Config) (*place, error) {
 	}
 	authority, err := pki.Load(cfg.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("the cluster's keys in %s: %w (restore the files from another control node)", cfg.Dir, err)
+		// Not wrapped: that one of its files is missing must not look like a
+		// directory without a node, which may be made one.
+		return nil, fmt.Errorf("the cluster's keys: %v", err)
 	}
 	p := &place{id: id, authority: authority}
 	_, err = os.Stat(filepath.Join(cfg.Dir, founderFile))

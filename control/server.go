@@ -65,7 +65,7 @@ type Server struct {
 // and the directory holds no node yet; it tries to join until ctx ends as long
 // as trying may help. Run must be called afterwards, if only with a context
 // that has ended, to release what New took.
-func New(ctx context.Context, cfg Config) (s *Server, err error) {
+func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.recall(); err != nil {
 		return nil, err
 	}
@@ -81,23 +81,25 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 	if err := remember(asked, cfg.Dir); err != nil {
 		return nil, err
 	}
-	s = &Server{
+	s := &Server{
 		cfg: cfg, id: place.id, authority: place.authority, founder: place.founder,
 		connections: newConnections(place.id),
 		machine:     fsm.New(fsm.Config{Logger: cfg.Logger.With("part", "fsm")}),
 		ready:       make(chan struct{}),
 	}
-	// Whoever opens must run to close: on an error what is open is run into an
-	// ended context.
-	ended, end := context.WithCancel(context.Background())
-	end()
-	defer func() {
-		if err != nil {
-			s.release(ended)
-		}
-	}()
+	if err := s.open(place); err != nil {
+		s.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+// open makes the parts and joins them to one another. On an error some may be
+// open: see release.
+func (s *Server) open(place *place) (err error) {
+	cfg := s.cfg
 	if s.mux, err = transport.Listen(cfg.Listen, s.id); err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return fmt.Errorf("listen: %w", err)
 	}
 	s.mux.Log = cfg.Logger
 	s.node, err = consensus.Open(consensus.Config{
@@ -108,7 +110,7 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 		Logger: cfg.Logger.With("part", "consensus"),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.gossip, err = gossip.New(gossip.Config{
 		Name: cfg.Name, Role: string(identity.Server), ClusterID: s.id.ClusterID, Key: s.id.GossipKey,
@@ -117,7 +119,7 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 		Seeds: s.gossipSeeds(place.gossip), Fast: cfg.GossipFast, Logger: cfg.Logger.With("part", "gossip"),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("gossip: %w", err)
+		return fmt.Errorf("gossip: %w", err)
 	}
 	s.store = store.New(s.node, s.machine)
 	s.registry = resource.New(s.store, admission.New(s.store, admission.Settings{
@@ -136,7 +138,7 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 		Logger:  cfg.Logger.With("part", "apiserver"),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.grpc = grpc.NewServer(transport.ServerOptions()...)
 	s.node.Register(s.grpc)
@@ -147,11 +149,14 @@ func New(ctx context.Context, cfg Config) (s *Server, err error) {
 		GossipKey: s.id.GossipKey, Settings: s.id.Settings,
 		Servers: s.serverAddresses, Gossip: s.gossipAddresses, Logger: cfg.Logger.With("part", "join"),
 	}))
-	return s, nil
+	return nil
 }
 
-// release closes what New opened before it failed.
-func (s *Server) release(ended context.Context) {
+// release closes what open opened before it failed: whoever opens must run to
+// close, so what is open is run into a context that has ended.
+func (s *Server) release() {
+	ended, end := context.WithCancel(context.Background())
+	end()
 	if s.gossip != nil {
 		_ = s.gossip.Run(ended)
 	}
@@ -187,6 +192,8 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		MaxHeaderBytes:    1 << 20,
 		ErrorLog:          quiet(s.cfg.Logger),
+		// A watch of a client that has vanished is found by asking.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
 	group.Go(func() error { return ignoreClosed(web.Serve(s.mux.HTTP())) })

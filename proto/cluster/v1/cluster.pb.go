@@ -1712,6 +1712,1111 @@ func (*DeleteTokenResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
+type KVGetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Read this node's replica as it is, instead of what is committed anywhere.
+	Local         bool `protobuf:"varint,2,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVGetRequest) Reset() {
+	*x = KVGetRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVGetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVGetRequest) ProtoMessage() {}
+
+func (x *KVGetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVGetRequest.ProtoReflect.Descriptor instead.
+func (*KVGetRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *KVGetRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KVGetRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+type KVGetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Absent when there is no such key.
+	Item *KVItem `protobuf:"bytes,1,opt,name=item,proto3" json:"item,omitempty"`
+	// The revision that was read.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVGetResponse) Reset() {
+	*x = KVGetResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVGetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVGetResponse) ProtoMessage() {}
+
+func (x *KVGetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVGetResponse.ProtoReflect.Descriptor instead.
+func (*KVGetResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *KVGetResponse) GetItem() *KVItem {
+	if x != nil {
+		return x.Item
+	}
+	return nil
+}
+
+func (x *KVGetResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type KVItem struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Key            []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value          []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	CreateRevision uint64                 `protobuf:"varint,3,opt,name=create_revision,json=createRevision,proto3" json:"create_revision,omitempty"`
+	Revision       uint64                 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *KVItem) Reset() {
+	*x = KVItem{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVItem) ProtoMessage() {}
+
+func (x *KVItem) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVItem.ProtoReflect.Descriptor instead.
+func (*KVItem) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *KVItem) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KVItem) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *KVItem) GetCreateRevision() uint64 {
+	if x != nil {
+		return x.CreateRevision
+	}
+	return 0
+}
+
+func (x *KVItem) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type KVListRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Prefix []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Keys greater than this one only.
+	After []byte `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	// 0: 1000, which is also the most.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	Local         bool   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
+	KeysOnly      bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVListRequest) Reset() {
+	*x = KVListRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVListRequest) ProtoMessage() {}
+
+func (x *KVListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVListRequest.ProtoReflect.Descriptor instead.
+func (*KVListRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *KVListRequest) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *KVListRequest) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *KVListRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *KVListRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+func (x *KVListRequest) GetKeysOnly() bool {
+	if x != nil {
+		return x.KeysOnly
+	}
+	return false
+}
+
+type KVListResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Items    []*KVItem              `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	Revision uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// There are more keys behind the last.
+	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVListResponse) Reset() {
+	*x = KVListResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVListResponse) ProtoMessage() {}
+
+func (x *KVListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVListResponse.ProtoReflect.Descriptor instead.
+func (*KVListResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *KVListResponse) GetItems() []*KVItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *KVListResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *KVListResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+type KVGuard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The revision the key must have; 0: it must not exist.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Any revision will do as long as the key exists.
+	Exists        bool `protobuf:"varint,3,opt,name=exists,proto3" json:"exists,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVGuard) Reset() {
+	*x = KVGuard{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVGuard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVGuard) ProtoMessage() {}
+
+func (x *KVGuard) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVGuard.ProtoReflect.Descriptor instead.
+func (*KVGuard) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *KVGuard) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KVGuard) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *KVGuard) GetExists() bool {
+	if x != nil {
+		return x.Exists
+	}
+	return false
+}
+
+type KVOp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Delete        bool                   `protobuf:"varint,3,opt,name=delete,proto3" json:"delete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVOp) Reset() {
+	*x = KVOp{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVOp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVOp) ProtoMessage() {}
+
+func (x *KVOp) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVOp.ProtoReflect.Descriptor instead.
+func (*KVOp) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *KVOp) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KVOp) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *KVOp) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
+type KVCommitRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Guards        []*KVGuard             `protobuf:"bytes,1,rep,name=guards,proto3" json:"guards,omitempty"`
+	Ops           []*KVOp                `protobuf:"bytes,2,rep,name=ops,proto3" json:"ops,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVCommitRequest) Reset() {
+	*x = KVCommitRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVCommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVCommitRequest) ProtoMessage() {}
+
+func (x *KVCommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVCommitRequest.ProtoReflect.Descriptor instead.
+func (*KVCommitRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *KVCommitRequest) GetGuards() []*KVGuard {
+	if x != nil {
+		return x.Guards
+	}
+	return nil
+}
+
+func (x *KVCommitRequest) GetOps() []*KVOp {
+	if x != nil {
+		return x.Ops
+	}
+	return nil
+}
+
+type KVCommitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The store's revision after the transaction.
+	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The revision that each op took; 0 for a delete of nothing.
+	OpRevisions   []uint64 `protobuf:"varint,2,rep,packed,name=op_revisions,json=opRevisions,proto3" json:"op_revisions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVCommitResponse) Reset() {
+	*x = KVCommitResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVCommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVCommitResponse) ProtoMessage() {}
+
+func (x *KVCommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVCommitResponse.ProtoReflect.Descriptor instead.
+func (*KVCommitResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *KVCommitResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *KVCommitResponse) GetOpRevisions() []uint64 {
+	if x != nil {
+		return x.OpRevisions
+	}
+	return nil
+}
+
+type KVWatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        []byte                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	After         uint64                 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVWatchRequest) Reset() {
+	*x = KVWatchRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVWatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVWatchRequest) ProtoMessage() {}
+
+func (x *KVWatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVWatchRequest.ProtoReflect.Descriptor instead.
+func (*KVWatchRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *KVWatchRequest) GetPrefix() []byte {
+	if x != nil {
+		return x.Prefix
+	}
+	return nil
+}
+
+func (x *KVWatchRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type KVWatchResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Events []*KVEvent             `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Nothing at or below it is outstanding.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVWatchResponse) Reset() {
+	*x = KVWatchResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVWatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVWatchResponse) ProtoMessage() {}
+
+func (x *KVWatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVWatchResponse.ProtoReflect.Descriptor instead.
+func (*KVWatchResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *KVWatchResponse) GetEvents() []*KVEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *KVWatchResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type KVEvent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Delete        bool                   `protobuf:"varint,4,opt,name=delete,proto3" json:"delete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVEvent) Reset() {
+	*x = KVEvent{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVEvent) ProtoMessage() {}
+
+func (x *KVEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVEvent.ProtoReflect.Descriptor instead.
+func (*KVEvent) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *KVEvent) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *KVEvent) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *KVEvent) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *KVEvent) GetDelete() bool {
+	if x != nil {
+		return x.Delete
+	}
+	return false
+}
+
+type ListPeersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPeersRequest) Reset() {
+	*x = ListPeersRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPeersRequest) ProtoMessage() {}
+
+func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
+func (*ListPeersRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{39}
+}
+
+type ListPeersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*Peer                `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	Leader        string                 `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	LeaderAddress string                 `protobuf:"bytes,3,opt,name=leader_address,json=leaderAddress,proto3" json:"leader_address,omitempty"`
+	Quorum        bool                   `protobuf:"varint,4,opt,name=quorum,proto3" json:"quorum,omitempty"`
+	AnsweredBy    string                 `protobuf:"bytes,5,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
+	Term          uint64                 `protobuf:"varint,6,opt,name=term,proto3" json:"term,omitempty"`
+	LastIndex     uint64                 `protobuf:"varint,7,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	AppliedIndex  uint64                 `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// What is wrong, in a sentence, empty when nothing is.
+	Warning       string `protobuf:"bytes,9,opt,name=warning,proto3" json:"warning,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPeersResponse) Reset() {
+	*x = ListPeersResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPeersResponse) ProtoMessage() {}
+
+func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
+func (*ListPeersResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListPeersResponse) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *ListPeersResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ListPeersResponse) GetLeaderAddress() string {
+	if x != nil {
+		return x.LeaderAddress
+	}
+	return ""
+}
+
+func (x *ListPeersResponse) GetQuorum() bool {
+	if x != nil {
+		return x.Quorum
+	}
+	return false
+}
+
+func (x *ListPeersResponse) GetAnsweredBy() string {
+	if x != nil {
+		return x.AnsweredBy
+	}
+	return ""
+}
+
+func (x *ListPeersResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ListPeersResponse) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *ListPeersResponse) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *ListPeersResponse) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+type Peer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader        bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"` // alive, dead, left or unknown, as gossip knows it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Peer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Peer) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *Peer) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+func (x *Peer) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+type RemovePeerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Remove although too few would be left alive for a quorum.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePeerRequest) Reset() {
+	*x = RemovePeerRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePeerRequest) ProtoMessage() {}
+
+func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePeerRequest.ProtoReflect.Descriptor instead.
+func (*RemovePeerRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RemovePeerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemovePeerRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RemovePeerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovePeerResponse) Reset() {
+	*x = RemovePeerResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovePeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovePeerResponse) ProtoMessage() {}
+
+func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovePeerResponse.ProtoReflect.Descriptor instead.
+func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{43}
+}
+
+type TransferLeadershipRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipRequest) Reset() {
+	*x = TransferLeadershipRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipRequest) ProtoMessage() {}
+
+func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{44}
+}
+
+type TransferLeadershipResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leader        string                 `protobuf:"bytes,1,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadershipResponse) Reset() {
+	*x = TransferLeadershipResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadershipResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadershipResponse) ProtoMessage() {}
+
+func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *TransferLeadershipResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
@@ -1832,7 +2937,79 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06groups\x18\x05 \x03(\tR\x06groups\"$\n" +
 	"\x12DeleteTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13DeleteTokenResponse2X\n" +
+	"\x13DeleteTokenResponse\"6\n" +
+	"\fKVGetRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"Z\n" +
+	"\rKVGetResponse\x12-\n" +
+	"\x04item\x18\x01 \x01(\v2\x19.muster.cluster.v1.KVItemR\x04item\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"u\n" +
+	"\x06KVItem\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12'\n" +
+	"\x0fcreate_revision\x18\x03 \x01(\x04R\x0ecreateRevision\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\x86\x01\n" +
+	"\rKVListRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05local\x18\x04 \x01(\bR\x05local\x12\x1b\n" +
+	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\"q\n" +
+	"\x0eKVListResponse\x12/\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.muster.cluster.v1.KVItemR\x05items\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"O\n" +
+	"\aKVGuard\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06exists\x18\x03 \x01(\bR\x06exists\"F\n" +
+	"\x04KVOp\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x16\n" +
+	"\x06delete\x18\x03 \x01(\bR\x06delete\"p\n" +
+	"\x0fKVCommitRequest\x122\n" +
+	"\x06guards\x18\x01 \x03(\v2\x1a.muster.cluster.v1.KVGuardR\x06guards\x12)\n" +
+	"\x03ops\x18\x02 \x03(\v2\x17.muster.cluster.v1.KVOpR\x03ops\"Q\n" +
+	"\x10KVCommitResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12!\n" +
+	"\fop_revisions\x18\x02 \x03(\x04R\vopRevisions\">\n" +
+	"\x0eKVWatchRequest\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\"a\n" +
+	"\x0fKVWatchResponse\x122\n" +
+	"\x06events\x18\x01 \x03(\v2\x1a.muster.cluster.v1.KVEventR\x06events\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"e\n" +
+	"\aKVEvent\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06delete\x18\x04 \x01(\bR\x06delete\"\x12\n" +
+	"\x10ListPeersRequest\"\xac\x02\n" +
+	"\x11ListPeersResponse\x12-\n" +
+	"\x05peers\x18\x01 \x03(\v2\x17.muster.cluster.v1.PeerR\x05peers\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12%\n" +
+	"\x0eleader_address\x18\x03 \x01(\tR\rleaderAddress\x12\x16\n" +
+	"\x06quorum\x18\x04 \x01(\bR\x06quorum\x12\x1f\n" +
+	"\vanswered_by\x18\x05 \x01(\tR\n" +
+	"answeredBy\x12\x12\n" +
+	"\x04term\x18\x06 \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\a \x01(\x04R\tlastIndex\x12#\n" +
+	"\rapplied_index\x18\b \x01(\x04R\fappliedIndex\x12\x18\n" +
+	"\awarning\x18\t \x01(\tR\awarning\"x\n" +
+	"\x04Peer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\"=\n" +
+	"\x11RemovePeerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x14\n" +
+	"\x12RemovePeerResponse\"\x1b\n" +
+	"\x19TransferLeadershipRequest\"4\n" +
+	"\x1aTransferLeadershipResponse\x12\x16\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader2X\n" +
 	"\x03Log\x12Q\n" +
 	"\x06Follow\x12 .muster.cluster.v1.FollowRequest\x1a!.muster.cluster.v1.FollowResponse(\x010\x012\x9b\x01\n" +
 	"\x04Join\x12G\n" +
@@ -1850,7 +3027,17 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\vCreateToken\x12%.muster.cluster.v1.CreateTokenRequest\x1a&.muster.cluster.v1.CreateTokenResponse\x12Y\n" +
 	"\n" +
 	"ListTokens\x12$.muster.cluster.v1.ListTokensRequest\x1a%.muster.cluster.v1.ListTokensResponse\x12\\\n" +
-	"\vDeleteToken\x12%.muster.cluster.v1.DeleteTokenRequest\x1a&.muster.cluster.v1.DeleteTokenResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\vDeleteToken\x12%.muster.cluster.v1.DeleteTokenRequest\x1a&.muster.cluster.v1.DeleteTokenResponse2\xc0\x02\n" +
+	"\x02KV\x12H\n" +
+	"\x03Get\x12\x1f.muster.cluster.v1.KVGetRequest\x1a .muster.cluster.v1.KVGetResponse\x12K\n" +
+	"\x04List\x12 .muster.cluster.v1.KVListRequest\x1a!.muster.cluster.v1.KVListResponse\x12Q\n" +
+	"\x06Commit\x12\".muster.cluster.v1.KVCommitRequest\x1a#.muster.cluster.v1.KVCommitResponse\x12P\n" +
+	"\x05Watch\x12!.muster.cluster.v1.KVWatchRequest\x1a\".muster.cluster.v1.KVWatchResponse0\x012\xac\x02\n" +
+	"\x04Raft\x12V\n" +
+	"\tListPeers\x12#.muster.cluster.v1.ListPeersRequest\x1a$.muster.cluster.v1.ListPeersResponse\x12Y\n" +
+	"\n" +
+	"RemovePeer\x12$.muster.cluster.v1.RemovePeerRequest\x1a%.muster.cluster.v1.RemovePeerResponse\x12q\n" +
+	"\x12TransferLeadership\x12,.muster.cluster.v1.TransferLeadershipRequest\x1a-.muster.cluster.v1.TransferLeadershipResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -1865,38 +3052,57 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_cluster_v1_cluster_proto_goTypes = []any{
-	(Refusal_Reason)(0),          // 0: muster.cluster.v1.Refusal.Reason
-	(*FollowRequest)(nil),        // 1: muster.cluster.v1.FollowRequest
-	(*Proposal)(nil),             // 2: muster.cluster.v1.Proposal
-	(*FollowResponse)(nil),       // 3: muster.cluster.v1.FollowResponse
-	(*Refusal)(nil),              // 4: muster.cluster.v1.Refusal
-	(*JoinRequest)(nil),          // 5: muster.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),         // 6: muster.cluster.v1.JoinResponse
-	(*ClusterSettings)(nil),      // 7: muster.cluster.v1.ClusterSettings
-	(*RenewRequest)(nil),         // 8: muster.cluster.v1.RenewRequest
-	(*RenewResponse)(nil),        // 9: muster.cluster.v1.RenewResponse
-	(*AddServerRequest)(nil),     // 10: muster.cluster.v1.AddServerRequest
-	(*AddServerResponse)(nil),    // 11: muster.cluster.v1.AddServerResponse
-	(*DescribeRequest)(nil),      // 12: muster.cluster.v1.DescribeRequest
-	(*DescribeResponse)(nil),     // 13: muster.cluster.v1.DescribeResponse
-	(*WatchSessionsRequest)(nil), // 14: muster.cluster.v1.WatchSessionsRequest
-	(*SessionEvent)(nil),         // 15: muster.cluster.v1.SessionEvent
-	(*RelayFrame)(nil),           // 16: muster.cluster.v1.RelayFrame
-	(*RelayOpen)(nil),            // 17: muster.cluster.v1.RelayOpen
-	(*MembersRequest)(nil),       // 18: muster.cluster.v1.MembersRequest
-	(*MembersResponse)(nil),      // 19: muster.cluster.v1.MembersResponse
-	(*Member)(nil),               // 20: muster.cluster.v1.Member
-	(*CreateTokenRequest)(nil),   // 21: muster.cluster.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),  // 22: muster.cluster.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),    // 23: muster.cluster.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),   // 24: muster.cluster.v1.ListTokensResponse
-	(*JoinToken)(nil),            // 25: muster.cluster.v1.JoinToken
-	(*DeleteTokenRequest)(nil),   // 26: muster.cluster.v1.DeleteTokenRequest
-	(*DeleteTokenResponse)(nil),  // 27: muster.cluster.v1.DeleteTokenResponse
-	(*v1.Frame)(nil),             // 28: muster.agent.v1.Frame
-	(*v1.OpenStream)(nil),        // 29: muster.agent.v1.OpenStream
+	(Refusal_Reason)(0),                // 0: muster.cluster.v1.Refusal.Reason
+	(*FollowRequest)(nil),              // 1: muster.cluster.v1.FollowRequest
+	(*Proposal)(nil),                   // 2: muster.cluster.v1.Proposal
+	(*FollowResponse)(nil),             // 3: muster.cluster.v1.FollowResponse
+	(*Refusal)(nil),                    // 4: muster.cluster.v1.Refusal
+	(*JoinRequest)(nil),                // 5: muster.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),               // 6: muster.cluster.v1.JoinResponse
+	(*ClusterSettings)(nil),            // 7: muster.cluster.v1.ClusterSettings
+	(*RenewRequest)(nil),               // 8: muster.cluster.v1.RenewRequest
+	(*RenewResponse)(nil),              // 9: muster.cluster.v1.RenewResponse
+	(*AddServerRequest)(nil),           // 10: muster.cluster.v1.AddServerRequest
+	(*AddServerResponse)(nil),          // 11: muster.cluster.v1.AddServerResponse
+	(*DescribeRequest)(nil),            // 12: muster.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),           // 13: muster.cluster.v1.DescribeResponse
+	(*WatchSessionsRequest)(nil),       // 14: muster.cluster.v1.WatchSessionsRequest
+	(*SessionEvent)(nil),               // 15: muster.cluster.v1.SessionEvent
+	(*RelayFrame)(nil),                 // 16: muster.cluster.v1.RelayFrame
+	(*RelayOpen)(nil),                  // 17: muster.cluster.v1.RelayOpen
+	(*MembersRequest)(nil),             // 18: muster.cluster.v1.MembersRequest
+	(*MembersResponse)(nil),            // 19: muster.cluster.v1.MembersResponse
+	(*Member)(nil),                     // 20: muster.cluster.v1.Member
+	(*CreateTokenRequest)(nil),         // 21: muster.cluster.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),        // 22: muster.cluster.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),          // 23: muster.cluster.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),         // 24: muster.cluster.v1.ListTokensResponse
+	(*JoinToken)(nil),                  // 25: muster.cluster.v1.JoinToken
+	(*DeleteTokenRequest)(nil),         // 26: muster.cluster.v1.DeleteTokenRequest
+	(*DeleteTokenResponse)(nil),        // 27: muster.cluster.v1.DeleteTokenResponse
+	(*KVGetRequest)(nil),               // 28: muster.cluster.v1.KVGetRequest
+	(*KVGetResponse)(nil),              // 29: muster.cluster.v1.KVGetResponse
+	(*KVItem)(nil),                     // 30: muster.cluster.v1.KVItem
+	(*KVListRequest)(nil),              // 31: muster.cluster.v1.KVListRequest
+	(*KVListResponse)(nil),             // 32: muster.cluster.v1.KVListResponse
+	(*KVGuard)(nil),                    // 33: muster.cluster.v1.KVGuard
+	(*KVOp)(nil),                       // 34: muster.cluster.v1.KVOp
+	(*KVCommitRequest)(nil),            // 35: muster.cluster.v1.KVCommitRequest
+	(*KVCommitResponse)(nil),           // 36: muster.cluster.v1.KVCommitResponse
+	(*KVWatchRequest)(nil),             // 37: muster.cluster.v1.KVWatchRequest
+	(*KVWatchResponse)(nil),            // 38: muster.cluster.v1.KVWatchResponse
+	(*KVEvent)(nil),                    // 39: muster.cluster.v1.KVEvent
+	(*ListPeersRequest)(nil),           // 40: muster.cluster.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),          // 41: muster.cluster.v1.ListPeersResponse
+	(*Peer)(nil),                       // 42: muster.cluster.v1.Peer
+	(*RemovePeerRequest)(nil),          // 43: muster.cluster.v1.RemovePeerRequest
+	(*RemovePeerResponse)(nil),         // 44: muster.cluster.v1.RemovePeerResponse
+	(*TransferLeadershipRequest)(nil),  // 45: muster.cluster.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 46: muster.cluster.v1.TransferLeadershipResponse
+	(*v1.Frame)(nil),                   // 47: muster.agent.v1.Frame
+	(*v1.OpenStream)(nil),              // 48: muster.agent.v1.OpenStream
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: muster.cluster.v1.FollowRequest.proposals:type_name -> muster.cluster.v1.Proposal
@@ -1904,37 +3110,57 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 2: muster.cluster.v1.Refusal.reason:type_name -> muster.cluster.v1.Refusal.Reason
 	7,  // 3: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
 	17, // 4: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
-	28, // 5: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
-	29, // 6: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
+	47, // 5: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
+	48, // 6: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
 	20, // 7: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
 	25, // 8: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
-	1,  // 9: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
-	5,  // 10: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
-	8,  // 11: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
-	10, // 12: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
-	12, // 13: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
-	14, // 14: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
-	16, // 15: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
-	18, // 16: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
-	21, // 17: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
-	23, // 18: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
-	26, // 19: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
-	3,  // 20: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
-	6,  // 21: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
-	9,  // 22: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
-	11, // 23: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
-	13, // 24: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
-	15, // 25: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
-	28, // 26: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
-	19, // 27: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
-	22, // 28: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
-	24, // 29: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
-	27, // 30: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
-	20, // [20:31] is the sub-list for method output_type
-	9,  // [9:20] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	30, // 9: muster.cluster.v1.KVGetResponse.item:type_name -> muster.cluster.v1.KVItem
+	30, // 10: muster.cluster.v1.KVListResponse.items:type_name -> muster.cluster.v1.KVItem
+	33, // 11: muster.cluster.v1.KVCommitRequest.guards:type_name -> muster.cluster.v1.KVGuard
+	34, // 12: muster.cluster.v1.KVCommitRequest.ops:type_name -> muster.cluster.v1.KVOp
+	39, // 13: muster.cluster.v1.KVWatchResponse.events:type_name -> muster.cluster.v1.KVEvent
+	42, // 14: muster.cluster.v1.ListPeersResponse.peers:type_name -> muster.cluster.v1.Peer
+	1,  // 15: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
+	5,  // 16: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
+	8,  // 17: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
+	10, // 18: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
+	12, // 19: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
+	14, // 20: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
+	16, // 21: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
+	18, // 22: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
+	21, // 23: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
+	23, // 24: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
+	26, // 25: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
+	28, // 26: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
+	31, // 27: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
+	35, // 28: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
+	37, // 29: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
+	40, // 30: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
+	43, // 31: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
+	45, // 32: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
+	3,  // 33: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
+	6,  // 34: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
+	9,  // 35: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
+	11, // 36: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
+	13, // 37: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
+	15, // 38: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
+	47, // 39: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
+	19, // 40: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
+	22, // 41: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
+	24, // 42: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
+	27, // 43: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
+	29, // 44: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
+	32, // 45: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
+	36, // 46: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
+	38, // 47: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
+	41, // 48: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
+	44, // 49: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
+	46, // 50: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
+	33, // [33:51] is the sub-list for method output_type
+	15, // [15:33] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -1952,9 +3178,9 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   46,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   7,
 		},
 		GoTypes:           file_cluster_v1_cluster_proto_goTypes,
 		DependencyIndexes: file_cluster_v1_cluster_proto_depIdxs,

@@ -49,12 +49,8 @@ func kubernetesVersion(muster string) version.Info {
 type liveness struct{ *gossip.Gossip }
 
 func (l liveness) Alive(node string) bool {
-	for _, m := range l.Members() {
-		if m.Name == node {
-			return m.Role == string(identity.Agent) && m.State == gossip.Alive
-		}
-	}
-	return false
+	m, known := l.Member(node)
+	return known && m.Role == string(identity.Agent) && m.State == gossip.Alive
 }
 
 // quiet sends net/http's own complaints, which any client can cause, to Debug.

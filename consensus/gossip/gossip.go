@@ -124,6 +124,9 @@ func New(c Config) (*Gossip, error) {
 // Addr is the advertised address, host:port.
 func (g *Gossip) Addr() string { return g.addr }
 
+// Member is a node as this one knows it; false if it was never heard of.
+func (g *Gossip) Member(name string) (Member, bool) { return g.members.get(name) }
+
 // Members lists every node heard of, this one included, by name. Dead ones and
 // those that left stay listed for a day.
 func (g *Gossip) Members() []Member { return g.members.list(time.Now()) }

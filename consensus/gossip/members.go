@@ -169,3 +169,11 @@ func (m *members) forget(now time.Time) {
 		delete(m.byName, e.Name)
 	}
 }
+
+// get is the member of a name.
+func (m *members) get(name string) (Member, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.byName[name]
+	return e.Member, ok
+}

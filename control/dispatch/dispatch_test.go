@@ -387,6 +387,34 @@ func TestEventsSaidAgainCountUp(t *testing.T) {
 	})
 }
 
+// The leader's word that a node is lost may land just after its agent's that it
+// is there. Nobody would correct it: the agent has said what it had to say.
+func TestNodeCalledLostDuringASessionIsReportedAnew(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	nodes := store.Of[*corev1.Node](c.store, store.Nodes)
+	node, err := nodes.Get(t.Context(), "", "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	node = node.DeepCopy()
+	node.Status.Conditions[0].Status = corev1.ConditionUnknown
+	if _, err := nodes.Update(t.Context(), node, 0); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := a.session.Recv(); err != nil {
+			break // told to start over
+		}
+	}
+	c.connect("n1").hearUntilSynced()
+	if node, err = nodes.Get(t.Context(), "", "n1"); err != nil || node.Status.Conditions[0].Status != corev1.ConditionTrue {
+		t.Errorf("after the new session: %v, %v, want Ready", node.Status.Conditions, err)
+	}
+}
+
 func TestNewerSessionReplacesTheOlder(t *testing.T) {
 	c := newControlNodes(t, "c1")[0]
 	old := c.connect("n1")

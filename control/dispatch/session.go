@@ -25,6 +25,7 @@ var (
 	errReplaced = errors.New("the node opened another session")
 	errGoAway   = errors.New("this control node is going away")
 	errSilent   = errors.New("the agent has been silent")
+	errDoubted  = errors.New("the node was called lost although its agent is heard; the agent is asked to report all anew")
 )
 
 // session is one agent's conversation with this control node. Three goroutines
@@ -192,12 +193,33 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 			if err := s.beat(); err != nil {
 				return err
 			}
+		case <-s.nodeMoved:
+			if s.doubted(ctx) {
+				return errDoubted
+			}
 		case <-s.toSend:
 			if err := s.sendChanges(known); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// doubted says whether the node counts as lost in spite of this session. The
+// leader's word that it is lost can land just after the agent's, that it is not;
+// then nothing would be said again until something changes on the node. A new
+// session says all of it again.
+func (s *session) doubted(ctx context.Context) bool {
+	node, err := store.Of[*corev1.Node](s.d.cfg.Store, store.Nodes).Get(ctx, "", s.node)
+	if err != nil {
+		return false
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionUnknown
+		}
+	}
+	return false
 }
 
 // beat sends a heartbeat, and the control nodes if they are others than before.

@@ -413,6 +413,27 @@ func (m *machine) exercise(t *testing.T, pod *corev1.Pod) {
 		}
 		m.remove(short)
 	})
+	for _, too := range []string{"", " and the container"} {
+		t.Run("containerd, its shims"+too+" killed at once", func(t *testing.T) {
+			before := m.control.Status(pod.UID)
+			process := m.process(before)
+			m.stop()
+			for _, pid := range runtimetest.Processes(m.cfg.Dir) {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+			if too != "" {
+				_ = unix.Kill(process, unix.SIGKILL)
+			}
+			m.start()
+			restarts := before.ContainerStatuses[0].RestartCount + 1
+			now := m.await(pod, "another restart", func(s *corev1.PodStatus) bool {
+				return isReady(s) && s.ContainerStatuses[0].RestartCount == restarts
+			})
+			if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", process)); m.process(now) == process || err == nil && !strings.Contains(string(stat), ") Z ") {
+				t.Errorf("process %d of the container before still runs: %s", process, stat)
+			}
+		})
+	}
 	m.remove(pod)
 	for _, dir := range []string{"volumes", "files", "logs", "pods"} {
 		if left, _ := os.ReadDir(filepath.Join(m.cfg.Dir, dir)); len(left) > 0 {

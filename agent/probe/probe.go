@@ -5,7 +5,6 @@ package probe
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -69,9 +68,6 @@ func (n Network) HTTP(ctx context.Context, host string, port int, get *corev1.HT
 	}}
 	answer, err := client.Do(req)
 	if err != nil {
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			return fmt.Errorf("Get %q: context deadline exceeded (Client.Timeout exceeded while awaiting headers)", target)
-		}
 		return err
 	}
 	defer answer.Body.Close()

@@ -81,17 +81,13 @@ func Binaries(t testing.TB) string {
 	return ""
 }
 
-// Wipe ends and removes what a test that failed has left: processes that name
-// dir in their command line, and their children; mounts below dir; cgroups below
+// Wipe ends and removes what a test that failed has left: containerd, its
+// shims and the containers; mounts below dir; cgroups below
 // cgroupParent. It does nothing for a test that has cleaned up.
 func Wipe(t testing.TB, dir, cgroupParent string) {
 	t.Helper()
-	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range commands {
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if text, err := os.ReadFile(path); err == nil && pid != os.Getpid() && bytes.Contains(text, []byte(dir)) {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
+	for _, pid := range Processes(dir) {
+		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 	var groups []string
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
@@ -134,6 +130,18 @@ func Wipe(t testing.TB, dir, cgroupParent string) {
 			_ = unix.Rmdir(d)
 		}
 	}
+}
+
+// Processes are those that name dir in their command line: containerd and its shims.
+func Processes(dir string) (pids []int) {
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range commands {
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if text, err := os.ReadFile(path); err == nil && pid != os.Getpid() && bytes.Contains(text, []byte(dir+"/")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // Image writes an OCI archive of an image called name, with busybox (Debian's

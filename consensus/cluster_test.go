@@ -80,64 +80,68 @@ func (r *register) count(cmd string) (n int) {
 	return n
 }
 
-// network connects the nodes of a test over loopback TCP. A link between two
-// nodes can be held: what is sent waits until it is released.
+// network connects the nodes of a test over loopback TCP. What one node sends
+// another can be held, calls and answers apart: it waits until it is released.
 type network struct {
 	mu    sync.Mutex
 	grpc  map[string]string // gRPC address by raft address
 	names map[string]string // node name by raft address
-	held  map[[2]string]chan struct{}
+	held  map[way]chan struct{}
+}
+
+// way is one direction between two nodes. Answers go over connections that the
+// other has dialed.
+type way struct {
+	from, to string
+	answers  bool
 }
 
 func newNetwork() *network {
-	return &network{grpc: map[string]string{}, names: map[string]string{}, held: map[[2]string]chan struct{}{}}
+	return &network{grpc: map[string]string{}, names: map[string]string{}, held: map[way]chan struct{}{}}
 }
 
-func link(a, b string) [2]string {
-	if a > b {
-		a, b = b, a
-	}
-	return [2]string{a, b}
-}
-
-func (w *network) hold(a, b string) {
+func (w *network) hold(ways ...way) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.held[link(a, b)] == nil {
-		w.held[link(a, b)] = make(chan struct{})
+	for _, it := range ways {
+		if w.held[it] == nil {
+			w.held[it] = make(chan struct{})
+		}
 	}
 }
 
-func (w *network) release(a, b string) {
+func (w *network) release(ways ...way) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c := w.held[link(a, b)]; c != nil {
-		close(c)
-		delete(w.held, link(a, b))
+	for _, it := range ways {
+		if c := w.held[it]; c != nil {
+			close(c)
+			delete(w.held, it)
+		}
 	}
 }
 
-func (w *network) gate(a, b string) <-chan struct{} {
+func (w *network) gate(it way) <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.held[link(a, b)]
+	return w.held[it]
 }
 
-// linkConn holds what its own side writes while the link is held.
+// linkConn is one end of a connection.
 type linkConn struct {
 	net.Conn
 	network    *network
-	from, to   string
+	way        way // of what this end writes
 	closed     chan struct{}
 	closedOnce sync.Once
 }
 
-func (w *network) conn(c net.Conn, from, to string) net.Conn {
-	return &linkConn{Conn: c, network: w, from: from, to: to, closed: make(chan struct{})}
+func (w *network) conn(c net.Conn, it way) net.Conn {
+	return &linkConn{Conn: c, network: w, way: it, closed: make(chan struct{})}
 }
 
 func (c *linkConn) Write(b []byte) (int, error) {
-	for gate := c.network.gate(c.from, c.to); gate != nil; gate = c.network.gate(c.from, c.to) {
+	for gate := c.network.gate(c.way); gate != nil; gate = c.network.gate(c.way) {
 		select {
 		case <-gate:
 		case <-c.closed:
@@ -169,7 +173,7 @@ func (l *layer) Accept() (net.Conn, error) {
 	if _, err := io.ReadFull(c, name); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return l.network.conn(c, l.name, strings.TrimSpace(string(name))), nil
+	return l.network.conn(c, way{l.name, strings.TrimSpace(string(name)), true}), nil
 }
 
 func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
@@ -183,7 +187,7 @@ func (l *layer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Con
 	if _, err := fmt.Fprintf(c, "%-16s", l.name); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return l.network.conn(c, l.name, to), nil
+	return l.network.conn(c, way{l.name, to, false}), nil
 }
 
 // host is one node of a test with all that is around it.
@@ -261,7 +265,7 @@ func (h *host) dial(_ context.Context, _, address string) (grpc.ClientConnInterf
 			if err != nil {
 				return nil, err
 			}
-			return h.network.conn(conn, h.name, name), nil
+			return h.network.conn(conn, way{h.name, name, false}), nil
 		}))
 	if err != nil {
 		return nil, err

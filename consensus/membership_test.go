@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 )
 
 // add puts another host beside the cluster's; it does not join yet.
@@ -120,10 +122,27 @@ func TestWipedMemberStartsOver(t *testing.T) {
 	if last := wiped.raft.LastIndex(); last != 0 {
 		t.Errorf("took part with %d entries before the leader knew", last)
 	}
+	before := c.leader().raft.LastIndex()
 	if err := c.join(wiped, c.leader()); err != nil {
 		t.Fatal(err)
 	}
 	c.propose(wiped, "after")
+	nonVoter := false
+	for index := before + 1; index <= c.leader().raft.LastIndex(); index++ {
+		var entry raft.Log
+		if err := c.leader().disk.GetLog(index, &entry); err != nil {
+			t.Fatal(err)
+		}
+		if entry.Type != raft.LogConfiguration {
+			continue
+		}
+		for _, s := range raft.DecodeConfiguration(entry.Data).Servers {
+			nonVoter = nonVoter || string(s.ID) == wiped.name && s.Suffrage == raft.Nonvoter
+		}
+	}
+	if !nonVoter {
+		t.Error("it went on as a voter")
+	}
 	c.sameLog(c.hosts...)
 	if got := len(c.leader().Status().Servers); got != 3 {
 		t.Errorf("%d servers, want 3", got)
@@ -154,7 +173,7 @@ func TestRemovedServer(t *testing.T) {
 
 func TestLimitsOfACommand(t *testing.T) {
 	c := newCluster(t, 3, nil)
-	for _, h := range c.hosts {
+	for _, h := range c.hosts[:2] { // the leader and a follower
 		if _, err := h.Propose(context.Background(), make([]byte, CommandBytesMax+1)); !errors.Is(err, ErrTooLarge) {
 			t.Errorf("%s: got %v, want %v", h.name, err, ErrTooLarge)
 		}

@@ -75,9 +75,10 @@ func TestReadBarrierSeesEveryAcknowledgedWrite(t *testing.T) {
 	})
 }
 
-// A leader that was paused may find old answers of its followers when it goes
-// on. Those do not show that it leads still. Here its link is held, so that the
-// answers wait as they would in the buffers of a stopped process.
+// A leader that was paused finds old answers of its followers when it goes on.
+// They do not show that it leads still. Here what the followers send it is held
+// until another leads and has committed; then their answers arrive first, and
+// what the new leader says after them.
 func TestReadBarrierIgnoresOldAnswers(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) {
 		if cfg.Name == "c1" { // does not step down by itself in this test
@@ -90,10 +91,12 @@ func TestReadBarrierIgnoresOldAnswers(t *testing.T) {
 	if c.leader() != old {
 		t.Fatalf("%s leads, want %s", c.leader().name, old.name)
 	}
-	for round := range 5 {
-		for _, h := range others {
-			c.network.hold(old.name, h.name)
-		}
+	answers := []way{{others[0].name, old.name, true}, {others[1].name, old.name, true}}
+	calls := []way{{others[0].name, old.name, false}, {others[1].name, old.name, false}}
+	questions := []way{{old.name, others[0].name, false}, {old.name, others[1].name, false}}
+	for round := range 2 {
+		c.network.hold(answers...)
+		c.network.hold(calls...)
 		c.eventually("another leader", func() bool {
 			for _, h := range others {
 				if l, _ := h.term.get(); l != nil {
@@ -104,12 +107,15 @@ func TestReadBarrierIgnoresOldAnswers(t *testing.T) {
 		})
 		cmd := fmt.Sprint("new ", round)
 		c.propose(others[0], cmd)
+		c.network.hold(questions...)
 		read := make(chan error, 1)
 		ctx, cancel := c.ctx()
 		go func() { read <- old.ReadBarrier(ctx) }()
-		for _, h := range others {
-			c.network.release(old.name, h.name)
-		}
+		time.Sleep(20 * time.Millisecond) // the question is asked
+		c.network.release(answers...)
+		time.Sleep(100 * time.Millisecond) // time to be wrong in
+		c.network.release(calls...)
+		c.network.release(questions...)
 		if err := <-read; err != nil {
 			t.Fatal(err)
 		}

@@ -25,8 +25,6 @@ type call struct {
 	kind *resource.Kind
 	// sub is the subresource, nil for the object itself.
 	sub *resource.Subresource
-	// out is the form of the answer.
-	out output
 }
 
 // handler serves one verb. An error is answered as a Status; a handler that has

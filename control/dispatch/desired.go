@@ -45,7 +45,7 @@ func (d *desired) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil && !errors.Is(err, store.ErrExpired) {
+		if !errors.Is(err, store.ErrExpired) {
 			return err
 		}
 	}

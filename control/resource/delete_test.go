@@ -210,7 +210,7 @@ func TestDeleteSaysWhatBecomesOfDependents(t *testing.T) {
 
 func TestNamespacesEndInTwoSteps(t *testing.T) {
 	r := newRegistry(t)
-	ns := must(t, r, Namespaces, "", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team"}})
+	must(t, r, Namespaces, "", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team"}})
 	other := types.UID("other")
 	if _, _, err := r.Delete(t.Context(), Namespaces, "", "team", &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &other}}); !apierrors.IsConflict(err) {
 		t.Errorf("delete of another uid: %v, want a conflict", err)
@@ -219,7 +219,7 @@ func TestNamespacesEndInTwoSteps(t *testing.T) {
 	if err != nil || gone {
 		t.Fatalf("gone %t, %v; want it terminating", gone, err)
 	}
-	ns = obj.(*corev1.Namespace)
+	ns := obj.(*corev1.Namespace)
 	if ns.Status.Phase != corev1.NamespaceTerminating || ns.DeletionTimestamp == nil || fmt.Sprint(ns.Spec.Finalizers) != "[kubernetes]" {
 		t.Fatalf("%+v, want it terminating with its finalizer", ns)
 	}

@@ -1,7 +1,6 @@
 package nodelifecycle
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -262,6 +261,6 @@ func TestPodsAreMarkedOnceAndReportsStand(t *testing.T) {
 		}
 	}
 	if countsAsReady(&corev1.Pod{}, since) {
-		t.Error(fmt.Sprint("a pod without conditions counts as ready"))
+		t.Error("a pod without conditions counts as ready")
 	}
 }

@@ -203,6 +203,11 @@ func TestNodesKeepToThemselves(t *testing.T) {
 			t.Errorf("%s %s: %d %.200s, want %d", c.method, c.path, got.code, got.body, c.want)
 		}
 	}
+	// A GET that upgrades runs a command: who may only read pods may not.
+	got := f.do(n1, "GET", "/api/v1/namespaces/default/pods/mine/exec?command=sh&stdout=1", "")
+	if want := `cannot create resource "pods/exec"`; !strings.Contains(got.status(t).Message, want) {
+		t.Errorf("exec over GET: %s, want %s", got.body, want)
+	}
 }
 
 // Without a quorum every request that needs one is answered soon, with when to

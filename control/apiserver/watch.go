@@ -54,9 +54,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 	}
 	stream := newEventStream(w, encoder, s.metrics.watchEvents.WithLabelValues(c.group, c.version, c.resource))
 	defer stream.end()
-	if err := stream.begin(); err != nil {
-		return nil // the client went away
-	}
+	stream.begin()
 	if err != nil {
 		// Upstream tells an expired watch so in the stream.
 		status, _ := s.statusOf(err)
@@ -153,6 +151,7 @@ func (g *watching) run(ctx context.Context, stream *eventStream) error {
 	}
 	// The list is told; a watch that lasts must not hold on to it.
 	g.initial.Items = nil
+	// Also when there was none: clients wait for the header, not for an event.
 	if err := stream.flush(); err != nil {
 		return err
 	}
@@ -218,11 +217,9 @@ func (d deadlineWriter) Write(b []byte) (int, error) {
 	return d.w.Write(b)
 }
 
-// begin sends the header at once: clients wait for it, not for an event.
-func (e *eventStream) begin() error {
+func (e *eventStream) begin() {
 	e.w.Header().Set("Content-Type", e.encoder.contentType())
 	e.w.WriteHeader(http.StatusOK)
-	return e.control.Flush()
 }
 
 func (e *eventStream) flush() error {

@@ -368,10 +368,15 @@ type deafWriter struct {
 	deadlines int
 }
 
-func (d *deafWriter) Header() http.Header              { return http.Header{} }
-func (d *deafWriter) WriteHeader(int)                  {}
-func (d *deafWriter) Flush()                           {}
-func (d *deafWriter) Write(b []byte) (int, error)      { return d.conn.Write(b) }
-func (d *deafWriter) SetWriteDeadline(time.Time) error { d.deadlines++; return nil }
+func (d *deafWriter) Header() http.Header         { return http.Header{} }
+func (d *deafWriter) WriteHeader(int)             {}
+func (d *deafWriter) Flush()                      {}
+func (d *deafWriter) Write(b []byte) (int, error) { return d.conn.Write(b) }
+func (d *deafWriter) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		d.deadlines++
+	}
+	return nil
+}
 
 var _ io.Writer = (*deafWriter)(nil)

@@ -129,6 +129,7 @@ func (s *Server) open(place *place) (err error) {
 	s.dispatch = dispatch.New(dispatch.Config{
 		Name: cfg.Name, Store: s.store, Registry: s.registry,
 		Servers: s.serverAddresses, Peers: s.peers, Dial: s.connections.Dial,
+		Quorum: func() bool { return s.node.Status().HasQuorum },
 		Gossip: liveness{s.gossip}, Logger: cfg.Logger.With("part", "dispatch"),
 	})
 	s.api, err = apiserver.New(apiserver.Config{

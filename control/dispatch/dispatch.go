@@ -49,7 +49,10 @@ type Config struct {
 	// Peers lists the other control nodes by name.
 	Peers func() []Peer
 	// Dial gives a connection to another control node, kept for reuse.
-	Dial   func(ctx context.Context, name, address string) (grpc.ClientConnInterface, error)
+	Dial func(ctx context.Context, name, address string) (grpc.ClientConnInterface, error)
+	// Quorum says whether this control node leads or hears a leader. It must
+	// answer at once.
+	Quorum func() bool
 	Gossip Gossip
 	Logger *slog.Logger
 }

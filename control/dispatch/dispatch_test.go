@@ -41,6 +41,8 @@ type controlNode struct {
 	listener *bufconn.Listener
 	// addresses are the control nodes that agents are told of.
 	addresses atomic.Pointer[[]string]
+	// cutOff: it has no quorum.
+	cutOff atomic.Bool
 }
 
 // quietGossip hears nobody.
@@ -79,6 +81,7 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 				}
 				return nil, errors.New("no such control node")
 			},
+			Quorum: func() bool { return !nodes[i].cutOff.Load() },
 			Gossip: quietGossip{}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 	}
@@ -159,6 +162,22 @@ func (a *testAgent) say(message *agentv1.FromAgent) {
 	if err := a.session.Send(message); err != nil {
 		a.t.Fatal(err)
 	}
+}
+
+// keepBeating sends heartbeats until the session ends.
+func (a *testAgent) keepBeating() {
+	go func() {
+		for {
+			if a.session.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{}}) != nil {
+				return
+			}
+			select {
+			case <-a.session.Context().Done():
+				return
+			case <-time.After(HeartbeatInterval):
+			}
+		}
+	}()
 }
 
 // hear returns the next message that is no heartbeat.
@@ -385,6 +404,20 @@ func TestEventsSaidAgainCountUp(t *testing.T) {
 		list, _, err := events.List(t.Context(), store.ListOptions{})
 		return err == nil && len(list) == 1 && list[0].Count == 3 && list[0].Source.Host == "n1"
 	})
+}
+
+// An agent of a control node that is cut off looks silent to the leader, and its
+// healthy pods would be replaced.
+func TestControlNodeWithoutAQuorumSendsItsAgentsAway(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	a.keepBeating()
+	c.cutOff.Store(true)
+	if message := a.hear(); message.GetGoAway() == nil {
+		t.Errorf("got %v, want to be sent away", message)
+	}
 }
 
 // The leader's word that a node is lost may land just after its agent's that it

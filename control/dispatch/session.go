@@ -21,10 +21,16 @@ import (
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
+// aloneMax is how long a control node without a quorum keeps its agents. Longer
+// than an election takes, shorter than what makes a node count as lost while
+// gossip hears it.
+const aloneMax = 5 * time.Second
+
 var (
 	errReplaced = errors.New("the node opened another session")
 	errGoAway   = errors.New("this control node is going away")
 	errSilent   = errors.New("the agent has been silent")
+	errMinority = errors.New("this control node has lost the others")
 	errDoubted  = errors.New("the node was called lost although its agent is heard; the agent is asked to report all anew")
 )
 
@@ -36,8 +42,10 @@ type session struct {
 	d        *Dispatcher
 	stream   grpc.BidiStreamingServer[agentv1.FromAgent, agentv1.ToAgent]
 	cancel   context.CancelCauseFunc
-	// servers is what the agent was told; nil before Welcome. Only send uses it.
+	// servers is what the agent was told; nil before Welcome. alone is since when
+	// this control node has had no quorum; zero while it has. Only send uses them.
 	servers []string
+	alone   time.Time
 
 	mu sync.Mutex
 	// What is to be sent, each at most once however often it changed meanwhile:
@@ -185,7 +193,7 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 	for {
 		select {
 		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), errGoAway) {
+			if cause := context.Cause(ctx); errors.Is(cause, errGoAway) {
 				_ = s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_GoAway{GoAway: &agentv1.GoAway{}}})
 			}
 			return context.Cause(ctx)
@@ -223,7 +231,18 @@ func (s *session) doubted(ctx context.Context) bool {
 }
 
 // beat sends a heartbeat, and the control nodes if they are others than before.
+// An agent can't see that its control node is cut off from the others, who take
+// the agent for silent then: after aloneMax it is sent to one of them.
 func (s *session) beat() error {
+	switch {
+	case s.d.cfg.Quorum():
+		s.alone = time.Time{}
+	case s.alone.IsZero():
+		s.alone = time.Now()
+	case time.Since(s.alone) > aloneMax:
+		_ = s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_GoAway{GoAway: &agentv1.GoAway{}}})
+		return errMinority
+	}
 	if servers := s.d.cfg.Servers(); s.servers != nil && !slices.Equal(servers, s.servers) {
 		s.servers = servers
 		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Servers{Servers: &agentv1.Servers{Servers: servers}}}); err != nil {

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"google.golang.org/grpc/codes"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/musterhq/muster/consensus"
@@ -14,6 +15,7 @@ import (
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/apiserver"
 	"github.com/musterhq/muster/control/dispatch"
+	"github.com/musterhq/muster/control/operator"
 )
 
 // The parts declare what they need of each other without knowing each other;
@@ -25,6 +27,18 @@ var failures = apiserver.Failures{
 	OutcomeUnknown:  []error{consensus.ErrOutcomeUnknown},
 	TooLarge:        []error{consensus.ErrTooLarge},
 	NodeUnreachable: []error{dispatch.ErrNoSession},
+}
+
+// refusals tell the operator's services the same, in gRPC's words: UNAVAILABLE
+// is only what was certainly not done.
+var refusals = operator.Failures{
+	// First, as it may wrap what ended the wait.
+	{Err: consensus.ErrOutcomeUnknown, Code: codes.Unknown},
+	{Err: consensus.ErrNotLeader, Code: codes.FailedPrecondition},
+	{Err: consensus.ErrNoLeader, Code: codes.Unavailable},
+	{Err: consensus.ErrBusy, Code: codes.Unavailable},
+	{Err: consensus.ErrStopped, Code: codes.Unavailable},
+	{Err: consensus.ErrTooLarge, Code: codes.InvalidArgument},
 }
 
 // kubernetesVersion is the version of the API that is served: that of the

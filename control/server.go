@@ -145,6 +145,8 @@ func (s *Server) open(place *place) (err error) {
 	s.node.Register(s.grpc)
 	s.dispatch.Register(s.grpc)
 	operator.New(s.view, s.tokens).Register(s.grpc)
+	operator.NewKV(s.store, refusals).Register(s.grpc)
+	operator.NewRaft(s.view, s.node, refusals).Register(s.grpc)
 	clusterv1.RegisterJoinServer(s.grpc, pki.NewService(pki.ServiceConfig{
 		Authority: s.authority, Tokens: s.tokens, Names: &names{store: s.store, member: s.configured},
 		GossipKey: s.id.GossipKey, Settings: s.id.Settings,
@@ -194,8 +196,8 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    1 << 20,
 		ErrorLog:          quiet(s.cfg.Logger),
 		// A watch of a client that has vanished is found by asking.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-		BaseContext:       func(net.Listener) context.Context { return base },
+		HTTP2:       &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+		BaseContext: func(net.Listener) context.Context { return base },
 	}
 	group.Go(func() error { return ignoreClosed(web.Serve(s.mux.HTTP())) })
 	group.Go(func() error { return ignoreClosed(s.grpc.Serve(s.mux.GRPC())) })
@@ -358,10 +360,14 @@ func (s *Server) bootstrapped() bool {
 	return err == nil
 }
 
-// view is what muster members shows.
+// view is what muster members and muster operator raft show.
 func (s *Server) view() operator.View {
 	status := s.node.Status()
-	view := operator.View{ClusterID: s.id.ClusterID, Name: s.cfg.Name, Leader: status.Leader, HasQuorum: status.HasQuorum}
+	view := operator.View{
+		ClusterID: s.id.ClusterID, Name: s.cfg.Name,
+		Leader: status.Leader, LeaderAddress: status.LeaderAddress, HasQuorum: status.HasQuorum,
+		Term: status.Term, LastIndex: status.LastIndex, AppliedIndex: status.AppliedIndex,
+	}
 	for _, server := range status.Servers {
 		view.Servers = append(view.Servers, operator.Server{Name: server.Name, Address: server.Address, Voter: server.Voter})
 	}

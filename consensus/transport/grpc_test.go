@@ -30,6 +30,7 @@ type everything struct {
 	clusterv1.UnimplementedMembershipServer
 	clusterv1.UnimplementedSessionsServer
 	clusterv1.UnimplementedOperatorServer
+	clusterv1.UnimplementedRaftServer
 	clusterv1.UnimplementedJoinServer
 	agentv1.UnimplementedAgentServer
 
@@ -61,6 +62,10 @@ func (e *everything) Members(ctx context.Context, _ *clusterv1.MembersRequest) (
 	e.saw(ctx)
 	return &clusterv1.MembersResponse{}, nil
 }
+func (e *everything) ListPeers(ctx context.Context, _ *clusterv1.ListPeersRequest) (*clusterv1.ListPeersResponse, error) {
+	e.saw(ctx)
+	return &clusterv1.ListPeersResponse{}, nil
+}
 func (e *everything) Join(ctx context.Context, _ *clusterv1.JoinRequest) (*clusterv1.JoinResponse, error) {
 	e.saw(ctx)
 	return &clusterv1.JoinResponse{}, nil
@@ -85,6 +90,17 @@ func (e *everything) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	}
 }
 
+// keys is the service that has a Watch of its own.
+type keys struct {
+	clusterv1.UnimplementedKVServer
+	*everything
+}
+
+func (k keys) Watch(_ *clusterv1.KVWatchRequest, stream grpc.ServerStreamingServer[clusterv1.KVWatchResponse]) error {
+	k.saw(stream.Context())
+	return stream.Send(&clusterv1.KVWatchResponse{})
+}
+
 func serveGRPC(t *testing.T, mux *transport.Mux) *everything {
 	t.Helper()
 	service := &everything{}
@@ -93,6 +109,8 @@ func serveGRPC(t *testing.T, mux *transport.Mux) *everything {
 	clusterv1.RegisterMembershipServer(server, service)
 	clusterv1.RegisterSessionsServer(server, service)
 	clusterv1.RegisterOperatorServer(server, service)
+	clusterv1.RegisterKVServer(server, keys{everything: service})
+	clusterv1.RegisterRaftServer(server, service)
 	clusterv1.RegisterJoinServer(server, service)
 	agentv1.RegisterAgentServer(server, service)
 	unlisted := grpc.ServiceDesc{ServiceName: "muster.cluster.v9.Later", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
@@ -164,6 +182,17 @@ func TestCallersReachOnlyTheirServices(t *testing.T) {
 		}, "server admin"},
 		{"Operator", func(ctx context.Context, conn *grpc.ClientConn) error {
 			_, err := clusterv1.NewOperatorClient(conn).Members(ctx, &clusterv1.MembersRequest{})
+			return err
+		}, "server admin"},
+		{"KV", func(ctx context.Context, conn *grpc.ClientConn) error {
+			stream, err := clusterv1.NewKVClient(conn).Watch(ctx, &clusterv1.KVWatchRequest{})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		}, "server admin"},
+		{"Raft", func(ctx context.Context, conn *grpc.ClientConn) error {
+			_, err := clusterv1.NewRaftClient(conn).ListPeers(ctx, &clusterv1.ListPeersRequest{})
 			return err
 		}, "server admin"},
 		{"Agent", func(ctx context.Context, conn *grpc.ClientConn) error {

@@ -1,6 +1,7 @@
-// Package operator answers the muster command's questions about the cluster:
-// who its members are, and which join tokens there are. It leaves the answers
-// to those who know (consensus, gossip, the token table) and who may ask to the
+// Package operator answers the muster command: who the cluster's members are
+// and which join tokens there are (this file), what the store holds (KV), and
+// which control nodes vote and lead (Raft). It leaves the answers to those who
+// know (consensus, gossip, the token table, the store) and who may ask to the
 // transport, which lets in administrators and control nodes only.
 package operator
 
@@ -22,11 +23,54 @@ type View struct {
 	ClusterID string
 	// Name of the node that answers.
 	Name string
-	// Leader is empty when there is none that this node hears.
-	Leader    string
-	HasQuorum bool
-	Servers   []Server
-	Gossip    []Member
+	// Leader and LeaderAddress are empty when there is none that this node hears.
+	Leader, LeaderAddress string
+	HasQuorum             bool
+	// Term and the indexes are of this node's own log.
+	Term, LastIndex, AppliedIndex uint64
+	Servers                       []Server
+	Gossip                        []Member
+}
+
+const stateAlive = "alive" // gossip's word
+
+// state is what gossip says of a node.
+func (v View) state(name string) string {
+	for _, m := range v.Gossip {
+		if m.Name == name {
+			return m.State
+		}
+	}
+	return "unknown"
+}
+
+func (v View) voters() int {
+	voters := 0
+	for _, server := range v.Servers {
+		if server.Voter {
+			voters++
+		}
+	}
+	return voters
+}
+
+// warning says what is wrong with the control plane, in a sentence.
+func (v View) warning() string {
+	voters, alive := v.voters(), 0
+	for _, server := range v.Servers {
+		if server.Voter && v.state(server.Name) == stateAlive {
+			alive++
+		}
+	}
+	switch {
+	case !v.HasQuorum:
+		return fmt.Sprintf("no quorum: %s can't reach a majority of the %d control nodes (%d seen alive); reads and writes answer 503 until it can", v.Name, voters, alive)
+	case alive < voters:
+		return fmt.Sprintf("%d of %d control nodes are not alive; %d more may fail before the cluster stops", voters-alive, voters, max(0, alive-(voters/2+1)))
+	case voters%2 == 0:
+		return fmt.Sprintf("%d control nodes tolerate no more failures than %d: add or remove one", voters, voters-1)
+	}
+	return ""
 }
 
 // Server is a control node in the replicated configuration.
@@ -88,7 +132,6 @@ func members(v View) *clusterv1.MembersResponse {
 	for _, m := range v.Gossip {
 		byName[m.Name] = &clusterv1.Member{Name: m.Name, Role: m.Role, Address: m.Address, State: m.State, Version: m.Version}
 	}
-	voters, alive := 0, 0
 	for _, server := range v.Servers {
 		m := byName[server.Name]
 		if m == nil {
@@ -98,15 +141,10 @@ func members(v View) *clusterv1.MembersResponse {
 		}
 		m.Voter = server.Voter
 		m.Leader = server.Name == v.Leader
-		if server.Voter {
-			voters++
-			if m.State == "alive" {
-				alive++
-			}
-		}
 	}
 	response := &clusterv1.MembersResponse{
 		Leader: v.Leader, Quorum: v.HasQuorum, AnsweredBy: v.Name, ClusterId: v.ClusterID,
+		Warning: v.warning(),
 	}
 	for _, m := range byName {
 		response.Members = append(response.Members, m)
@@ -118,14 +156,6 @@ func members(v View) *clusterv1.MembersResponse {
 		}
 		return a.Name < b.Name
 	})
-	switch {
-	case !v.HasQuorum:
-		response.Warning = fmt.Sprintf("no quorum: %s can't reach a majority of the %d control nodes (%d seen alive); reads and writes answer 503 until it can", v.Name, voters, alive)
-	case alive < voters:
-		response.Warning = fmt.Sprintf("%d of %d control nodes are not alive; %d more may fail before the cluster stops", voters-alive, voters, max(0, alive-(voters/2+1)))
-	case voters%2 == 0:
-		response.Warning = fmt.Sprintf("%d control nodes tolerate no more failures than %d: add or remove one", voters, voters-1)
-	}
 	return response
 }
 

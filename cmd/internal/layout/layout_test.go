@@ -39,7 +39,7 @@ var matrix = []struct {
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},
 	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/auth", "control/store", "control/kube", "proto/agent/..."}, ""},
 	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
-	{"control/operator", []string{"consensus/transport", "proto/cluster/..."}, ""},
+	{"control/operator", []string{"consensus/transport", "control/store", "fsm/kv", "fsm/watch", "proto/..."}, ""},
 	{"control/scheduler/...", []string{"control/scheduler/...", "control/resource", "control/store", "control/controller"}, ""},
 	{"control/controller", []string{"control/resource", "control/store"}, "the runtime of controllers"},
 	{"control/controller/...", []string{"control/controller", "control/resource", "control/store"}, "controllers do not know each other"},

@@ -1,0 +1,32 @@
+package store
+
+import (
+	"context"
+
+	"github.com/musterhq/muster/fsm/kv"
+	"github.com/musterhq/muster/fsm/watch"
+	storagev1 "github.com/musterhq/muster/proto/storage/v1"
+)
+
+// Raw is every key as the state machine has it, for who looks at the store
+// itself rather than at objects. Nothing here knows what a key means: whoever
+// writes an object's key answers for its bytes.
+type Raw struct{ store *Store }
+
+// Raw gives access to all keys.
+func (s *Store) Raw() Raw { return Raw{store: s} }
+
+// Get returns a key's item on this replica, or nil, and the revision that was
+// read.
+func (r Raw) Get(key string) (*kv.Item, uint64) { return r.store.machine.Get(key) }
+
+// Commit sends a transaction through the log. A guard that fails is a result.
+func (r Raw) Commit(ctx context.Context, txn *storagev1.Txn) (*storagev1.Result, error) {
+	return r.store.propose(ctx, txn)
+}
+
+// Watch returns a watcher of the changes after a revision to keys with a
+// prefix, on this replica, or watch.ErrCompacted.
+func (r Raw) Watch(prefix string, after uint64) (*watch.Watcher, error) {
+	return r.store.machine.Watch(prefix, after)
+}

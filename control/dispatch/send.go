@@ -1,0 +1,203 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/musterhq/muster/control/store"
+	agentv1 "github.com/musterhq/muster/proto/agent/v1"
+)
+
+// send greets the agent, sends it all its pods, and then what changes. Only
+// this goroutine sends on the stream.
+func (s *session) send(ctx context.Context, registered *corev1.Node, version string) error {
+	heartbeat := time.NewTicker(HeartbeatInterval)
+	defer heartbeat.Stop()
+	known, err := s.greet(ctx, registered, heartbeat.C)
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			if cause := context.Cause(ctx); errors.Is(cause, errGoAway) {
+				_ = s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_GoAway{GoAway: &agentv1.GoAway{}}})
+			}
+			return context.Cause(ctx)
+		case <-heartbeat.C:
+			if err := s.beat(); err != nil {
+				return err
+			}
+		case <-s.nodeMoved:
+			if s.doubted(ctx) {
+				return errDoubted
+			}
+		case <-s.toSend:
+			if err := s.sendChanges(known); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// doubted says whether the node counts as lost in spite of this session. The
+// leader's word that it is lost can land just after the agent's, that it is not;
+// then nothing would be said again until something changes on the node. A new
+// session says all of it again.
+func (s *session) doubted(ctx context.Context) bool {
+	node, err := store.Of[*corev1.Node](s.d.cfg.Store, store.Nodes).Get(ctx, "", s.node)
+	if err != nil {
+		return false
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionUnknown
+		}
+	}
+	return false
+}
+
+// beat sends a heartbeat, and the control nodes if they are others than before.
+// An agent can't see that its control node is cut off from the others, who take
+// the agent for silent then: after aloneMax it is sent to one of them.
+func (s *session) beat() error {
+	switch {
+	case s.d.cfg.Quorum():
+		s.alone = time.Time{}
+	case s.alone.IsZero():
+		s.alone = time.Now()
+	case time.Since(s.alone) > aloneMax:
+		_ = s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_GoAway{GoAway: &agentv1.GoAway{}}})
+		return errMinority
+	}
+	if servers := s.d.cfg.Servers(); s.servers != nil && !slices.Equal(servers, s.servers) {
+		s.servers = servers
+		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Servers{Servers: &agentv1.Servers{Servers: servers}}}); err != nil {
+			return err
+		}
+	}
+	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{}}})
+}
+
+// sentPod remembers what the agent was told of a pod, so that a removal names
+// the uid that the agent knows.
+type sentPod struct {
+	namespace, name, uid string
+	revision             uint64
+}
+
+// greet registers the node, waits until it has its pod range and until this
+// replica is as new as the log, and sends Welcome, the pods and Synced. Without
+// a quorum it keeps trying, and heartbeats keep the session, so that the agent
+// goes on with what it has.
+func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat <-chan time.Time) (map[string]sentPod, error) {
+	type outcome struct {
+		node *corev1.Node
+		err  error
+	}
+	ready := make(chan outcome, 1)
+	go func() {
+		node, err := s.admit(ctx, registered)
+		ready <- outcome{node, err}
+	}()
+	var node *corev1.Node
+	for node == nil {
+		select {
+		case <-heartbeat:
+			if err := s.beat(); err != nil {
+				return nil, err
+			}
+		case o := <-ready:
+			if o.err != nil {
+				return nil, o.err
+			}
+			node = o.node
+		}
+	}
+	raw, err := node.Marshal()
+	if err != nil {
+		return nil, err
+	}
+	s.servers = s.d.cfg.Servers()
+	if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Welcome{Welcome: &agentv1.Welcome{
+		ControlNode: s.d.cfg.Name, Node: raw, Servers: s.servers,
+	}}}); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	for _, key := range s.d.desired.keys(s.node) {
+		s.pods[key] = true
+	}
+	s.network = true
+	s.mu.Unlock()
+	known := map[string]sentPod{}
+	if err := s.sendChanges(known); err != nil {
+		return nil, err
+	}
+	return known, s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Synced{Synced: &agentv1.Synced{}}})
+}
+
+func (s *session) sendChanges(known map[string]sentPod) error {
+	s.mu.Lock()
+	pods, network, opens, stored := s.pods, s.network, s.opens, s.stored
+	s.pods, s.network, s.opens, s.stored = map[string]bool{}, false, nil, nil
+	s.mu.Unlock()
+	for _, done := range stored {
+		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_StatusStored{StatusStored: done}}); err != nil {
+			return err
+		}
+	}
+	for key := range pods {
+		if err := s.sendPod(key, known); err != nil {
+			return err
+		}
+	}
+	if network {
+		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Network{Network: s.d.routes.to(s.node)}}); err != nil {
+			return err
+		}
+	}
+	for _, open := range opens {
+		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_OpenStream{OpenStream: open}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) sendPod(key string, known map[string]sentPod) error {
+	pod, exists := s.d.desired.get(s.node, key)
+	before, told := known[key]
+	if exists {
+		if told && before.revision == pod.revision {
+			return nil
+		}
+		var meta corev1.Pod
+		if err := meta.Unmarshal(pod.raw); err != nil {
+			return fmt.Errorf("pod %s: %w", key, err)
+		}
+		if told && before.uid != string(meta.UID) {
+			if err := s.sendRemove(before); err != nil {
+				return err
+			}
+		}
+		known[key] = sentPod{meta.Namespace, meta.Name, string(meta.UID), pod.revision}
+		return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_PodPut{PodPut: &agentv1.PodPut{Pod: pod.raw}}})
+	}
+	if !told {
+		return nil
+	}
+	delete(known, key)
+	return s.sendRemove(before)
+}
+
+func (s *session) sendRemove(pod sentPod) error {
+	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_PodRemove{PodRemove: &agentv1.PodRemove{
+		Namespace: pod.namespace, Name: pod.name, Uid: pod.uid,
+	}}})
+}

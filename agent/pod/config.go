@@ -17,7 +17,7 @@ func (w *worker) sandboxConfig(pod *corev1.Pod, attempt uint32) *runtime.Sandbox
 	node := w.m.cfg.Node()
 	config := &runtime.SandboxConfig{
 		UID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name, Attempt: attempt,
-		Hostname: hostname(pod, node), LogDir: LogDir(w.m.cfg.Dir, pod),
+		Hostname: hostname(pod), LogDir: LogDir(w.m.cfg.Dir, pod),
 		DNS: dns(pod, node), Labels: pod.Labels, Annotations: pod.Annotations,
 		Security: podSecurity(pod),
 	}
@@ -37,12 +37,14 @@ func (w *worker) sandboxConfig(pod *corev1.Pod, attempt uint32) *runtime.Sandbox
 	return config
 }
 
-func hostname(pod *corev1.Pod, node Node) string {
+// hostname is empty on the host's network: such a pod has the host's name as
+// well, and a runtime that is told one would rename the host (runc refuses to).
+func hostname(pod *corev1.Pod) string {
+	if pod.Spec.HostNetwork {
+		return ""
+	}
 	name := pod.Spec.Hostname
-	switch {
-	case pod.Spec.HostNetwork:
-		name = node.Hostname
-	case name == "":
+	if name == "" {
 		name = pod.Name
 	}
 	const most = 63 // of a Linux host name

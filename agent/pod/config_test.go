@@ -164,12 +164,12 @@ func TestHostname(t *testing.T) {
 	}{
 		{"pod", "", false, "pod"},
 		{"pod", "given", false, "given"},
-		{"pod", "", true, "machine"},
+		{"pod", "given", true, ""},
 		{strings.Repeat("a", 62) + "-b", "", false, strings.Repeat("a", 62)},
 	} {
 		pod := newPod(c.name)
 		pod.Spec.Hostname, pod.Spec.HostNetwork = c.given, c.host
-		if got := hostname(pod, Node{Hostname: "machine"}); got != c.want {
+		if got := hostname(pod); got != c.want {
 			t.Errorf("%+v: got %q", c, got)
 		}
 	}

@@ -152,7 +152,12 @@ func TestStoppedLeaderHandsOver(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) { cfg.LeaderWait = 30 * time.Second })
 	w := c.write(4, c.followers()...)
 	w.more(20)
-	c.leader().stop()
+	leader := c.leader()
+	term := leader.raft.CurrentTerm()
+	leader.stop()
+	if leader.raft.CurrentTerm() == term {
+		t.Error("it stopped before another was elected")
+	}
 	w.more(20)
 	w.finish()
 	for _, err := range w.errs {

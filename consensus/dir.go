@@ -14,6 +14,7 @@ import (
 
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
 )
 
@@ -256,6 +257,9 @@ func guarded(path string, f func() error) (err error) {
 		}
 	}()
 	err = f()
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return fmt.Errorf("%s is in use by another process: stop that first", path)
+	}
 	if errno := syscall.Errno(0); err == nil || errors.As(err, &errno) {
 		return diskError(path, err)
 	}

@@ -44,7 +44,6 @@ type proposer struct {
 	over   bool
 	queue  chan submission
 	queued atomic.Int64 // bytes
-	paused sync.Mutex
 }
 
 func newProposer(term uint64, apply func([]byte) raft.ApplyFuture, committed func(outcome, int), m *metrics, wait *sync.WaitGroup) *proposer {
@@ -181,26 +180,4 @@ func (p *proposer) settle(future raft.ApplyFuture) error {
 	default:
 		return errLost
 	}
-}
-
-// pause waits until no entry is on its way and keeps it so until resume.
-func (p *proposer) pause(ctx context.Context) (resume func(), err error) {
-	p.paused.Lock()
-	taken := 0
-	resume = func() {
-		for range taken {
-			<-p.slots
-		}
-		p.paused.Unlock()
-	}
-	for taken < cap(p.slots) {
-		select {
-		case p.slots <- struct{}{}:
-			taken++
-		case <-ctx.Done():
-			resume()
-			return nil, ctx.Err()
-		}
-	}
-	return resume, nil
 }

@@ -84,6 +84,15 @@ func (p *proposing) add(t *testing.T, data []byte) {
 	}
 }
 
+// occupy has as many entries on their way as may be.
+func (p *proposing) occupy(t *testing.T) {
+	t.Helper()
+	for i := range entriesInFlightMax {
+		p.add(t, fmt.Append(nil, i))
+		p.until(t, "an entry", func() bool { return p.log.taken() == i+1 })
+	}
+}
+
 func (p *proposing) until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	(&cluster{TB: t}).eventually(what, holds)
@@ -92,10 +101,7 @@ func (p *proposing) until(t *testing.T, what string, holds func() bool) {
 // What arrives while entries are on their way goes into one entry together.
 func TestGroupsFormWhileEntriesAreOnTheirWay(t *testing.T) {
 	p := newProposing(t)
-	for i := range entriesInFlightMax {
-		p.add(t, fmt.Append(nil, i))
-		p.until(t, "an entry", func() bool { return p.log.taken() == i+1 })
-	}
+	p.occupy(t)
 	const more = 100
 	for i := range more {
 		p.add(t, fmt.Append(nil, i))
@@ -122,10 +128,7 @@ func TestGroupsFormWhileEntriesAreOnTheirWay(t *testing.T) {
 
 func TestGroupsAreBounded(t *testing.T) {
 	p := newProposing(t)
-	resume, err := p.pause(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	p.occupy(t)
 	big := make([]byte, envelopeBytesMax/3)
 	for range 6 {
 		p.add(t, big)
@@ -133,8 +136,7 @@ func TestGroupsAreBounded(t *testing.T) {
 	for range 2 * envelopeCommandsMax {
 		p.add(t, nil)
 	}
-	resume()
-	for settled, commands := 0, 0; commands < 6+2*envelopeCommandsMax; settled++ {
+	for settled, commands := 0, 0; commands < entriesInFlightMax+6+2*envelopeCommandsMax; settled++ {
 		p.until(t, "an entry", func() bool { return p.log.taken() > settled })
 		p.log.mu.Lock()
 		commands += len(p.log.entries[settled].commands)
@@ -154,10 +156,7 @@ func TestGroupsAreBounded(t *testing.T) {
 
 func TestFullQueueIsBusy(t *testing.T) {
 	p := newProposing(t)
-	resume, err := p.pause(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	p.occupy(t)
 	p.add(t, nil)
 	p.until(t, "the first is taken from the queue", func() bool { return len(p.queue) == 0 })
 	for range queueCommandsMax {
@@ -168,7 +167,9 @@ func TestFullQueueIsBusy(t *testing.T) {
 	}
 	p.end()
 	<-p.ended
-	resume()
+	for i := range entriesInFlightMax {
+		p.log.settle(i, outcome{term: 5}, nil)
+	}
 	for range queueCommandsMax + 1 {
 		if err := <-p.refused; !errors.Is(err, ErrNotLeader) {
 			t.Fatalf("refused with %v at the end of the term, want %v", err, ErrNotLeader)

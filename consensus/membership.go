@@ -43,18 +43,13 @@ func (n *Node) RemoveServer(ctx context.Context, name string) error {
 }
 
 // TransferLeadership hands leadership to the most current voter. What is
-// proposed meanwhile waits for the new leader. Leader only.
+// proposed meanwhile waits for the new leader; what is on its way is decided by
+// the log, as in every change of leader. Leader only.
 func (n *Node) TransferLeadership(ctx context.Context) error {
 	l, _ := n.term.get()
 	if l == nil {
 		return ErrNotLeader
 	}
-	// Without entries on their way no answer is lost in the change.
-	resume, err := l.proposer.pause(ctx)
-	if err != nil {
-		return fmt.Errorf("transfer leadership: %w", err)
-	}
-	defer resume()
 	future := n.raft.LeadershipTransfer()
 	done := make(chan error, 1)
 	n.background.Add(1)

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"slices"
 
@@ -20,6 +21,15 @@ type Caller struct {
 
 // Admin says whether the caller is an administrator.
 func (c Caller) Admin() bool { return slices.Contains(c.Orgs, identity.OrgMasters) }
+
+// Key is the SHA-256 of the caller's public key (DER, PKIX): which machine of
+// that name it is.
+func (c Caller) Key() [sha256.Size]byte {
+	if c.Certificate == nil {
+		return [sha256.Size]byte{}
+	}
+	return sha256.Sum256(c.Certificate.RawSubjectPublicKeyInfo)
+}
 
 // CallerFrom says who makes a call. ok is false when the caller showed no
 // certificate; one that did not verify never gets this far.

@@ -39,6 +39,12 @@ func (l *Lab) Down(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, l.removeNetwork(ctx), removeCgroups(ctx, cgroups))
+	if !otherLabs() {
+		for _, h := range l.Of(Compute) {
+			pruneCgroups(filepath.Join(agentCgroup, h.Name))
+		}
+		pruneCgroups(agentCgroup)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("the lab in %s is not wholly down: %w", l.Dir, err)
 	}
@@ -94,19 +100,9 @@ func (h *Host) collectCgroups(into map[string]bool) {
 // what is below them and with parents that are empty then. The kernel lets
 // nobody remove one that has processes, so others' are safe.
 func removeCgroups(ctx context.Context, paths map[string]bool) error {
-	roots := []string{cgroupRoot} // cgroup v2
-	if entries, err := os.ReadDir(cgroupRoot); err == nil {
-		for _, entry := range entries { // v1: one for each controller
-			roots = append(roots, filepath.Join(cgroupRoot, entry.Name()))
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for _, root := range roots {
-		var fs unix.Statfs_t
-		if err := unix.Statfs(root, &fs); err != nil || (fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC) {
-			continue
-		}
+	for _, root := range cgroupRoots() {
 		for path := range paths {
 			if err := removeTree(ctx, filepath.Join(root, path)); err != nil {
 				return err
@@ -121,20 +117,56 @@ func removeCgroups(ctx context.Context, paths map[string]bool) error {
 	return nil
 }
 
-// removeTree removes a folder of folders; files in a cgroup go with it. A
-// process that was just killed keeps its cgroup busy until it is reaped.
-func removeTree(ctx context.Context, dir string) error {
+// agentCgroup is where agents make the cgroups of pods, below the node's name.
+// Agents of several labs share it.
+const agentCgroup = "/muster"
+
+// pruneCgroups removes what is empty below a cgroup, and then itself, in every
+// hierarchy: what an agent that was killed had no time to remove.
+func pruneCgroups(path string) {
+	for _, root := range cgroupRoots() {
+		for _, dir := range slices.Backward(dirsBelow(filepath.Join(root, path))) {
+			_ = unix.Rmdir(dir)
+		}
+	}
+}
+
+// cgroupRoots are the hierarchies: one with cgroup v2, one for each controller
+// with v1.
+func cgroupRoots() []string {
+	candidates := []string{cgroupRoot}
+	if entries, err := os.ReadDir(cgroupRoot); err == nil {
+		for _, entry := range entries {
+			candidates = append(candidates, filepath.Join(cgroupRoot, entry.Name()))
+		}
+	}
+	var roots []string
+	for _, dir := range candidates {
+		var fs unix.Statfs_t
+		// A folder of a v2 hierarchy is one of the hierarchy, not another.
+		if err := unix.Statfs(dir, &fs); err == nil && (fs.Type == unix.CGROUP_SUPER_MAGIC || fs.Type == unix.CGROUP2_SUPER_MAGIC) && (dir == cgroupRoot || isMounted(dir)) {
+			roots = append(roots, dir)
+		}
+	}
+	return roots
+}
+
+// dirsBelow lists a folder and those below it, parents first.
+func dirsBelow(dir string) []string {
 	var dirs []string
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() {
 			dirs = append(dirs, path)
 		}
-		return nil
+		return nil // what goes away meanwhile need not be removed
 	})
-	if err != nil {
-		return err
-	}
-	for _, path := range slices.Backward(dirs) {
+	return dirs
+}
+
+// removeTree removes a folder of folders; files in a cgroup go with it. A
+// process that was just killed keeps its cgroup busy until it is reaped.
+func removeTree(ctx context.Context, dir string) error {
+	for _, path := range slices.Backward(dirsBelow(dir)) {
 		for {
 			err := unix.Rmdir(path)
 			if err == nil || errors.Is(err, unix.ENOENT) {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -314,6 +315,51 @@ func TestDownLeavesNoTrace(t *testing.T) {
 			t.Errorf("left:\n%s", left)
 		}
 	}
+}
+
+func TestPruneLeavesCgroupsInUse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cgroups need root")
+	}
+	roots := cgroupRoots()
+	if len(roots) == 0 {
+		t.Skip("no cgroups here")
+	}
+	root := roots[0]
+	for _, r := range roots { // one that takes processes without further ado
+		if filepath.Base(r) == "pids" {
+			root = r
+		}
+	}
+	top := fmt.Sprintf("/muster-lab-test-prune-%d", os.Getpid())
+	used, leaked := filepath.Join(root, top, "n1/pod1/used"), filepath.Join(root, top, "n1/pod2/leaked")
+	for _, dir := range []string{used, leaked} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sleep := exec.Command("sleep", "1000")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := func() { _ = sleep.Process.Kill(); _ = sleep.Wait() }
+	defer end()
+	if err := os.WriteFile(filepath.Join(used, "cgroup.procs"), []byte(strconv.Itoa(sleep.Process.Pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	pruneCgroups(top)
+	if _, err := os.Stat(used); err != nil {
+		t.Errorf("a cgroup with a process is gone: %v", err)
+	}
+	if _, err := os.Stat(filepath.Dir(leaked)); err == nil {
+		t.Error("a pod's empty cgroup is still there")
+	}
+	end()
+	eventually(t, "an empty tree is removed whole", func() bool {
+		pruneCgroups(top)
+		_, err := os.Stat(filepath.Join(root, top))
+		return err != nil
+	})
 }
 
 func TestDownRefusesAFolderThatIsNoLab(t *testing.T) {

@@ -203,9 +203,15 @@ func onThread(f func() error) error {
 // they are empty and no other lab has them: a removed folder would take what
 // other namespaces have mounted on it along.
 func removeMountPoints() {
-	if labs, err := filepath.Glob(filepath.Join(runDir, "muster-????")); err == nil && len(labs) == 0 {
+	if !otherLabs() {
 		_ = os.Remove(cniDir)
 	}
+}
+
+// otherLabs is whether there are hosts on this machine, once ours are gone.
+func otherLabs() bool {
+	labs, err := filepath.Glob(filepath.Join(runDir, "muster-????"))
+	return err != nil || len(labs) > 0
 }
 
 func bind(from, to string) error {

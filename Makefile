@@ -58,7 +58,7 @@ runtime: bin/runtime/.made ## bin/runtime: containerd, its shim, runc and the CN
 
 # From a module of their own, so made again only when that changes. containerd
 # says its version, which nodes report, only where the linker tells it.
-STATIC := CGO_ENABLED=0 go -C deploy/runtime build -trimpath -o $(CURDIR)/bin/runtime/
+STATIC := CGO_ENABLED=0 go -C deploy/runtime build -trimpath -o '$(CURDIR)/bin/runtime/'
 CONTAINERD = $(patsubst v%,%,$(shell go -C deploy/runtime list -m -f '{{.Version}}' github.com/containerd/containerd/v2))
 bin/runtime/.made: deploy/runtime/go.mod deploy/runtime/go.sum
 	@mkdir -p bin/runtime
@@ -70,7 +70,7 @@ bin/runtime/.made: deploy/runtime/go.mod deploy/runtime/go.sum
 		github.com/containernetworking/plugins/plugins/main/loopback \
 		github.com/containernetworking/plugins/plugins/meta/portmap
 	CGO_ENABLED=1 go -C deploy/runtime build -trimpath -tags 'seccomp osusergo netgo' -ldflags '-s -w -extldflags -static' \
-		-o $(CURDIR)/bin/runtime/ github.com/opencontainers/runc
+		-o '$(CURDIR)/bin/runtime/' github.com/opencontainers/runc
 	@touch $@
 
 agent/runtime/bundle/bundle.tar.zst: bin/runtime/.made agent/runtime/bundle/pack.go

@@ -146,11 +146,11 @@ func TestNameBelongsToOneMachine(t *testing.T) {
 	claim(identity.Server, "c2", first, nil) // the answer was lost
 	claim(identity.Server, "c2", second, pki.ErrNameTaken)
 	claim(identity.Agent, "c2", second, pki.ErrNameTaken)
-	if err := names.Holds(ctx, identity.Server, "c2"); err != nil {
+	if err := names.Renew(ctx, identity.Server, "c2", first, second); err != nil {
 		t.Errorf("a member may not renew: %v", err)
 	}
 	members["c2"] = false
-	if err := names.Holds(ctx, identity.Server, "c2"); !errors.Is(err, pki.ErrRemoved) {
+	if err := names.Renew(ctx, identity.Server, "c2", first, second); !errors.Is(err, pki.ErrRemoved) {
 		t.Errorf("a removed node may renew: %v, want ErrRemoved", err)
 	}
 	claim(identity.Server, "c2", second, nil)
@@ -164,6 +164,48 @@ func TestNameBelongsToOneMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim(identity.Agent, "n1", second, nil)
+}
+
+// A machine whose name was given to another one still has a certificate. It
+// must not be let in by it: both would run the pods of the node.
+func TestReplacedMachineLosesItsName(t *testing.T) {
+	ctx := context.Background()
+	names := &names{store: storetest.New(t)}
+	key := func(s string) [sha256.Size]byte { return sha256.Sum256([]byte(s)) }
+	owns := func(text string, want bool) {
+		t.Helper()
+		if got := names.Owns("n1", key(text)); got != want {
+			t.Errorf("the machine with key %s owns the name: %t, want %t", text, got, want)
+		}
+	}
+	owns("a", false)
+	if err := names.Claim(ctx, identity.Agent, "n1", key("a")); err != nil {
+		t.Fatal(err)
+	}
+	owns("a", true)
+	for _, next := range []string{"lost", "b"} { // the first answer did not arrive
+		if err := names.Renew(ctx, identity.Agent, "n1", key("a"), key(next)); err != nil {
+			t.Fatal(err)
+		}
+		owns("a", true)
+		owns(next, true)
+	}
+	owns("lost", false)
+	if err := names.Renew(ctx, identity.Agent, "n1", key("b"), key("c")); err != nil {
+		t.Fatal(err)
+	}
+	owns("a", false)
+	owns("b", true)
+	owns("c", true)
+	if err := names.Claim(ctx, identity.Agent, "n1", key("other")); err != nil { // there is no such Node
+		t.Fatal(err)
+	}
+	owns("b", false)
+	owns("c", false)
+	owns("other", true)
+	if err := names.Renew(ctx, identity.Agent, "n1", key("c"), key("d")); !errors.Is(err, pki.ErrRemoved) {
+		t.Errorf("a replaced machine may renew: %v, want ErrRemoved", err)
+	}
 }
 
 func TestStartRecallsTheLastOne(t *testing.T) {

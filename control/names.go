@@ -18,6 +18,13 @@ const namePrefix = "name/"
 type nameRecord struct {
 	Role identity.Role     `json:"role"`
 	Key  [sha256.Size]byte `json:"key"` // SHA-256 of the public key
+	// Next is the key of the certificate that was last renewed. Whether the
+	// machine has heard of that is not known, so either key is its own.
+	Next [sha256.Size]byte `json:"next,omitzero"`
+}
+
+func (r *nameRecord) has(key [sha256.Size]byte) bool {
+	return key == r.Key || key == r.Next && r.Next != [sha256.Size]byte{}
 }
 
 // names gives each node name to one machine (pki.Names). A name is free again
@@ -38,15 +45,11 @@ func (n *names) Claim(ctx context.Context, role identity.Role, name string, key 
 	if _, err = system.Create(ctx, namePrefix+name, record); !errors.Is(err, store.ErrExists) {
 		return err
 	}
-	value, revision, err := system.Get(namePrefix + name)
+	holder, revision, err := n.find(name)
 	if err != nil {
 		return err
 	}
-	var holder nameRecord
-	if err := json.Unmarshal(value, &holder); err != nil {
-		return fmt.Errorf("record %s%s: %w", namePrefix, name, err)
-	}
-	if holder.Key == key && holder.Role == role {
+	if holder.Role == role && holder.has(key) {
 		return nil
 	}
 	if held, err := n.held(ctx, holder.Role, name); err != nil {
@@ -72,11 +75,48 @@ func (n *names) held(ctx context.Context, role identity.Role, name string) (bool
 	return err == nil, err
 }
 
-// Holds says whether a node may renew its certificate. A compute node whose
-// Node was deleted may: deleting it does not bar the machine, it registers anew.
-func (n *names) Holds(_ context.Context, role identity.Role, name string) error {
-	if role == identity.Server && !n.member(name) {
+// Renew lets a node have a certificate for another key. A compute node whose
+// Node was deleted may, unless another machine has taken its name since:
+// deleting it does not bar the machine, it registers anew.
+func (n *names) Renew(ctx context.Context, role identity.Role, name string, key, next [sha256.Size]byte) error {
+	if role == identity.Server {
+		if !n.member(name) {
+			return pki.ErrRemoved
+		}
+		return nil
+	}
+	if err := n.store.ReadBarrier(ctx); err != nil {
+		return err
+	}
+	holder, revision, err := n.find(name)
+	if err != nil {
+		return err
+	}
+	if holder.Role != role || !holder.has(key) {
 		return pki.ErrRemoved
 	}
-	return nil
+	record, err := json.Marshal(nameRecord{Role: role, Key: key, Next: next})
+	if err != nil {
+		return err
+	}
+	_, err = n.store.System().Update(ctx, namePrefix+name, record, revision)
+	return err
+}
+
+// Owns says whether the compute node with this key has the name, as far as this
+// replica knows.
+func (n *names) Owns(name string, key [sha256.Size]byte) bool {
+	holder, _, err := n.find(name)
+	return err == nil && holder.Role == identity.Agent && holder.has(key)
+}
+
+func (n *names) find(name string) (holder nameRecord, revision uint64, err error) {
+	value, revision, err := n.store.System().Get(namePrefix + name)
+	if err != nil {
+		return holder, 0, err
+	}
+	if err := json.Unmarshal(value, &holder); err != nil {
+		return holder, 0, fmt.Errorf("record %s%s: %w", namePrefix, name, err)
+	}
+	return holder, revision, nil
 }

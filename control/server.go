@@ -126,10 +126,12 @@ func (s *Server) open(place *place) (err error) {
 		NotReadyToleration: cfg.NotReadyToleration, UnreachableToleration: cfg.UnreachableToleration,
 	}))
 	s.tokens = &tokens{store: s.store, authority: s.authority}
+	names := &names{store: s.store, member: s.configured}
 	s.dispatch = dispatch.New(dispatch.Config{
 		Name: cfg.Name, Store: s.store, Registry: s.registry,
 		Servers: s.serverAddresses, Peers: s.peers, Dial: s.connections.Dial,
 		Quorum: func() bool { return s.node.Status().HasQuorum },
+		Owns:   names.Owns,
 		Gossip: liveness{s.gossip}, Logger: cfg.Logger.With("part", "dispatch"),
 	})
 	s.api, err = apiserver.New(apiserver.Config{
@@ -148,7 +150,7 @@ func (s *Server) open(place *place) (err error) {
 	operator.NewKV(s.store, refusals).Register(s.grpc)
 	operator.NewRaft(s.view, s.node, refusals).Register(s.grpc)
 	clusterv1.RegisterJoinServer(s.grpc, pki.NewService(pki.ServiceConfig{
-		Authority: s.authority, Tokens: s.tokens, Names: &names{store: s.store, member: s.configured},
+		Authority: s.authority, Tokens: s.tokens, Names: names,
 		GossipKey: s.id.GossipKey, Settings: s.id.Settings,
 		Servers: s.serverAddresses, Gossip: s.gossipAddresses, Logger: cfg.Logger.With("part", "join"),
 	}))

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -15,9 +16,12 @@ import (
 // this replica holds all that was committed before.
 func (s *session) admit(ctx context.Context, registered *corev1.Node) (*corev1.Node, error) {
 	for attempt := 0; ; attempt++ {
-		err := s.d.register(ctx, registered)
+		err := s.register(ctx, registered)
 		if err == nil {
 			break
+		}
+		if errors.Is(err, errReplacedMachine) {
+			return nil, status.Error(codes.PermissionDenied, err.Error())
 		}
 		if permanent(err) {
 			return nil, status.Errorf(codes.InvalidArgument, "register node %s: %v", registered.Name, err)
@@ -52,6 +56,18 @@ func (s *session) admit(ctx context.Context, registered *corev1.Node) (*corev1.N
 		case <-s.nodeMoved:
 		}
 	}
+}
+
+// register registers the node once this replica has it for certain that the
+// name is still this machine's.
+func (s *session) register(ctx context.Context, registered *corev1.Node) error {
+	if err := s.d.cfg.Store.ReadBarrier(ctx); err != nil {
+		return err
+	}
+	if !s.d.cfg.Owns(s.node, s.key) {
+		return errReplacedMachine
+	}
+	return s.d.register(ctx, registered)
 }
 
 // pause waits 100 ms, doubling to 1 s.

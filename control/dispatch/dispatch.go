@@ -13,6 +13,7 @@ package dispatch
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,6 +54,10 @@ type Config struct {
 	// Quorum says whether this control node leads or hears a leader. It must
 	// answer at once.
 	Quorum func() bool
+	// Owns says whether the machine with this key (transport.Caller.Key) is the
+	// one that has the node's name, as far as this replica knows. It must answer
+	// at once.
+	Owns   func(node string, key [sha256.Size]byte) bool
 	Gossip Gossip
 	Logger *slog.Logger
 }

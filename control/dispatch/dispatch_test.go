@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,6 +80,43 @@ func TestSessionSendsNoPodsWithoutAQuorum(t *testing.T) {
 	}
 	c.log.Refuse(nil)
 	again.hearUntilSynced()
+}
+
+// The Node was deleted, another machine joined under its name, and the first one
+// is back with a certificate that is still good. If both were told of the pods,
+// both would run them.
+func TestReplacedMachineIsNotHeard(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	first := c.connect("n1")
+	c.givePodCIDR("n1")
+	first.hearUntilSynced()
+	first.keepBeating()
+	owner := "second"
+	c.owner.Store(&owner)
+	refused := func(a *testAgent, what string) {
+		t.Helper()
+		for {
+			message, err := a.session.Recv()
+			if err != nil {
+				if !strings.Contains(err.Error(), "another machine") {
+					t.Errorf("%s: session ended with %v, want that the name is another machine's", what, err)
+				}
+				return
+			}
+			if message.GetHeartbeat() == nil && message.GetNetwork() == nil {
+				t.Fatalf("%s: heard %v, want to be sent away", what, message)
+			}
+		}
+	}
+	refused(first, "a session that was open when the name was taken")
+	second := c.connectAs("n1", "second")
+	second.hearUntilSynced()
+	second.keepBeating()
+	refused(c.connect("n1"), "a new session")
+	c.createPod("p", "n1")
+	if got := second.pod(second.hear()); got.Name != "p" {
+		t.Errorf("got pod %q, want p: the machine that has the name is still heard", got.Name)
+	}
 }
 
 func TestStatusIsStoredForTheNodesOwnPodsOnly(t *testing.T) {

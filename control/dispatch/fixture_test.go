@@ -2,9 +2,12 @@ package dispatch
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -40,6 +43,8 @@ type controlNode struct {
 	listener *bufconn.Listener
 	// addresses are the control nodes that agents are told of.
 	addresses atomic.Pointer[[]string]
+	// owner is the machine that the names of all nodes belong to.
+	owner atomic.Pointer[string]
 	// cutOff: it has no quorum.
 	cutOff atomic.Bool
 }
@@ -61,6 +66,7 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 	for i, name := range names {
 		nodes[i] = &controlNode{t: t, store: s, registry: registry, log: log, listener: bufconn.Listen(1 << 20)}
 		nodes[i].addresses.Store(&[]string{"10.0.0.1:6443"})
+		nodes[i].owner.Store(new(string))
 		nodes[i].Dispatcher = New(Config{
 			Name: name, Store: s, Registry: registry,
 			Servers: func() []string { return *nodes[i].addresses.Load() },
@@ -81,6 +87,9 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 				return nil, errors.New("no such control node")
 			},
 			Quorum: func() bool { return !nodes[i].cutOff.Load() },
+			Owns: func(_ string, key [sha256.Size]byte) bool {
+				return key == sha256.Sum256([]byte(*nodes[i].owner.Load()))
+			},
 			Gossip: quietGossip{}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 	}
@@ -88,7 +97,8 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 	var group errgroup.Group
 	for _, n := range nodes {
 		server := grpc.NewServer(grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			caller := transport.Caller{Role: identity.Agent, Name: metadata.ValueFromIncomingContext(stream.Context(), callerKey)[0]}
+			node, machine, _ := strings.Cut(metadata.ValueFromIncomingContext(stream.Context(), callerKey)[0], "/")
+			caller := transport.Caller{Role: identity.Agent, Name: node, Certificate: &x509.Certificate{RawSubjectPublicKeyInfo: []byte(machine)}}
 			return handler(srv, &asCaller{stream, transport.NewContext(stream.Context(), caller)})
 		}))
 		n.Register(server)
@@ -136,7 +146,14 @@ type testAgent struct {
 
 func (n *controlNode) connect(name string) *testAgent {
 	n.t.Helper()
-	a := &testAgent{t: n.t, name: name, conn: n.dial(name)}
+	return n.connectAs(name, "")
+}
+
+// connectAs is connect by a certain one of the machines that have the name in
+// their certificates.
+func (n *controlNode) connectAs(name, machine string) *testAgent {
+	n.t.Helper()
+	a := &testAgent{t: n.t, name: name, conn: n.dial(name + "/" + machine)}
 	var err error
 	if a.session, err = agentv1.NewAgentClient(a.conn).Session(n.t.Context()); err != nil {
 		n.t.Fatal(err)

@@ -15,11 +15,9 @@ import (
 
 // register creates the agent's Node, or brings labels and status of the one
 // that exists up to what the agent says. Spec, and labels and annotations that
-// the agent does not name, belong to the cluster and stay.
+// the agent does not name, belong to the cluster and stay. It is called behind a
+// read barrier.
 func (d *Dispatcher) register(ctx context.Context, said *corev1.Node) error {
-	if err := d.cfg.Store.ReadBarrier(ctx); err != nil {
-		return err
-	}
 	nodes := d.cfg.Registry.Kind(store.Nodes.Resource)
 	node := said.DeepCopy()
 	node.Spec.PodCIDR, node.Spec.PodCIDRs = "", nil

@@ -66,6 +66,9 @@ func (s *session) doubted(ctx context.Context) bool {
 // An agent can't see that its control node is cut off from the others, who take
 // the agent for silent then: after aloneMax it is sent to one of them.
 func (s *session) beat() error {
+	if s.servers != nil && !s.d.cfg.Owns(s.node, s.key) {
+		return errReplacedMachine // its Node was deleted, and another machine took the name
+	}
 	switch {
 	case s.d.cfg.Quorum():
 		s.alone = time.Time{}

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
@@ -24,12 +25,16 @@ import (
 // gossip hears it.
 const aloneMax = 5 * time.Second
 
+// ownedWithin bounds how long a session waits to hear whose name the node's is.
+const ownedWithin = time.Second
+
 var (
-	errReplaced = errors.New("the node opened another session")
-	errGoAway   = errors.New("this control node is going away")
-	errSilent   = errors.New("the agent has been silent")
-	errMinority = errors.New("this control node has lost the others")
-	errDoubted  = errors.New("the node was called lost although its agent is heard; the agent is asked to report all anew")
+	errReplaced        = errors.New("the node opened another session")
+	errGoAway          = errors.New("this control node is going away")
+	errReplacedMachine = errors.New("the name of this node belongs to another machine now; join again under another name")
+	errSilent          = errors.New("the agent has been silent")
+	errMinority        = errors.New("this control node has lost the others")
+	errDoubted         = errors.New("the node was called lost although its agent is heard; the agent is asked to report all anew")
 )
 
 // session is one agent's conversation with this control node. Three goroutines
@@ -37,6 +42,7 @@ var (
 // the agent says.
 type session struct {
 	id, node string
+	key      [sha256.Size]byte // of the machine
 	d        *Dispatcher
 	stream   grpc.BidiStreamingServer[agentv1.FromAgent, agentv1.ToAgent]
 	cancel   context.CancelCauseFunc
@@ -87,9 +93,13 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	s := &session{
-		id: rand.Text(), node: node, d: d, stream: stream, cancel: cancel,
+		id: rand.Text(), node: node, key: caller.Key(), d: d, stream: stream, cancel: cancel,
 		pods: map[string]bool{}, heard: time.Now(), reports: newReports(),
 		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1),
+	}
+	// Before it takes the place of a session of the machine that is this node.
+	if err := s.owned(ctx); err != nil {
+		return err
 	}
 	if !d.sessions.add(s) {
 		return status.Error(codes.Unavailable, errGoAway.Error())
@@ -118,6 +128,23 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	}
 	log.Info("agent disconnected", "reason", err)
 	return status.Error(codes.Unavailable, fmt.Sprint(err))
+}
+
+// owned says that the caller is the machine that has the node's name. One that
+// was replaced, after its Node was deleted, still has its certificate: if it were
+// heard, two machines would run the same pods. Without a quorum nobody can say;
+// admit asks again before the session is told anything.
+func (s *session) owned(ctx context.Context) error {
+	if s.d.cfg.Owns(s.node, s.key) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ownedWithin)
+	defer cancel()
+	// This replica may not know yet that the machine has joined.
+	if err := s.d.cfg.Store.ReadBarrier(ctx); err != nil || s.d.cfg.Owns(s.node, s.key) {
+		return nil
+	}
+	return status.Error(codes.PermissionDenied, errReplacedMachine.Error())
 }
 
 func (s *session) end(cause error) { s.cancel(cause) }

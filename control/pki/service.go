@@ -39,9 +39,11 @@ type Names interface {
 	// after a lost answer, and succeeds. keyHash is the SHA-256 of the DER form
 	// (PKIX) of the machine's public key.
 	Claim(ctx context.Context, role identity.Role, name string, keyHash [sha256.Size]byte) error
-	// Holds says nil if the node is still part of the cluster, so that one that
-	// was removed cannot renew its certificate; otherwise ErrRemoved.
-	Holds(ctx context.Context, role identity.Role, name string) error
+	// Renew says ErrRemoved unless the node with this key is part of the cluster
+	// and the name is still its own, so that one that was removed or replaced
+	// cannot renew its certificate. The machine may show the next key from then
+	// on, and the present one for as long as it has not heard the answer.
+	Renew(ctx context.Context, role identity.Role, name string, key, next [sha256.Size]byte) error
 }
 
 // ErrRemoved: the node is no longer part of the cluster. See Names.
@@ -108,14 +110,20 @@ func (s *Service) Renew(ctx context.Context, r *clusterv1.RenewRequest) (*cluste
 	if !ok || caller.Role == "" {
 		return nil, status.Error(codes.PermissionDenied, "only nodes renew their certificates")
 	}
-	if err := s.Names.Holds(ctx, caller.Role, caller.Name); errors.Is(err, ErrRemoved) {
-		return nil, status.Error(codes.PermissionDenied, err.Error())
-	} else if err != nil {
-		return nil, status.Errorf(codes.Unavailable, "look up node %s: %v", caller.Name, err)
+	csr, err := parseRequest(r.CertificateRequest)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	certificate, err := s.Authority.Renew(caller.Certificate, r.CertificateRequest)
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	// The key is noted last, so that a request which is wrong changes nothing.
+	next := sha256.Sum256(csr.RawSubjectPublicKeyInfo)
+	if err := s.Names.Renew(ctx, caller.Role, caller.Name, caller.Key(), next); errors.Is(err, ErrRemoved) {
+		return nil, status.Error(codes.PermissionDenied, err.Error())
+	} else if err != nil {
+		return nil, status.Errorf(codes.Unavailable, "look up node %s: %v", caller.Name, err)
 	}
 	s.Logger.Info("certificate renewed", "name", caller.Name, "role", caller.Role)
 	return &clusterv1.RenewResponse{Certificate: certificate}, nil

@@ -65,7 +65,7 @@ func (r *records) Claim(_ context.Context, role identity.Role, name string, key 
 	return nil
 }
 
-func (r *records) Holds(_ context.Context, role identity.Role, name string) error {
+func (r *records) Renew(_ context.Context, role identity.Role, name string, key, next [sha256.Size]byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.removed[name] {

@@ -133,3 +133,13 @@ layout:
 .PHONY: help
 help: ## List this
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Measure
+
+.PHONY: bench-store
+bench-store: build bin/etcd ## The store beside etcd, on a quiet machine; more with BENCH='--duration 30s --memory-puts 1000000'
+	@go -C test/bench build -o $(CURDIR)/bin/bench-store ./store
+	@bin/bench-store --json bin/bench-store.json --wait 3m $(BENCH)
+
+bin/etcd: test/bench/go.mod
+	go -C test/bench build -trimpath -o $(CURDIR)/$@ go.etcd.io/etcd/server/v3

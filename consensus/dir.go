@@ -197,15 +197,19 @@ func (d *dir) openBolt(used bool) error {
 	case used && info.Size() == 0:
 		return damaged(path, errors.New("it is empty")) // bolt would start over
 	case info.Size() > 0:
-		if err := guarded(path, func() error { return walkBolt(path, info.Size()) }); err != nil {
+		file := &boltFile{}
+		if err := guarded(path, func() error { return walkBolt(path, info.Size(), file) }); err != nil {
+			file.close()
 			return err
 		}
 	}
+	file := &boltFile{}
 	err := guarded(path, func() (err error) {
 		d.bolt, err = raftboltdb.New(raftboltdb.Options{
 			Path: path,
 			BoltOptions: &bbolt.Options{
-				Timeout: time.Second,
+				Timeout:  time.Second,
+				OpenFile: file.open,
 				// Without these each write would also write the list of free
 				// pages, which grows with every snapshot.
 				NoFreelistSync: true,
@@ -214,6 +218,9 @@ func (d *dir) openBolt(used bool) error {
 		})
 		return err
 	})
+	if err != nil {
+		file.close()
+	}
 	if err == nil && !used {
 		err = guarded(path, func() error {
 			if last, err := d.bolt.LastIndex(); err != nil || last > 0 {
@@ -228,8 +235,8 @@ func (d *dir) openBolt(used bool) error {
 // walkBolt visits every page that bolt is going to read when it opens the file
 // for writing. Bolt does that in a goroutine of its own, where a damaged page
 // would end the process.
-func walkBolt(path string, size int64) error {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+func walkBolt(path string, size int64, file *boltFile) error {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: file.open})
 	if err != nil {
 		return err
 	}
@@ -241,6 +248,23 @@ func walkBolt(path string, size int64) error {
 			return b.ForEach(func(_, _ []byte) error { return nil })
 		})
 	}), db.Close())
+}
+
+// boltFile remembers the file that bolt opens, and locks, because bolt leaves it
+// open when it panics.
+type boltFile struct{ file *os.File }
+
+func (b *boltFile) open(path string, flag int, mode os.FileMode) (*os.File, error) {
+	var err error
+	b.file, err = os.OpenFile(path, flag, mode)
+	return b.file, err
+}
+
+func (b *boltFile) close() {
+	if b.file != nil { // often closed already
+		_ = unix.Flock(int(b.file.Fd()), unix.LOCK_UN) // the mapping, which stays, would keep the lock
+		_ = b.file.Close()
+	}
 }
 
 // guarded calls f, which reads what may be damaged. Bolt and raft panic on

@@ -29,10 +29,10 @@ func (r *remote) lost() <-chan struct{} { return r.stream.Lost() }
 const (
 	// followPause is waited before a leader that did not take the stream is asked again.
 	followPause = 20 * time.Millisecond
-	// leaderlessMax: a follower that hears no leader for this long gives up its
-	// stream, so that commands on it are not held for ever. Shorter gaps are
-	// elections that the old leader may win again.
-	leaderlessMax = time.Second
+	// leaderlessMax: a follower that knows of no leader for this long gives up
+	// its stream, so that commands on it are not held for ever. A shorter gap is
+	// a blip after which the same leader is heard again.
+	leaderlessMax = 250 * time.Millisecond
 	// quickMax bounds how long a lost connection keeps the election wait short.
 	quickMax = 3 * time.Second
 )

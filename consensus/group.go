@@ -37,8 +37,8 @@ type proposer struct {
 	committed func(o outcome, entriesInFlight int)
 	metrics   *metrics
 
-	slots chan struct{}   // one held for each entry on its way
-	wait  *sync.WaitGroup // of the node: those who wait for raft's answers
+	slots chan struct{} // one held for each entry on its way
+	tasks *tasks        // of the node: those who wait for raft's answers
 
 	mu     sync.RWMutex
 	over   bool
@@ -46,9 +46,9 @@ type proposer struct {
 	queued atomic.Int64 // bytes
 }
 
-func newProposer(term uint64, apply func([]byte) raft.ApplyFuture, committed func(outcome, int), m *metrics, wait *sync.WaitGroup) *proposer {
+func newProposer(term uint64, apply func([]byte) raft.ApplyFuture, committed func(outcome, int), m *metrics, t *tasks) *proposer {
 	return &proposer{
-		term: term, apply: apply, committed: committed, metrics: m, wait: wait,
+		term: term, apply: apply, committed: committed, metrics: m, tasks: t,
 		slots: make(chan struct{}, entriesInFlightMax),
 		queue: make(chan submission, queueCommandsMax),
 	}
@@ -144,22 +144,30 @@ func (p *proposer) send(group []submission) {
 		e.commands[i] = s.command
 		bytes += int64(s.size())
 	}
-	begin := time.Now()
-	future := p.apply(e.encode())
 	p.queued.Add(-bytes)
-	p.metrics.entry(len(group))
-	p.wait.Add(1)
-	go func() {
-		defer p.wait.Done()
-		err := p.settle(future)
+	accepted := make(chan raft.ApplyFuture, 1)
+	waiting := p.tasks.start(func() {
+		begin := time.Now()
+		err := p.settle(<-accepted)
 		p.metrics.committed(begin)
 		<-p.slots
 		if err != nil {
-			for _, s := range group {
-				s.refuse(err)
-			}
+			refuseAll(group, err)
 		}
-	}()
+	})
+	if !waiting { // the node is stopping
+		<-p.slots
+		refuseAll(group, ErrNotLeader)
+		return
+	}
+	p.metrics.entry(len(group))
+	accepted <- p.apply(e.encode())
+}
+
+func refuseAll(group []submission, err error) {
+	for _, s := range group {
+		s.refuse(err)
+	}
 }
 
 // settle waits for an entry's end: nil when it was applied.

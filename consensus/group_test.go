@@ -62,18 +62,18 @@ type proposing struct {
 	refused chan error
 	end     context.CancelFunc
 	ended   chan struct{}
-	waiters *sync.WaitGroup
+	waiters *tasks
 }
 
 func newProposing(t *testing.T) *proposing {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &proposing{log: &slowLog{}, refused: make(chan error, queueCommandsMax+1), end: cancel, ended: make(chan struct{}), waiters: &sync.WaitGroup{}}
+	p := &proposing{log: &slowLog{}, refused: make(chan error, queueCommandsMax+1), end: cancel, ended: make(chan struct{}), waiters: &tasks{}}
 	p.proposer = newProposer(5, p.log.apply, func(outcome, int) {}, newMetrics(), p.waiters)
 	go func() {
 		defer close(p.ended)
 		p.run(ctx)
 	}()
-	t.Cleanup(func() { cancel(); <-p.ended; p.waiters.Wait() })
+	t.Cleanup(func() { cancel(); <-p.ended; p.waiters.running.Wait() })
 	return p
 }
 
@@ -204,7 +204,7 @@ func TestWhatBecomesOfAnEntry(t *testing.T) {
 			p.log.settle(0, test.out, test.err)
 			p.end()
 			<-p.ended
-			p.waiters.Wait()
+			p.waiters.running.Wait()
 			close(p.refused)
 			var got []error
 			for err := range p.refused {

@@ -24,7 +24,7 @@ const (
 // already. Errors: ErrForeign and ErrNameTaken, in which trying again would not
 // help, ErrStopped and the context's own.
 func (n *Node) Join(ctx context.Context, seeds []string) error {
-	pause := joinPause
+	pause, said := joinPause, ""
 	for {
 		if n.isVoterHere() {
 			return nil
@@ -35,8 +35,9 @@ func (n *Node) Join(ctx context.Context, seeds []string) error {
 		}
 		if progress {
 			pause = joinPause
-		} else {
-			n.log.Info("not yet a member, asking again", "reason", err)
+		} else if reason := fmt.Sprint(err); reason != said {
+			said = reason
+			n.log.Info("not yet a member, asking again", "reason", reason)
 		}
 		select {
 		case <-time.After(pause):

@@ -50,12 +50,12 @@ func (n *Node) lead(ctx context.Context) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	over := make(chan struct{})
-	n.entries.Add(1)
-	go func() {
-		defer n.entries.Done()
+	if !n.entries.start(func() {
 		defer close(over)
 		n.serveTerm(ctx)
-	}()
+	}) {
+		return
+	}
 	select {
 	case <-n.leading: // raft's words alternate
 		end()
@@ -80,11 +80,7 @@ func (n *Node) serveTerm(ctx context.Context) {
 	n.log.Info("leadership won", "term", number, "took", time.Since(begin).Round(time.Millisecond))
 	defer n.log.Info("leadership ended", "term", number)
 
-	n.background.Add(1)
-	go func() {
-		defer n.background.Done()
-		l.rounds.run(ctx, l.readIndexRound)
-	}()
+	n.background.start(func() { l.rounds.run(ctx, l.readIndexRound) })
 	l.proposer.run(ctx)
 	n.term.clear(l)
 	n.route.clear(l)

@@ -52,11 +52,9 @@ func (n *Node) TransferLeadership(ctx context.Context) error {
 	}
 	future := n.raft.LeadershipTransfer()
 	done := make(chan error, 1)
-	n.background.Add(1)
-	go func() {
-		defer n.background.Done()
-		done <- future.Error()
-	}()
+	if !n.background.start(func() { done <- future.Error() }) {
+		return ErrStopped
+	}
 	select {
 	case err := <-done:
 		if err != nil {
@@ -153,11 +151,9 @@ func (n *Node) answersAt(ctx context.Context, s raft.Server) bool {
 // change waits for one change of the configuration.
 func (n *Node) change(ctx context.Context, what string, start func(timeout time.Duration) raft.IndexFuture) error {
 	done := make(chan error, 1)
-	n.entries.Add(1)
-	go func() {
-		defer n.entries.Done()
-		done <- start(changeMax).Error()
-	}()
+	if !n.entries.start(func() { done <- start(changeMax).Error() }) {
+		return ErrStopped
+	}
 	timer := time.NewTimer(2 * changeMax)
 	defer timer.Stop()
 	var err error

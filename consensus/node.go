@@ -46,10 +46,10 @@ type Node struct {
 	timers    sync.Mutex
 	calmLater *time.Timer
 
-	broken     chan error     // room for one: why this node cannot go on
-	stopped    chan struct{}  // closed when Run is over
-	entries    sync.WaitGroup // those who wait for what becomes of log entries
-	background sync.WaitGroup // those who end with their connections
+	broken     chan error    // room for one: why this node cannot go on
+	stopped    chan struct{} // closed when Run is over
+	entries    tasks         // those who wait for what becomes of log entries
+	background tasks         // those who end with their connections
 }
 
 const (
@@ -282,7 +282,7 @@ func (n *Node) close() {
 	}
 	n.timers.Unlock()
 	if n.raft != nil {
-		within(settleMax, n.entries.Wait)
+		n.entries.end(settleMax)
 	}
 	if n.raftLog != nil {
 		n.raftLog.seen.quiet.Store(true)
@@ -301,25 +301,8 @@ func (n *Node) close() {
 	if down != nil {
 		settled = within(shutdownMax, func() { _ = down.Error() })
 	}
-	within(settleMax, n.background.Wait)
+	n.background.end(settleMax)
 	if settled { // else a write hangs in it
 		n.dir.close()
-	}
-}
-
-// within waits for f, but not longer than a bound; it says if f returned.
-func within(bound time.Duration, f func()) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	timer := time.NewTimer(bound)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-		return false
 	}
 }

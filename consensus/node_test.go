@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 )
 
 func TestProposeOnEveryNode(t *testing.T) {
@@ -68,6 +69,26 @@ func TestConcurrentProposalsShareEntries(t *testing.T) {
 			if n != 1 {
 				t.Errorf("%s applied %q %d times", h.name, cmd, n)
 			}
+		}
+	}
+}
+
+func TestIdleClusterWritesNothing(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	for _, h := range c.hosts {
+		c.propose(h, "from "+h.name)
+	}
+	for _, h := range c.hosts {
+		c.barrier(h)
+	}
+	var before []float64
+	for _, h := range c.hosts {
+		before = append(before, sampled(h).disk.count)
+	}
+	time.Sleep(500 * time.Millisecond)
+	for i, h := range c.hosts {
+		if writes := sampled(h).disk.count - before[i]; writes > 0 {
+			t.Errorf("%s wrote %v times", h.name, writes)
 		}
 	}
 }

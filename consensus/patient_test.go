@@ -15,12 +15,12 @@ func TestFollowerThatWasDownCatchesUpAtOnce(t *testing.T) {
 	away.stop()
 	leader := c.leader()
 	before := leader.trans.failed.Load()
-	for down := time.Now().Add(5 * time.Second); time.Now().Before(down); time.Sleep(100 * time.Millisecond) {
+	for down := time.Now().Add(2 * time.Second); time.Now().Before(down); time.Sleep(100 * time.Millisecond) {
 		c.propose(leader, "while away")
 	}
 	c.propose(leader, "last")
-	// Left to itself raft tries some ten times in five seconds, and waits five
-	// seconds after the tenth.
+	// Left to itself raft tries some eight times in two seconds, and waits longer
+	// each time.
 	if failed := leader.trans.failed.Load() - before; failed > 2 {
 		t.Errorf("raft was told of %d failures, want 2 at the most", failed)
 	}

@@ -37,16 +37,9 @@ func (p *peers) get(s raft.Server) *peer {
 	if it == nil {
 		it = &peer{server: s, heartbeat: newCourier(), notice: newCourier()}
 		p.of[key] = it
-		n := p.l.node
-		n.background.Add(2)
-		go func() {
-			defer n.background.Done()
-			it.heartbeat.run(p.l.ctx, func(uint64) bool { return p.l.append(it.server, 0) })
-		}()
-		go func() {
-			defer n.background.Done()
-			it.notice.run(p.l.ctx, func(index uint64) bool { return p.l.append(it.server, index) })
-		}()
+		start := p.l.node.background.start
+		start(func() { it.heartbeat.run(p.l.ctx, func(uint64) bool { return p.l.append(it.server, 0) }) })
+		start(func() { it.notice.run(p.l.ctx, func(index uint64) bool { return p.l.append(it.server, index) }) })
 	}
 	return it
 }
@@ -81,7 +74,7 @@ func (l *leadership) append(to raft.Server, committed uint64) bool {
 		req.PrevLogEntry, req.PrevLogTerm, req.LeaderCommitIndex = committed, l.number, committed
 	}
 	var resp raft.AppendEntriesResponse
-	err := n.trans.AppendEntries(to.ID, to.Address, &req, &resp)
+	err := n.trans.NetworkTransport.AppendEntries(to.ID, to.Address, &req, &resp) // not patient: the courier is
 	return err == nil && resp.Success && resp.Term <= l.number
 }
 

@@ -29,7 +29,8 @@ const retryPause = 10 * time.Millisecond
 
 // Propose has cmd applied on every node and returns the state machine's answer
 // once it is applied here, so the caller reads its own write. Any node takes
-// it; concurrent calls share log entries. Errors: ErrNoLeader, ErrBusy,
+// it; concurrent calls share log entries. The bytes of cmd must not change any
+// more, not even after an error. Errors: ErrNoLeader, ErrBusy,
 // ErrTooLarge, ErrStopped and the context's own (nothing was applied),
 // ErrOutcomeUnknown.
 //

@@ -14,12 +14,14 @@ import (
 func (n *Node) ReadBarrier(ctx context.Context) error {
 	wait := n.newPatience()
 	defer wait.stop()
-	for {
+	for tried := false; ; tried = true {
 		to, err := n.awaitRoute(ctx, wait)
 		if err != nil {
 			return err
 		}
-		wait.pause()
+		if !tried { // a leader that could not show that it leads is none
+			wait.pause()
+		}
 		index, err := to.readIndex(ctx)
 		if err == nil {
 			return n.awaitApplied(ctx, index, wait)

@@ -85,6 +85,9 @@ func TestFormsOfAnObject(t *testing.T) {
 	if got := get("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1"); got.code != http.StatusNotAcceptable {
 		t.Errorf("a table in protobuf: %d, want 406", got.code)
 	}
+	if got := get("application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json"); got.code != http.StatusOK || got.header.Get("Content-Type") != mediaJSON {
+		t.Errorf("a table in protobuf, or else JSON: %d %s, want JSON", got.code, got.header.Get("Content-Type"))
+	}
 	if got := get(""); !strings.HasPrefix(string(got.body), `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web"`) {
 		t.Errorf("plain: %.80s", got.body)
 	}
@@ -250,6 +253,9 @@ func TestDiscoveryInEveryForm(t *testing.T) {
 		if aggregated["v1 "+name].Kind == "" {
 			t.Errorf("%s is not discovered", name)
 		}
+	}
+	if scale := aggregated["v1 replicationcontrollers/scale"]; scale.Group != "autoscaling" || scale.Version != "v1" || scale.Kind != "Scale" {
+		t.Errorf("scale: %+v, want autoscaling/v1 Scale", scale)
 	}
 	// The old form, which drain reads, says the same.
 	var plain metav1.APIResourceList

@@ -64,6 +64,7 @@ A setting that no command knows is an error.`,
 		newDevCommand(),
 		newMembersCommand(),
 		newTokenCommand(),
+		newOperatorCommand(),
 		newKubectlCommand(),
 	)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

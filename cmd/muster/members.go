@@ -11,7 +11,10 @@ import (
 )
 
 func newMembersCommand() *cobra.Command {
-	var target operatorFlags
+	var (
+		target operatorFlags
+		form   output
+	)
 	cmd := &cobra.Command{
 		Use:   "members",
 		Short: "List the nodes of the cluster, whether they are alive, and who leads",
@@ -20,12 +23,18 @@ func newMembersCommand() *cobra.Command {
 Any control node answers, also one that has lost the others; it then says so.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return target.call(cmd.Context(), func(c clusterv1.OperatorClient) error {
+			return target.call(func(c clusterv1.OperatorClient) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), operatorTimeout)
 				defer cancel()
 				response, err := c.Members(ctx, &clusterv1.MembersRequest{})
 				if err != nil {
 					return err
+				}
+				if response.Warning != "" {
+					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", response.Warning)
+				}
+				if form == outputJSON {
+					return printJSON(cmd.OutOrStdout(), newMemberList(response), false)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 				fmt.Fprintln(w, "NAME\tROLE\tADDRESS\tSTATE\tVERSION\tLEADER")
@@ -41,16 +50,41 @@ Any control node answers, also one that has lost the others; it then says so.`,
 					}
 					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", m.Name, m.Role, m.Address, m.State, m.Version, leader)
 				}
-				if err := w.Flush(); err != nil {
-					return err
-				}
-				if response.Warning != "" {
-					fmt.Fprintln(cmd.ErrOrStderr(), "warning:", response.Warning)
-				}
-				return nil
+				return w.Flush()
 			})
 		},
 	}
+	form.add(cmd.Flags())
 	target.add(cmd.Flags())
 	return cmd
+}
+
+// memberList is the list as -o json prints it.
+type memberList struct {
+	ClusterID  string   `json:"clusterID"`
+	Leader     string   `json:"leader"` // empty: none is known
+	Quorum     bool     `json:"quorum"`
+	AnsweredBy string   `json:"answeredBy"`
+	Warning    string   `json:"warning,omitempty"`
+	Members    []member `json:"members"`
+}
+
+type member struct {
+	Name    string `json:"name"`
+	Role    string `json:"role"`
+	Address string `json:"address"`
+	State   string `json:"state"`
+	Version string `json:"version"`
+	Leader  bool   `json:"leader"`
+	Voter   bool   `json:"voter"`
+}
+
+func newMemberList(r *clusterv1.MembersResponse) memberList {
+	out := memberList{ClusterID: r.ClusterId, Leader: r.Leader, Quorum: r.Quorum, AnsweredBy: r.AnsweredBy, Warning: r.Warning, Members: []member{}}
+	for _, m := range r.Members {
+		out.Members = append(out.Members, member{
+			Name: m.Name, Role: m.Role, Address: m.Address, State: m.State, Version: m.Version, Leader: m.Leader, Voter: m.Voter,
+		})
+	}
+	return out
 }

@@ -9,7 +9,9 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/client-go/rest"
@@ -19,6 +21,33 @@ import (
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
+func newOperatorCommand() *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "operator",
+		Short: "Look at and change what the cluster stands on: the store and the control nodes",
+		Long: `Look at and change what the cluster stands on: the store and the control nodes.
+
+Every verb speaks to the control nodes as an administrator, with a certificate
+of the kubeconfig, and ends with status 0 when it was done and with 1 when it
+was not. With -o json it prints what it has to say as JSON.`,
+	}, newKVCommand(), newRaftCommand())
+}
+
+// group is a command that is only there for its verbs; another word is an error.
+func group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	// Flags belong to verbs: after a word that is none it is the word that is wrong.
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if words := cmd.Flags().Args(); cmd.HasSubCommands() && len(words) > 0 {
+			return cobra.NoArgs(cmd, words)
+		}
+		return err
+	})
+	cmd.AddCommand(verbs...)
+	return cmd
+}
+
 // operatorTimeout bounds one try of an operator verb at one control node.
 const operatorTimeout = 3 * time.Second
 
@@ -26,6 +55,8 @@ const operatorTimeout = 3 * time.Second
 type operatorFlags struct {
 	kubeconfig, context string
 	servers             []string
+
+	tls *tls.Config // once each has begun
 }
 
 func (o *operatorFlags) add(flags *pflag.FlagSet) {
@@ -35,13 +66,17 @@ func (o *operatorFlags) add(flags *pflag.FlagSet) {
 }
 
 // call asks the first control node that answers.
-func (o *operatorFlags) call(ctx context.Context, ask func(clusterv1.OperatorClient) error) error {
+func (o *operatorFlags) call(ask func(clusterv1.OperatorClient) error) error {
+	return o.each(func(conn *grpc.ClientConn) error { return ask(clusterv1.NewOperatorClient(conn)) })
+}
+
+// each gives ask one control node after the other until one answers.
+func (o *operatorFlags) each(ask func(*grpc.ClientConn) error) error {
 	config, err := o.restConfig()
 	if err != nil {
 		return err
 	}
-	tlsConfig, err := operatorTLS(config)
-	if err != nil {
+	if o.tls, err = operatorTLS(config); err != nil {
 		return err
 	}
 	addresses := o.servers
@@ -54,14 +89,7 @@ func (o *operatorFlags) call(ctx context.Context, ask func(clusterv1.OperatorCli
 	}
 	var errs []error
 	for _, address := range addresses {
-		err := func() error {
-			conn, err := transport.DialGRPCWith(address, tlsConfig)
-			if err != nil {
-				return err
-			}
-			defer conn.Close()
-			return ask(clusterv1.NewOperatorClient(conn))
-		}()
+		err := o.at(address, ask)
 		if err == nil {
 			return nil
 		}
@@ -72,6 +100,39 @@ func (o *operatorFlags) call(ctx context.Context, ask func(clusterv1.OperatorCli
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// at asks one control node. Only for use within each.
+func (o *operatorFlags) at(address string, ask func(*grpc.ClientConn) error) error {
+	conn, err := transport.DialGRPCWith(address, o.tls)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return ask(conn)
+}
+
+// followMax bounds the way to the leader, should it change meanwhile.
+const followMax = 3
+
+// lead asks the control node that leads, whichever is asked first.
+func (o *operatorFlags) lead(ctx context.Context, ask func(clusterv1.RaftClient) error) error {
+	var follow func(*grpc.ClientConn, int) error
+	follow = func(conn *grpc.ClientConn, further int) error {
+		raft := clusterv1.NewRaftClient(conn)
+		err := ask(raft)
+		if status.Code(err) != codes.FailedPrecondition || further == 0 {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(ctx, operatorTimeout)
+		defer cancel()
+		peers, notKnown := raft.ListPeers(ctx, &clusterv1.ListPeersRequest{})
+		if notKnown != nil || peers.LeaderAddress == "" || peers.Leader == peers.AnsweredBy {
+			return err
+		}
+		return o.at(peers.LeaderAddress, func(conn *grpc.ClientConn) error { return follow(conn, further-1) })
+	}
+	return o.each(func(conn *grpc.ClientConn) error { return follow(conn, followMax) })
 }
 
 func (o *operatorFlags) restConfig() (*rest.Config, error) {

@@ -78,9 +78,14 @@ func environmentName(flag string) string {
 // belong to another command than the one that runs, but to one it must.
 func readEnvironment(root *cobra.Command, environment []string) (map[string]string, error) {
 	known := map[string]string{}
-	for _, c := range append(root.Commands(), root) {
+	var learn func(*cobra.Command)
+	learn = func(c *cobra.Command) {
 		c.Flags().VisitAll(func(f *pflag.Flag) { known[environmentName(f.Name)] = f.Name })
+		for _, child := range c.Commands() {
+			learn(child)
+		}
 	}
+	learn(root)
 	values := map[string]string{}
 	for _, entry := range environment {
 		name, value, _ := strings.Cut(entry, "=")

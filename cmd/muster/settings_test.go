@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // run parses a command line of a command like muster's own and says what the
@@ -95,6 +96,22 @@ func TestUnknownSettingsAreErrorsThatNameThem(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Verbs of verbs have settings, too.
+func TestEverySettingCanComeFromTheEnvironment(t *testing.T) {
+	var check func(*cobra.Command)
+	check = func(cmd *cobra.Command) {
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			if _, err := readEnvironment(newCommand(), []string{environmentName(f.Name) + "=x"}); err != nil {
+				t.Errorf("%s --%s: %v", cmd.CommandPath(), f.Name, err)
+			}
+		})
+		for _, child := range cmd.Commands() {
+			check(child)
+		}
+	}
+	check(newCommand())
 }
 
 // Every setting of every command is explained.

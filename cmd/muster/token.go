@@ -23,7 +23,7 @@ func newTokenCommand() *cobra.Command {
 		Short: "Make a token and print it; the cluster keeps only a hash of it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return target.call(cmd.Context(), func(c clusterv1.OperatorClient) error {
+			return target.call(func(c clusterv1.OperatorClient) error {
 				response, err := c.CreateToken(cmd.Context(), &request)
 				if err == nil {
 					fmt.Fprintln(cmd.OutOrStdout(), response.Token)
@@ -40,7 +40,7 @@ func newTokenCommand() *cobra.Command {
 		Short: "List the tokens, without their secrets",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return target.call(cmd.Context(), func(c clusterv1.OperatorClient) error {
+			return target.call(func(c clusterv1.OperatorClient) error {
 				response, err := c.ListTokens(cmd.Context(), &clusterv1.ListTokensRequest{})
 				if err != nil {
 					return err
@@ -59,7 +59,7 @@ func newTokenCommand() *cobra.Command {
 		Short: "Revoke a token; machines that joined with it stay",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return target.call(cmd.Context(), func(c clusterv1.OperatorClient) error {
+			return target.call(func(c clusterv1.OperatorClient) error {
 				_, err := c.DeleteToken(cmd.Context(), &clusterv1.DeleteTokenRequest{Id: args[0]})
 				return err
 			})

@@ -1,0 +1,357 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/musterhq/muster/consensus/identity/identitytest"
+	"github.com/musterhq/muster/consensus/transport"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+// controlNode stands in for one that serves: it answers what it is told to.
+type controlNode struct {
+	clusterv1.UnimplementedKVServer
+	clusterv1.UnimplementedRaftServer
+	address string
+
+	mu      sync.Mutex
+	asked   []string // of verbs that change something
+	peers   *clusterv1.ListPeersResponse
+	err     error  // of verbs that change something
+	hangUp  func() // breaks the connection that Commit came on
+	dies    bool   // hangs up instead of answering Commit
+	request *clusterv1.KVCommitRequest
+	watched []uint64 // after which revision
+	items   []*clusterv1.KVItem
+}
+
+func (n *controlNode) ask(what string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.asked = append(n.asked, what)
+	return n.err
+}
+
+func (n *controlNode) ListPeers(context.Context, *clusterv1.ListPeersRequest) (*clusterv1.ListPeersResponse, error) {
+	return n.peers, nil
+}
+
+func (n *controlNode) RemovePeer(_ context.Context, r *clusterv1.RemovePeerRequest) (*clusterv1.RemovePeerResponse, error) {
+	return &clusterv1.RemovePeerResponse{}, n.ask("remove " + r.Name)
+}
+
+func (n *controlNode) TransferLeadership(context.Context, *clusterv1.TransferLeadershipRequest) (*clusterv1.TransferLeadershipResponse, error) {
+	return &clusterv1.TransferLeadershipResponse{Leader: "c3"}, n.ask("transfer")
+}
+
+func (n *controlNode) Get(_ context.Context, r *clusterv1.KVGetRequest) (*clusterv1.KVGetResponse, error) {
+	for _, item := range n.items {
+		if bytes.Equal(item.Key, r.Key) {
+			return &clusterv1.KVGetResponse{Item: item, Revision: 9}, nil
+		}
+	}
+	return &clusterv1.KVGetResponse{Revision: 9}, nil
+}
+
+func (n *controlNode) List(_ context.Context, r *clusterv1.KVListRequest) (*clusterv1.KVListResponse, error) {
+	page := &clusterv1.KVListResponse{Revision: 9}
+	for _, item := range n.items {
+		switch {
+		case !bytes.HasPrefix(item.Key, r.Prefix) || bytes.Compare(item.Key, r.After) <= 0:
+		case len(page.Items) == min(int(r.Limit), 2): // pages of two
+			page.More = true
+		default:
+			page.Items = append(page.Items, item)
+		}
+	}
+	return page, nil
+}
+
+func (n *controlNode) Commit(ctx context.Context, r *clusterv1.KVCommitRequest) (*clusterv1.KVCommitResponse, error) {
+	err := n.ask("commit")
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.request = r
+	if n.dies {
+		go n.hangUp()
+		<-ctx.Done()
+	}
+	return &clusterv1.KVCommitResponse{Revision: 12, OpRevisions: []uint64{12}}, err
+}
+
+// Watch breaks after every change.
+func (n *controlNode) Watch(r *clusterv1.KVWatchRequest, stream grpc.ServerStreamingServer[clusterv1.KVWatchResponse]) error {
+	n.mu.Lock()
+	n.watched = append(n.watched, r.After)
+	n.mu.Unlock()
+	if err := stream.Send(&clusterv1.KVWatchResponse{Revision: r.After}); err != nil {
+		return err
+	}
+	next := r.After + 1
+	event := &clusterv1.KVEvent{Key: []byte("k"), Value: []byte("v"), Revision: next}
+	if next%2 == 1 {
+		event.Value, event.Delete = nil, true
+	}
+	if err := stream.Send(&clusterv1.KVWatchResponse{Events: []*clusterv1.KVEvent{event}, Revision: next}); err != nil {
+		return err
+	}
+	return status.Error(codes.Unavailable, "going away")
+}
+
+// lab is control nodes c1, c2, … that all take c2 for the leader, and the
+// kubeconfig of an administrator.
+type lab struct {
+	t          *testing.T
+	nodes      []*controlNode
+	kubeconfig string
+}
+
+func newLab(t *testing.T, count int) *lab {
+	t.Helper()
+	cluster := identitytest.New(t)
+	l := &lab{t: t}
+	for i := range count {
+		id := cluster.Server("c" + string(rune('1'+i)))
+		mux, err := transport.Listen("127.0.0.1:0", id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		server := grpc.NewServer(transport.ServerOptions()...)
+		node := &controlNode{address: mux.Addr().String(), hangUp: server.Stop}
+		clusterv1.RegisterKVServer(server, node)
+		clusterv1.RegisterRaftServer(server, node)
+		var running sync.WaitGroup
+		running.Go(func() { _ = mux.Run(ctx) })
+		running.Go(func() { _ = server.Serve(mux.GRPC()) })
+		t.Cleanup(func() { server.Stop(); cancel(); running.Wait() })
+		l.nodes = append(l.nodes, node)
+	}
+	for i, node := range l.nodes {
+		leader := l.nodes[min(1, count-1)]
+		node.peers = &clusterv1.ListPeersResponse{
+			Leader: "c2", LeaderAddress: leader.address, AnsweredBy: "c" + string(rune('1'+i)), Quorum: true,
+			Peers: []*clusterv1.Peer{{Name: "c2", Address: leader.address, Voter: true, Leader: true, State: "alive"}},
+		}
+	}
+	admin := cluster.Admin()
+	key, err := x509.MarshalPKCS8PrivateKey(admin.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := clientcmdapi.NewConfig()
+	config.Clusters["c"] = &clientcmdapi.Cluster{Server: "https://" + l.nodes[0].address, CertificateAuthorityData: cluster.CAPEM()}
+	config.AuthInfos["admin"] = &clientcmdapi.AuthInfo{
+		ClientCertificateData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: admin.Certificate[0]}),
+		ClientKeyData:         pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+	}
+	config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "admin"}
+	config.CurrentContext = "c"
+	l.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, l.kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// muster runs a command line and returns what it printed.
+func (l *lab) muster(input string, args ...string) (stdout, stderr string, err error) {
+	l.t.Helper()
+	var out, errs bytes.Buffer
+	cmd := newCommand()
+	cmd.SetArgs(append(args, "--kubeconfig", l.kubeconfig))
+	cmd.SetIn(strings.NewReader(input))
+	cmd.SetOut(&out)
+	cmd.SetErr(&errs)
+	err = cmd.ExecuteContext(l.t.Context())
+	return out.String(), errs.String(), err
+}
+
+func TestOperatorVerbsPrint(t *testing.T) {
+	l := newLab(t, 2)
+	l.nodes[0].items = []*clusterv1.KVItem{
+		{Key: []byte("a"), Value: []byte("1"), CreateRevision: 1, Revision: 2},
+		{Key: []byte("b"), Value: []byte("two\n"), CreateRevision: 3, Revision: 3},
+		{Key: []byte("c"), Value: []byte{0xff}, CreateRevision: 4, Revision: 4},
+	}
+	l.nodes[0].peers.Warning = "something is wrong"
+	for _, test := range []struct{ line, want, stderr string }{
+		{"kv get a", "1\n", ""},
+		{"kv get b", "two\n", ""},
+		{"kv get a -o json", `{ "key": "a", "value": "1", "createRevision": 1, "revision": 2 }`, ""},
+		{"kv get c -o json", `{ "key": "c", "valueBase64": "/w==", "createRevision": 4, "revision": 4 }`, ""},
+		{"kv list", "KEY REVISION BYTES a 2 1 b 3 4 c 4 1", ""},
+		{"kv list b --keys-only", "KEY REVISION b 3", ""},
+		{"kv list -o json --keys-only --limit 1", `{ "revision": 9, "more": true, "items": [ { "key": "a", "createRevision": 1, "revision": 2 } ] }`, ""},
+		{"kv list none -o json", `{ "revision": 9, "more": false, "items": [] }`, ""},
+		{"kv put a x", "12", ""},
+		{"kv put a x -o json", `{ "revision": 12 }`, ""},
+		{"kv delete a", "12", ""},
+		{"kv delete a -o json", `{ "deleted": true, "revision": 12 }`, ""},
+		{"kv watch --after 5 --count 2", "6 put k 1 7 delete k 0", ""},
+		{"kv watch --count 1", "10 put k 1", ""},
+		{"kv watch --count 2 -o json", `{"type":"put","key":"k","value":"v","revision":10} {"type":"delete","key":"k","revision":11}`, ""},
+		{"raft list-peers", "NAME ADDRESS STATE VOTER LEADER c2 " + l.nodes[1].address + " alive yes yes", "something is wrong"},
+		{"raft list-peers -o json", `{ "leader": "c2", "leaderAddress": "` + l.nodes[1].address + `", "quorum": true, "answeredBy": "c1", "term": 0, "lastIndex": 0, "appliedIndex": 0, "warning": "something is wrong", "peers": [ { "name": "c2", "address": "` + l.nodes[1].address + `", "state": "alive", "voter": true, "leader": true } ] }`, "something is wrong"},
+		{"raft remove-peer c9", "removed c9", ""},
+		{"raft remove-peer c9 -o json", `{ "removed": "c9" }`, ""},
+		{"raft transfer-leadership", "c3 leads", ""},
+		{"raft transfer-leadership -o json", `{ "leader": "c3" }`, ""},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			stdout, stderr, err := l.muster("", append([]string{"operator"}, strings.Fields(test.line)...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := strings.Join(strings.Fields(stdout), " "), strings.Join(strings.Fields(test.want), " "); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+			if !strings.Contains(stderr, test.stderr) || test.stderr == "" && stderr != "" {
+				t.Errorf("on standard error: %q, want %q", stderr, test.stderr)
+			}
+		})
+	}
+}
+
+func TestOperatorVerbsRefuse(t *testing.T) {
+	l := newLab(t, 1)
+	for _, test := range []struct{ line, want string }{
+		{"operator kv get none", `no key "none" at revision 9`},
+		{"operator kv get", "accepts 1 arg"},
+		{"operator kv get a -o yaml", "want text or json"},
+		{"operator kv list --limit -1", "want 0 or more"},
+		{"operator kv put a", "want a value"},
+		{"operator kv put a b --file c", "want a value"},
+		{"operator kv put a --file /does/not/exist", "/does/not/exist"},
+		{"operator kv put a b --if-revision 1 --if-exists", "none of the others can be"},
+		{"operator kv putt a b", `unknown command "putt"`},
+		{"operator rafts", `unknown command "rafts"`},
+		{"operator raft remove-peer", "accepts 1 arg"},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			stdout, _, err := l.muster("", strings.Fields(test.line)...)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want an error with %q", err, test.want)
+			}
+			if stdout != "" {
+				t.Errorf("printed %q", stdout)
+			}
+		})
+	}
+	if got := l.nodes[0].asked; len(got) > 0 {
+		t.Errorf("the cluster was asked to %v", got)
+	}
+}
+
+func TestKVWritesSayWhatIsMeant(t *testing.T) {
+	l := newLab(t, 1)
+	file := filepath.Join(t.TempDir(), "value")
+	if err := os.WriteFile(file, []byte("from file"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		line  string
+		guard *clusterv1.KVGuard
+		value string
+	}{
+		{"put a hello", nil, "hello"},
+		{"put a --file " + file, nil, "from file"},
+		{"put a --file - --if-revision 0", &clusterv1.KVGuard{Key: []byte("a")}, "from stdin"},
+		{"put a hello --if-revision 7", &clusterv1.KVGuard{Key: []byte("a"), Revision: 7}, "hello"},
+		{"delete a --if-exists", &clusterv1.KVGuard{Key: []byte("a"), Exists: true}, ""},
+	} {
+		t.Run(test.line, func(t *testing.T) {
+			if _, _, err := l.muster("from stdin", append([]string{"operator", "kv"}, strings.Fields(test.line)...)...); err != nil {
+				t.Fatal(err)
+			}
+			r := l.nodes[0].request
+			if len(r.Ops) != 1 || string(r.Ops[0].Key) != "a" || string(r.Ops[0].Value) != test.value || r.Ops[0].Delete != strings.HasPrefix(test.line, "delete") {
+				t.Errorf("operations %v", r.Ops)
+			}
+			switch g := test.guard; {
+			case g == nil && len(r.Guards) != 0, g != nil && len(r.Guards) != 1:
+				t.Errorf("guards %v, want %v", r.Guards, g)
+			case g != nil && (string(r.Guards[0].Key) != "a" || r.Guards[0].Revision != g.Revision || r.Guards[0].Exists != g.Exists):
+				t.Errorf("guard %v, want %v", r.Guards[0], g)
+			}
+		})
+	}
+}
+
+func TestLeaderIsFoundFromAnyControlNode(t *testing.T) {
+	l := newLab(t, 2)
+	l.nodes[0].err = status.Error(codes.FailedPrecondition, "c1 does not lead")
+	if stdout, _, err := l.muster("", "operator", "raft", "remove-peer", "c9"); err != nil || stdout != "removed c9\n" {
+		t.Errorf("got %q, %v", stdout, err)
+	}
+	if got := l.nodes[1].asked; len(got) != 1 || got[0] != "remove c9" {
+		t.Errorf("the leader was asked to %v", got)
+	}
+	// What the leader itself refuses is the answer.
+	l.nodes[1].err = status.Error(codes.FailedPrecondition, "too few would be left")
+	if _, _, err := l.muster("", "operator", "raft", "remove-peer", "c9"); err == nil || !strings.Contains(err.Error(), "too few") {
+		t.Errorf("got %v, want the leader's word", err)
+	}
+	// No leader: what the one that was asked says.
+	l.nodes[0].peers.Leader, l.nodes[0].peers.LeaderAddress = "", ""
+	if _, _, err := l.muster("", "operator", "raft", "transfer-leadership"); err == nil || !strings.Contains(err.Error(), "c1 does not lead") {
+		t.Errorf("got %v, want that there is no leader", err)
+	}
+}
+
+// A write that is sent twice may overwrite what came in between.
+func TestWritesAreSentOnceUnlessCertainlyNotDone(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		first  func(*controlNode)
+		second int // how often the second node is asked
+		err    string
+	}{
+		{"the first says that it did nothing", func(n *controlNode) { n.err = status.Error(codes.Unavailable, "no leader") }, 1, ""},
+		{"the first does not know", func(n *controlNode) { n.err = status.Error(codes.Unknown, "outcome unknown") }, 0, "outcome unknown"},
+		{"the connection breaks before the answer", func(n *controlNode) { n.dies = true }, 0, "may or may not have been done"},
+		{"a guard did not hold", func(n *controlNode) { n.err = status.Error(codes.Aborted, "at revision 7") }, 0, "at revision 7"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLab(t, 2)
+			test.first(l.nodes[0])
+			_, _, err := l.muster("", "operator", "kv", "put", "a", "b", "--server", l.nodes[0].address, "--server", l.nodes[1].address)
+			if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+				t.Errorf("got %v, want %q", err, test.err)
+			}
+			if got := len(l.nodes[1].asked); got != test.second {
+				t.Errorf("the second was asked %d times, want %d", got, test.second)
+			}
+		})
+	}
+	t.Run("nobody is there", func(t *testing.T) {
+		l := newLab(t, 1)
+		if _, _, err := l.muster("", "operator", "kv", "put", "a", "b", "--server", "127.0.0.1:1", "--server", l.nodes[0].address); err != nil {
+			t.Errorf("the second one was there: %v", err)
+		}
+	})
+}
+
+func TestBrokenWatchGoesOnWhereItWas(t *testing.T) {
+	l := newLab(t, 1)
+	if _, _, err := l.muster("", "operator", "kv", "watch", "--after", "3", "--count", "3"); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.nodes[0].watched; len(got) != 3 || got[0] != 3 || got[1] != 4 || got[2] != 5 {
+		t.Errorf("watched after %v, want 3, 4, 5", got)
+	}
+}

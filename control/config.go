@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/musterhq/muster/control/admission"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
@@ -20,9 +21,10 @@ const (
 	DefaultServiceCIDR  = "10.43.0.0/16"
 	DefaultPort         = "6443"
 	DefaultGossipPort   = "7946"
-	// DefaultToleration is how long a pod stays on a lost node unless it says
-	// itself; Kubernetes waits 300 s.
-	DefaultToleration = 2 * time.Second
+	// How long a pod stays on a lost node, and on one that is heard but not ready,
+	// unless it says itself; Kubernetes waits 300 s.
+	DefaultUnreachableToleration = admission.DefaultUnreachableToleration
+	DefaultNotReadyToleration    = admission.DefaultNotReadyToleration
 )
 
 // Config is what a control node needs. Only Dir is always required: the name,
@@ -110,10 +112,10 @@ func (c *Config) complete() error {
 		return fmt.Errorf("gossip-address: %q is not host:port: %w", c.GossipAddress, err)
 	}
 	if c.NotReadyToleration == 0 {
-		c.NotReadyToleration = DefaultToleration
+		c.NotReadyToleration = DefaultNotReadyToleration
 	}
 	if c.UnreachableToleration == 0 {
-		c.UnreachableToleration = DefaultToleration
+		c.UnreachableToleration = DefaultUnreachableToleration
 	}
 	if c.Settings == nil {
 		c.Settings = &clusterv1.ClusterSettings{}

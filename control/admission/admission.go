@@ -17,13 +17,21 @@ import (
 type Settings struct {
 	// NotReadyToleration and UnreachableToleration are how long a pod that does
 	// not say stays on a node that is not ready, or not heard of, before it is
-	// replaced. 0 stands for DefaultToleration; whole seconds count.
+	// replaced. 0 stands for the default; whole seconds count.
 	NotReadyToleration, UnreachableToleration time.Duration
 }
 
-// DefaultToleration replaces Kubernetes' five minutes: both signals of a node's
-// life are lost by then, and what is waited for is a short interruption.
-const DefaultToleration = 2 * time.Second
+// Both replace Kubernetes' five minutes.
+const (
+	// DefaultUnreachableToleration is short: both signals of the node's life are
+	// lost by then, and what is waited for is a short interruption.
+	DefaultUnreachableToleration = 2 * time.Second
+	// DefaultNotReadyToleration is for a node that is heard, and says that its
+	// runtime does not answer. That is being started again, after a boot for
+	// some seconds, and the containers go on without it: as long as kubelet
+	// bears with a silent runtime.
+	DefaultNotReadyToleration = 30 * time.Second
+)
 
 // New is the chain of all checks, in their order. s is read, never written.
 func New(s *store.Store, settings Settings) resource.Admission {

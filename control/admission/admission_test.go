@@ -159,15 +159,15 @@ func TestPodsThatDoNotSayOutlastANodeForAMoment(t *testing.T) {
 		given    []corev1.Toleration
 		want     string
 	}{
-		{"the default", Settings{}, nil, "[not-ready:2 unreachable:2]"},
+		{"the default", Settings{}, nil, "[not-ready:30 unreachable:2]"},
 		{"the cluster's", Settings{NotReadyToleration: 10 * time.Second, UnreachableToleration: time.Minute}, nil, "[not-ready:10 unreachable:60]"},
 		{"the user's", Settings{}, []corev1.Toleration{
 			{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &five},
-		}, "[unreachable:5 not-ready:2]"},
+		}, "[unreachable:5 not-ready:30]"},
 		{"for ever", Settings{}, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, "[:ever]"},
 		{"another effect", Settings{}, []corev1.Toleration{
 			{Key: corev1.TaintNodeNotReady, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
-		}, "[not-ready:ever not-ready:2 unreachable:2]"},
+		}, "[not-ready:ever not-ready:30 unreachable:2]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := newRegistry(t, test.settings)

@@ -19,8 +19,8 @@ type defaultTolerations struct {
 
 func newDefaultTolerations(s Settings) defaultTolerations {
 	return defaultTolerations{
-		notReady:    int64(cmp.Or(s.NotReadyToleration, DefaultToleration) / time.Second),
-		unreachable: int64(cmp.Or(s.UnreachableToleration, DefaultToleration) / time.Second),
+		notReady:    int64(cmp.Or(s.NotReadyToleration, DefaultNotReadyToleration) / time.Second),
+		unreachable: int64(cmp.Or(s.UnreachableToleration, DefaultUnreachableToleration) / time.Second),
 	}
 }
 

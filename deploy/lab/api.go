@@ -160,7 +160,8 @@ func (a *API) podsReady(ctx context.Context, selector string, count int) error {
 // KUBECONFIG leads to the lab's cluster.
 func (l *Lab) Muster(ctx context.Context, out io.Writer, arguments ...string) error {
 	cmd := exec.CommandContext(ctx, l.muster, arguments...)
-	cmd.Env = append(environment(), "KUBECONFIG="+l.Kubeconfig())
+	// kubectl caches below its user's home.
+	cmd.Env = append(environment(), "KUBECONFIG="+l.Kubeconfig(), "HOME="+l.Dir)
 	var failure bytes.Buffer
 	cmd.Stdout, cmd.Stderr = out, &failure
 	if err := cmd.Run(); err != nil {

@@ -12,12 +12,11 @@ import (
 )
 
 func newTokenCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Make, list and revoke the tokens with which machines join and users are known",
-	}
-	var target operatorFlags
-	var request clusterv1.CreateTokenRequest
+	var (
+		target  operatorFlags
+		form    output
+		request clusterv1.CreateTokenRequest
+	)
 	create := &cobra.Command{
 		Use:   "create --role server|agent|api",
 		Short: "Make a token and print it; the cluster keeps only a hash of it",
@@ -25,10 +24,14 @@ func newTokenCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return target.call(func(c clusterv1.OperatorClient) error {
 				response, err := c.CreateToken(cmd.Context(), &request)
-				if err == nil {
-					fmt.Fprintln(cmd.OutOrStdout(), response.Token)
+				if err != nil {
+					return err
 				}
-				return err
+				if form == outputJSON {
+					return printJSON(cmd.OutOrStdout(), map[string]string{"token": response.Token}, false)
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), response.Token)
+				return nil
 			})
 		},
 	}
@@ -44,6 +47,9 @@ func newTokenCommand() *cobra.Command {
 				response, err := c.ListTokens(cmd.Context(), &clusterv1.ListTokensRequest{})
 				if err != nil {
 					return err
+				}
+				if form == outputJSON {
+					return printJSON(cmd.OutOrStdout(), newTokenList(response), false)
 				}
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 				fmt.Fprintln(w, "ID\tROLE\tCREATED\tUSER\tGROUPS")
@@ -61,13 +67,36 @@ func newTokenCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return target.call(func(c clusterv1.OperatorClient) error {
 				_, err := c.DeleteToken(cmd.Context(), &clusterv1.DeleteTokenRequest{Id: args[0]})
+				if err == nil && form == outputJSON {
+					return printJSON(cmd.OutOrStdout(), map[string]string{"revoked": args[0]}, false)
+				}
 				return err
 			})
 		},
 	}
 	for _, c := range []*cobra.Command{create, list, revoke} {
+		form.add(c.Flags())
 		target.add(c.Flags())
-		cmd.AddCommand(c)
 	}
-	return cmd
+	return group(&cobra.Command{
+		Use:   "token",
+		Short: "Make, list and revoke the tokens with which machines join and users are known",
+	}, create, list, revoke)
+}
+
+// joinToken is a token without its secret, as -o json prints it.
+type joinToken struct {
+	ID      string    `json:"id"`
+	Role    string    `json:"role"`
+	Created time.Time `json:"created"`
+	User    string    `json:"user,omitempty"`
+	Groups  []string  `json:"groups,omitempty"`
+}
+
+func newTokenList(r *clusterv1.ListTokensResponse) map[string][]joinToken {
+	tokens := []joinToken{}
+	for _, t := range r.Tokens {
+		tokens = append(tokens, joinToken{ID: t.Id, Role: t.Role, Created: time.Unix(t.Created, 0).UTC(), User: t.User, Groups: t.Groups})
+	}
+	return map[string][]joinToken{"tokens": tokens}
 }

@@ -45,14 +45,15 @@ type Config struct {
 
 // Runtime is containerd. It implements runtime.Runtime.
 type Runtime struct {
-	cfg      Config
-	socket   string
-	conn     *grpc.ClientConn
-	runtime  criv1.RuntimeServiceClient
-	images   criv1.ImageServiceClient
-	imported *importRecord
-	changes  *runtime.Changes
-	log      *slog.Logger
+	cfg       Config
+	socket    string
+	conn      *grpc.ClientConn
+	runtime   criv1.RuntimeServiceClient
+	images    criv1.ImageServiceClient
+	imported  *importRecord
+	leftovers leftovers
+	changes   *runtime.Changes
+	log       *slog.Logger
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)

@@ -2,6 +2,7 @@ package cri_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -266,4 +267,54 @@ func containerProcess(t *testing.T, id string) int {
 		t.Fatal(err)
 	}
 	return pid
+}
+
+// A pod that is deleted while its sandbox is being made has a cgroup already,
+// and no sandbox that would take it along. Gives up after more and more time, to
+// hit the moments in between.
+func TestStartThatWasGivenUpLeavesNoCgroup(t *testing.T) {
+	cfg := config(t)
+	r, _ := start(t, cfg)
+	if _, err := r.ImportImages(t.Context(), runtimetest.Image(t, t.TempDir(), image, "/bin/sleep", "1000000")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 12 {
+		uid := fmt.Sprintf("given-up-%d", i)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i+1)*25*time.Millisecond)
+		id, err := r.RunSandbox(ctx, &runtime.SandboxConfig{UID: uid, Namespace: "suite", Name: uid, Hostname: uid, LogDir: filepath.Join(cfg.Dir, "logs", uid)})
+		cancel()
+		if err == nil {
+			if err := errors.Join(r.StopSandbox(t.Context(), id), r.RemoveSandbox(t.Context(), id)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		pods, err := r.Pods(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range pods { // what containerd could not undo
+			for _, box := range p.Sandboxes {
+				if err := errors.Join(r.StopSandbox(t.Context(), box.ID), r.RemoveSandbox(t.Context(), box.ID)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		left, err := filepath.Glob("/sys/fs/cgroup/*" + cfg.CgroupParent + "/pod*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("cgroups left behind: %v", left)
+		}
+	}
+	dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + cfg.CgroupParent)
+	for _, d := range dirs {
+		_ = os.Remove(d)
+		_ = os.Remove(filepath.Dir(d))
+	}
 }

@@ -16,6 +16,7 @@ func (r *Runtime) Pods(ctx context.Context) ([]runtime.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.removeLeftovers(ctx) // here, as all pods are looked at once in a while
 	pods := make([]runtime.Pod, 0, len(byUID))
 	for _, p := range byUID {
 		pods = append(pods, *p)

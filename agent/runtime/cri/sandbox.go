@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"path"
+	"time"
 
 	criv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -12,11 +13,13 @@ import (
 )
 
 func (r *Runtime) RunSandbox(ctx context.Context, config *runtime.SandboxConfig) (string, error) {
+	r.leftovers.begin(config.UID)
 	answer, err := r.runtime.RunPodSandbox(ctx, &criv1.RunPodSandboxRequest{
 		Config:         r.sandboxConfig(config),
 		RuntimeHandler: config.RuntimeHandler,
 	})
 	if err != nil {
+		r.leftovers.failed(config.UID, time.Now())
 		return "", fault("run sandbox", err)
 	}
 	return answer.PodSandboxId, nil

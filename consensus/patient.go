@@ -36,7 +36,7 @@ func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 		if err == nil || isHeartbeat(args) {
 			return err
 		}
-		if time.Since(began) > patienceMax || !p.leads(args.Term) {
+		if time.Since(began) > patienceMax || !p.worthwhile(id, target, args.Term) {
 			p.failed.Add(1)
 			return err
 		}
@@ -45,10 +45,19 @@ func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 	}
 }
 
-// leads says whether this node still leads in the term of a message.
-func (p *patient) leads(term uint64) bool {
+// worthwhile says whether raft would send the message again itself: this node
+// still leads in its term, and the follower is still a member at that address.
+func (p *patient) worthwhile(id raft.ServerID, target raft.ServerAddress, term uint64) bool {
 	r := p.raft.Load()
-	return r != nil && r.State() == raft.Leader && r.CurrentTerm() == term
+	if r == nil || r.State() != raft.Leader || r.CurrentTerm() != term {
+		return false
+	}
+	for _, s := range r.GetConfiguration().Configuration().Servers {
+		if s.ID == id {
+			return s.Address == target
+		}
+	}
+	return false
 }
 
 // isHeartbeat: raft's heartbeats name neither a log position nor a commit index.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -22,15 +21,24 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := newCommand().ExecuteContext(ctx)
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "lab:", err)
-		os.Exit(1)
+	status, message := ending(newCommand().ExecuteContext(ctx))
+	if message != "" {
+		fmt.Fprintln(os.Stderr, "lab:", message)
 	}
+	os.Exit(status)
+}
+
+// ending is the exit status, and what to say. A command that was run inside a
+// host has spoken for itself: its end comes as it is. One that was run on the
+// way to something else comes wrapped in what it was for.
+func ending(err error) (status int, message string) {
+	if err == nil {
+		return 0, ""
+	}
+	if exit, ok := err.(*exec.ExitError); ok {
+		return exit.ExitCode(), ""
+	}
+	return 1, err.Error()
 }
 
 func newCommand() *cobra.Command {

@@ -1,5 +1,6 @@
 // Package admission holds writes against the rest of the cluster: whether the
-// namespace takes new content, and what pods get that do not say. It implements
+// namespace takes new content, what pods get that do not say, and what nodes
+// must leave alone. It implements
 // resource.Admission. Who may send a request at all was decided before, in
 // package auth; whether an object is valid in itself is package resource's
 // business.
@@ -39,6 +40,7 @@ func New(s *store.Store, settings Settings) resource.Admission {
 		&namespaceLifecycle{store: s},
 		podPriority{},
 		newDefaultTolerations(settings),
+		nodeRestriction{},
 	}
 }
 

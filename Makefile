@@ -138,8 +138,8 @@ help: ## List this
 
 .PHONY: bench-store
 bench-store: build bin/etcd ## The store beside etcd, on a quiet machine; more with BENCH='--duration 30s --memory-puts 1000000'
-	@go -C test/bench build -o $(CURDIR)/bin/bench-store ./store
+	@go -C test/bench build -o '$(CURDIR)/bin/bench-store' ./store
 	@bin/bench-store --json bin/bench-store.json --wait 3m $(BENCH)
 
 bin/etcd: test/bench/go.mod
-	go -C test/bench build -trimpath -o $(CURDIR)/$@ go.etcd.io/etcd/server/v3
+	go -C test/bench build -trimpath -o '$(CURDIR)/$@' go.etcd.io/etcd/server/v3

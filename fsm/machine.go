@@ -59,8 +59,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Machine is the state. Apply, Snapshot and Restore are called by one
-// goroutine at a time; everything else by any, at any time.
+// Machine is the state. Apply and Restore are called by one goroutine at a time;
+// everything else by any, at any time.
 type Machine struct {
 	log      *slog.Logger
 	history  *watch.History

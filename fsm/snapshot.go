@@ -32,10 +32,11 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // that writes it while the machine goes on. The format is described at the top
 // of the package.
 func (m *Machine) Snapshot() (func(io.Writer) error, error) {
-	view := m.View()
+	// In this order: compacted must not be ahead of the view.
 	m.mu.RLock()
 	compacted := m.compacted
 	m.mu.RUnlock()
+	view := m.View()
 	return func(w io.Writer) error {
 		if err := writeSnapshot(w, view, compacted); err != nil {
 			return fmt.Errorf("write snapshot at revision %d: %w", view.Revision(), err)

@@ -149,6 +149,7 @@ func (s *Server) open(place *place) (err error) {
 	operator.New(s.view, s.tokens).Register(s.grpc)
 	operator.NewKV(s.store, refusals).Register(s.grpc)
 	operator.NewRaft(s.view, s.node, refusals).Register(s.grpc)
+	operator.NewSnapshot(s.store, s.clusterIdentity, refusals).Register(s.grpc)
 	clusterv1.RegisterJoinServer(s.grpc, pki.NewService(pki.ServiceConfig{
 		Authority: s.authority, Tokens: s.tokens, Names: names,
 		GossipKey: s.id.GossipKey, Settings: s.id.Settings,
@@ -381,6 +382,16 @@ func (s *Server) view() operator.View {
 		view.Gossip = append(view.Gossip, operator.Member{Name: m.Name, Role: m.Role, Address: address, State: m.State, Version: m.Version})
 	}
 	return view
+}
+
+// clusterIdentity is what a saved cluster needs beside its state.
+func (s *Server) clusterIdentity() (*clusterv1.ClusterIdentity, error) {
+	caKey, serviceAccountKey, err := s.authority.Keys()
+	return &clusterv1.ClusterIdentity{
+		ClusterId: s.id.ClusterID, CaCertificate: s.authority.CertificatePEM(), CaKey: caKey,
+		ServiceAccountKey: serviceAccountKey, GossipKey: s.id.GossipKey, Settings: s.id.Settings,
+		SavedBy: s.cfg.Name, Version: s.cfg.Version, Saved: time.Now().Unix(),
+	}, err
 }
 
 func (s *Server) configured(name string) bool {

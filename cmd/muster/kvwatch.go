@@ -120,12 +120,11 @@ func (w *kvWatch) once(ctx context.Context, c clusterv1.KVClient, began *bool) e
 			if err := w.print(event); err != nil {
 				return err
 			}
-			w.after = event.Revision
 			if w.printed++; w.printed == w.count {
 				return errCounted
 			}
 		}
-		w.after = max(w.after, message.Revision)
+		w.after = message.Revision
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +29,7 @@ type controlNode struct {
 	clusterv1.UnimplementedKVServer
 	clusterv1.UnimplementedRaftServer
 	clusterv1.UnimplementedOperatorServer
+	clusterv1.UnimplementedSnapshotServer
 	address string
 
 	mu      sync.Mutex
@@ -67,6 +70,24 @@ func (n *controlNode) ListTokens(context.Context, *clusterv1.ListTokensRequest) 
 
 func (n *controlNode) DeleteToken(context.Context, *clusterv1.DeleteTokenRequest) (*clusterv1.DeleteTokenResponse, error) {
 	return &clusterv1.DeleteTokenResponse{}, nil
+}
+
+// emptyState is a store without keys, as package fsm writes it.
+const emptyState = "4d5553545246534d0000000148000000020801afb482f254000000280000000000000000d2df2cfca7d5b6a5d538fa219a71066674efead6b1c3419bca540c590b9bf01158c84a78"
+
+// Save sends an empty state, and with err only a part of it.
+func (n *controlNode) Save(_ *clusterv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[clusterv1.SaveSnapshotResponse]) error {
+	if err := stream.Send(&clusterv1.SaveSnapshotResponse{Cluster: &clusterv1.ClusterIdentity{ClusterId: "x", CaKey: []byte("the-key-of-the-ca"), SavedBy: "c1"}}); err != nil {
+		return err
+	}
+	state, err := hex.DecodeString(emptyState)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&clusterv1.SaveSnapshotResponse{State: state[:20]}); err != nil || n.err != nil {
+		return errors.Join(err, n.err)
+	}
+	return stream.Send(&clusterv1.SaveSnapshotResponse{State: state[20:]})
 }
 
 func (n *controlNode) RemovePeer(_ context.Context, r *clusterv1.RemovePeerRequest) (*clusterv1.RemovePeerResponse, error) {
@@ -155,6 +176,7 @@ func newLab(t *testing.T, count int) *lab {
 		clusterv1.RegisterKVServer(server, node)
 		clusterv1.RegisterRaftServer(server, node)
 		clusterv1.RegisterOperatorServer(server, node)
+		clusterv1.RegisterSnapshotServer(server, node)
 		var running sync.WaitGroup
 		running.Go(func() { _ = mux.Run(ctx) })
 		running.Go(func() { _ = server.Serve(mux.GRPC()) })
@@ -334,6 +356,9 @@ func TestLeaderIsFoundFromAnyControlNode(t *testing.T) {
 	if _, _, err := l.muster("", "operator", "raft", "remove-peer", "c9"); err == nil || !strings.Contains(err.Error(), "too few") {
 		t.Errorf("got %v, want the leader's word", err)
 	}
+	if got := len(l.nodes[1].asked); got != 2 {
+		t.Errorf("the leader was asked %d times, want once for each command", got)
+	}
 	// No leader: what the one that was asked says.
 	l.nodes[0].peers.Leader, l.nodes[0].peers.LeaderAddress = "", ""
 	if _, _, err := l.muster("", "operator", "raft", "transfer-leadership"); err == nil || !strings.Contains(err.Error(), "c1 does not lead") {
@@ -381,5 +406,62 @@ func TestBrokenWatchGoesOnWhereItWas(t *testing.T) {
 	}
 	if got := l.nodes[0].watched; len(got) != 3 || got[0] != 3 || got[1] != 4 || got[2] != 5 {
 		t.Errorf("watched after %v, want 3, 4, 5", got)
+	}
+}
+
+func TestSnapshotIsSavedAndInspected(t *testing.T) {
+	l := newLab(t, 1)
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("open sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, passphrase := range [][]string{nil, {"--passphrase-file", secret}} {
+		path := filepath.Join(dir, "saved"+strings.Repeat("-sealed", len(passphrase)/2))
+		saved, _, err := l.muster("", append([]string{"operator", "snapshot", "save", path}, passphrase...)...)
+		if err != nil || !strings.Contains(saved, "cluster x at revision 0") {
+			t.Fatalf("save: got %q, %v", saved, err)
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if readable := bytes.Contains(raw, []byte("the-key-of-the-ca")); readable != (passphrase == nil) {
+			t.Errorf("%v: the key can be read: %v", passphrase, readable)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("got %v, %v; want a file for its owner only", info.Mode(), err)
+		}
+		if _, _, err := l.muster("", append([]string{"operator", "snapshot", "save", path}, passphrase...)...); err == nil || !strings.Contains(err.Error(), "exists already") {
+			t.Errorf("over an older file: got %v", err)
+		}
+		inspect := newCommand()
+		var out bytes.Buffer
+		inspect.SetOut(&out)
+		inspect.SetArgs(append([]string{"operator", "snapshot", "inspect", path, "-o", "json"}, passphrase...))
+		if err := inspect.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), `"clusterID": "x"`) {
+			t.Errorf("inspect: got %s, %v", out.String(), err)
+		}
+		raw[len(raw)/2] ^= 1
+		if err := os.WriteFile(path, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		inspect.SetArgs(append([]string{"operator", "snapshot", "inspect", path}, passphrase...))
+		if err := inspect.ExecuteContext(t.Context()); err == nil {
+			t.Errorf("%v: a flipped byte was not noticed", passphrase)
+		}
+	}
+}
+
+// Half a file that looks like a whole one would be found out when it is needed.
+func TestFailedSaveLeavesNothing(t *testing.T) {
+	l := newLab(t, 1)
+	l.nodes[0].err = status.Error(codes.Unknown, "gone")
+	dir := t.TempDir()
+	if _, _, err := l.muster("", "operator", "snapshot", "save", filepath.Join(dir, "saved")); err == nil {
+		t.Error("no error")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
 	}
 }

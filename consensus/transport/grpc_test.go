@@ -31,6 +31,7 @@ type everything struct {
 	clusterv1.UnimplementedSessionsServer
 	clusterv1.UnimplementedOperatorServer
 	clusterv1.UnimplementedRaftServer
+	clusterv1.UnimplementedSnapshotServer
 	clusterv1.UnimplementedJoinServer
 	agentv1.UnimplementedAgentServer
 
@@ -65,6 +66,10 @@ func (e *everything) Members(ctx context.Context, _ *clusterv1.MembersRequest) (
 func (e *everything) ListPeers(ctx context.Context, _ *clusterv1.ListPeersRequest) (*clusterv1.ListPeersResponse, error) {
 	e.saw(ctx)
 	return &clusterv1.ListPeersResponse{}, nil
+}
+func (e *everything) Save(_ *clusterv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[clusterv1.SaveSnapshotResponse]) error {
+	e.saw(stream.Context())
+	return stream.Send(&clusterv1.SaveSnapshotResponse{})
 }
 func (e *everything) Join(ctx context.Context, _ *clusterv1.JoinRequest) (*clusterv1.JoinResponse, error) {
 	e.saw(ctx)
@@ -111,6 +116,7 @@ func serveGRPC(t *testing.T, mux *transport.Mux) *everything {
 	clusterv1.RegisterOperatorServer(server, service)
 	clusterv1.RegisterKVServer(server, keys{everything: service})
 	clusterv1.RegisterRaftServer(server, service)
+	clusterv1.RegisterSnapshotServer(server, service)
 	clusterv1.RegisterJoinServer(server, service)
 	agentv1.RegisterAgentServer(server, service)
 	unlisted := grpc.ServiceDesc{ServiceName: "muster.cluster.v9.Later", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
@@ -193,6 +199,13 @@ func TestCallersReachOnlyTheirServices(t *testing.T) {
 		}, "server admin"},
 		{"Raft", func(ctx context.Context, conn *grpc.ClientConn) error {
 			_, err := clusterv1.NewRaftClient(conn).ListPeers(ctx, &clusterv1.ListPeersRequest{})
+			return err
+		}, "server admin"},
+		{"Snapshot", func(ctx context.Context, conn *grpc.ClientConn) error {
+			stream, err := clusterv1.NewSnapshotClient(conn).Save(ctx, &clusterv1.SaveSnapshotRequest{})
+			if err == nil {
+				_, err = stream.Recv()
+			}
 			return err
 		}, "server admin"},
 		{"Agent", func(ctx context.Context, conn *grpc.ClientConn) error {

@@ -134,7 +134,7 @@ func Load(dir string) (*Authority, error) {
 
 // Save writes the authority to a control node's directory.
 func (a *Authority) Save(dir string) error {
-	caKey, serviceAccountKey, err := a.keys()
+	caKey, serviceAccountKey, err := a.Keys()
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,8 @@ func (a *Authority) Token(role identity.Role) identity.Token {
 	return identity.NewToken(role, identity.CAHash(a.Certificate))
 }
 
-func (a *Authority) keys() (caKey, serviceAccountKey []byte, err error) {
+// Keys are the CA's key and that of service accounts, in PEM.
+func (a *Authority) Keys() (caKey, serviceAccountKey []byte, err error) {
 	if caKey, err = identity.EncodeKey(a.key); err != nil {
 		return nil, nil, err
 	}

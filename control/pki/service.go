@@ -216,7 +216,7 @@ func (s *Service) signServer(ctx context.Context, r *clusterv1.JoinRequest, csr 
 	if response.Certificate, err = s.Authority.SignServer(r.Name, hosts, csr.PublicKey); err != nil {
 		return err
 	}
-	response.CaKey, response.ServiceAccountKey, err = s.Authority.keys()
+	response.CaKey, response.ServiceAccountKey, err = s.Authority.Keys()
 	return err
 }
 

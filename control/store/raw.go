@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"io"
 
 	"github.com/musterhq/muster/fsm/kv"
 	"github.com/musterhq/muster/fsm/watch"
@@ -24,6 +25,10 @@ func (r Raw) Get(key string) (*kv.Item, uint64) { return r.store.machine.Get(key
 func (r Raw) Commit(ctx context.Context, txn *storagev1.Txn) (*storagev1.Result, error) {
 	return r.store.propose(ctx, txn)
 }
+
+// Snapshot takes this replica's state as it is and returns a function that
+// writes it, in fsm's format.
+func (r Raw) Snapshot() (func(io.Writer) error, error) { return r.store.machine.Snapshot() }
 
 // Watch returns a watcher of the changes after a revision to keys with a
 // prefix, on this replica, or watch.ErrCompacted.

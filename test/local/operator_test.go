@@ -1,8 +1,11 @@
 package local
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/musterhq/muster/consensus/transport"
+	"github.com/musterhq/muster/control/backup"
+	"github.com/musterhq/muster/control/pki"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
@@ -206,4 +211,58 @@ func TestTransferIsNoErrorToWriters(t *testing.T) {
 	}
 	stop()
 	writers.Wait()
+}
+
+// The file that an operator saves holds what was written, and the keys that
+// sign for the cluster.
+func TestSavedSnapshotHoldsTheCluster(t *testing.T) {
+	c := start(t)
+	if _, err := write(t.Context(), clusterv1.NewKVClient(c.operator(c.leader())), "test/a", "saved"); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := clusterv1.NewSnapshotClient(c.operator(c.followers()[0])).Save(t.Context(), &clusterv1.SaveSnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pki.FromPEM(first.Cluster.CaCertificate, first.Cluster.CaKey, first.Cluster.ServiceAccountKey); err != nil {
+		t.Errorf("the keys: %v", err)
+	}
+	if len(first.Cluster.GossipKey) != 32 || first.Cluster.Settings.GetPodCidr() == "" || first.Cluster.ClusterId == "" {
+		t.Errorf("got gossip key of %d bytes, settings %v, cluster %q", len(first.Cluster.GossipKey), first.Cluster.Settings, first.Cluster.ClusterId)
+	}
+	var file bytes.Buffer
+	w, err := backup.NewWriter(&file, first.Cluster, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		message, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(message.State); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	report, err := backup.Inspect(&file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, kind := range report.Kinds {
+		counts[kind.Name] = kind.Count
+	}
+	if counts["test"] != 1 || counts["nodes"] != 2 || counts["namespaces"] < 3 {
+		t.Errorf("got %v, want the key that was written, 2 nodes and the namespaces", counts)
+	}
 }

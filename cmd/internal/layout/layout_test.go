@@ -20,7 +20,7 @@ var matrix = []struct {
 	may  []string
 	note string
 }{
-	{"cmd/muster", []string{"control", "agent", "agent/runtime/bundle", "deploy/dev", "consensus/transport", "proto/..."}, "commands: flags to Config values"},
+	{"cmd/muster", []string{"control", "control/backup", "agent", "agent/runtime/bundle", "deploy/dev", "consensus/transport", "proto/..."}, "commands: flags to Config values"},
 	{"cmd/internal/layout", nil, "this test"},
 
 	{"test/...", []string{"..."}, "tests may reach everything"},
@@ -40,6 +40,7 @@ var matrix = []struct {
 	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/auth", "control/store", "control/kube", "proto/agent/..."}, ""},
 	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
 	{"control/operator", []string{"consensus/transport", "control/store", "fsm/kv", "fsm/watch", "proto/..."}, ""},
+	{"control/backup", []string{"fsm", "proto/..."}, "the form of a file"},
 	{"control/scheduler/...", []string{"control/scheduler/...", "control/resource", "control/store", "control/controller"}, ""},
 	{"control/controller", []string{"control/resource", "control/store"}, "the runtime of controllers"},
 	{"control/controller/...", []string{"control/controller", "control/resource", "control/store"}, "controllers do not know each other"},

@@ -2817,6 +2817,216 @@ func (x *TransferLeadershipResponse) GetLeader() string {
 	return ""
 }
 
+type SaveSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Take this node's replica as it is, instead of what is committed anywhere.
+	Local         bool `protobuf:"varint,1,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshotRequest) Reset() {
+	*x = SaveSnapshotRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshotRequest) ProtoMessage() {}
+
+func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *SaveSnapshotRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+type SaveSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First message only.
+	Cluster *ClusterIdentity `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// A piece of the state, in the form of package fsm.
+	State         []byte `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshotResponse) Reset() {
+	*x = SaveSnapshotResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshotResponse) ProtoMessage() {}
+
+func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SaveSnapshotResponse) GetCluster() *ClusterIdentity {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *SaveSnapshotResponse) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+// ClusterIdentity is what makes a cluster this one and is not in its state.
+// Who has it can be anybody in the cluster.
+type ClusterIdentity struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId         string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	CaCertificate     []byte                 `protobuf:"bytes,2,opt,name=ca_certificate,json=caCertificate,proto3" json:"ca_certificate,omitempty"`               // PEM
+	CaKey             []byte                 `protobuf:"bytes,3,opt,name=ca_key,json=caKey,proto3" json:"ca_key,omitempty"`                                       // PEM
+	ServiceAccountKey []byte                 `protobuf:"bytes,4,opt,name=service_account_key,json=serviceAccountKey,proto3" json:"service_account_key,omitempty"` // PEM
+	GossipKey         []byte                 `protobuf:"bytes,5,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`                           // 32 bytes
+	Settings          *ClusterSettings       `protobuf:"bytes,6,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The node that answered, its version, and when; Unix seconds.
+	SavedBy       string `protobuf:"bytes,7,opt,name=saved_by,json=savedBy,proto3" json:"saved_by,omitempty"`
+	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	Saved         int64  `protobuf:"varint,9,opt,name=saved,proto3" json:"saved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterIdentity) Reset() {
+	*x = ClusterIdentity{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterIdentity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterIdentity) ProtoMessage() {}
+
+func (x *ClusterIdentity) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterIdentity.ProtoReflect.Descriptor instead.
+func (*ClusterIdentity) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ClusterIdentity) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *ClusterIdentity) GetCaCertificate() []byte {
+	if x != nil {
+		return x.CaCertificate
+	}
+	return nil
+}
+
+func (x *ClusterIdentity) GetCaKey() []byte {
+	if x != nil {
+		return x.CaKey
+	}
+	return nil
+}
+
+func (x *ClusterIdentity) GetServiceAccountKey() []byte {
+	if x != nil {
+		return x.ServiceAccountKey
+	}
+	return nil
+}
+
+func (x *ClusterIdentity) GetGossipKey() []byte {
+	if x != nil {
+		return x.GossipKey
+	}
+	return nil
+}
+
+func (x *ClusterIdentity) GetSettings() *ClusterSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *ClusterIdentity) GetSavedBy() string {
+	if x != nil {
+		return x.SavedBy
+	}
+	return ""
+}
+
+func (x *ClusterIdentity) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ClusterIdentity) GetSaved() int64 {
+	if x != nil {
+		return x.Saved
+	}
+	return 0
+}
+
 var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
@@ -3009,7 +3219,24 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x12RemovePeerResponse\"\x1b\n" +
 	"\x19TransferLeadershipRequest\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2X\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"+\n" +
+	"\x13SaveSnapshotRequest\x12\x14\n" +
+	"\x05local\x18\x01 \x01(\bR\x05local\"j\n" +
+	"\x14SaveSnapshotResponse\x12<\n" +
+	"\acluster\x18\x01 \x01(\v2\".muster.cluster.v1.ClusterIdentityR\acluster\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\fR\x05state\"\xc8\x02\n" +
+	"\x0fClusterIdentity\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12%\n" +
+	"\x0eca_certificate\x18\x02 \x01(\fR\rcaCertificate\x12\x15\n" +
+	"\x06ca_key\x18\x03 \x01(\fR\x05caKey\x12.\n" +
+	"\x13service_account_key\x18\x04 \x01(\fR\x11serviceAccountKey\x12\x1d\n" +
+	"\n" +
+	"gossip_key\x18\x05 \x01(\fR\tgossipKey\x12>\n" +
+	"\bsettings\x18\x06 \x01(\v2\".muster.cluster.v1.ClusterSettingsR\bsettings\x12\x19\n" +
+	"\bsaved_by\x18\a \x01(\tR\asavedBy\x12\x18\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x14\n" +
+	"\x05saved\x18\t \x01(\x03R\x05saved2X\n" +
 	"\x03Log\x12Q\n" +
 	"\x06Follow\x12 .muster.cluster.v1.FollowRequest\x1a!.muster.cluster.v1.FollowResponse(\x010\x012\x9b\x01\n" +
 	"\x04Join\x12G\n" +
@@ -3037,7 +3264,9 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\tListPeers\x12#.muster.cluster.v1.ListPeersRequest\x1a$.muster.cluster.v1.ListPeersResponse\x12Y\n" +
 	"\n" +
 	"RemovePeer\x12$.muster.cluster.v1.RemovePeerRequest\x1a%.muster.cluster.v1.RemovePeerResponse\x12q\n" +
-	"\x12TransferLeadership\x12,.muster.cluster.v1.TransferLeadershipRequest\x1a-.muster.cluster.v1.TransferLeadershipResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\x12TransferLeadership\x12,.muster.cluster.v1.TransferLeadershipRequest\x1a-.muster.cluster.v1.TransferLeadershipResponse2e\n" +
+	"\bSnapshot\x12Y\n" +
+	"\x04Save\x12&.muster.cluster.v1.SaveSnapshotRequest\x1a'.muster.cluster.v1.SaveSnapshotResponse0\x01B7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -3052,7 +3281,7 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_cluster_v1_cluster_proto_goTypes = []any{
 	(Refusal_Reason)(0),                // 0: muster.cluster.v1.Refusal.Reason
 	(*FollowRequest)(nil),              // 1: muster.cluster.v1.FollowRequest
@@ -3101,8 +3330,11 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*RemovePeerResponse)(nil),         // 44: muster.cluster.v1.RemovePeerResponse
 	(*TransferLeadershipRequest)(nil),  // 45: muster.cluster.v1.TransferLeadershipRequest
 	(*TransferLeadershipResponse)(nil), // 46: muster.cluster.v1.TransferLeadershipResponse
-	(*v1.Frame)(nil),                   // 47: muster.agent.v1.Frame
-	(*v1.OpenStream)(nil),              // 48: muster.agent.v1.OpenStream
+	(*SaveSnapshotRequest)(nil),        // 47: muster.cluster.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),       // 48: muster.cluster.v1.SaveSnapshotResponse
+	(*ClusterIdentity)(nil),            // 49: muster.cluster.v1.ClusterIdentity
+	(*v1.Frame)(nil),                   // 50: muster.agent.v1.Frame
+	(*v1.OpenStream)(nil),              // 51: muster.agent.v1.OpenStream
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	2,  // 0: muster.cluster.v1.FollowRequest.proposals:type_name -> muster.cluster.v1.Proposal
@@ -3110,8 +3342,8 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 2: muster.cluster.v1.Refusal.reason:type_name -> muster.cluster.v1.Refusal.Reason
 	7,  // 3: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
 	17, // 4: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
-	47, // 5: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
-	48, // 6: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
+	50, // 5: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
+	51, // 6: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
 	20, // 7: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
 	25, // 8: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
 	30, // 9: muster.cluster.v1.KVGetResponse.item:type_name -> muster.cluster.v1.KVItem
@@ -3120,47 +3352,51 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	34, // 12: muster.cluster.v1.KVCommitRequest.ops:type_name -> muster.cluster.v1.KVOp
 	39, // 13: muster.cluster.v1.KVWatchResponse.events:type_name -> muster.cluster.v1.KVEvent
 	42, // 14: muster.cluster.v1.ListPeersResponse.peers:type_name -> muster.cluster.v1.Peer
-	1,  // 15: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
-	5,  // 16: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
-	8,  // 17: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
-	10, // 18: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
-	12, // 19: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
-	14, // 20: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
-	16, // 21: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
-	18, // 22: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
-	21, // 23: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
-	23, // 24: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
-	26, // 25: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
-	28, // 26: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
-	31, // 27: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
-	35, // 28: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
-	37, // 29: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
-	40, // 30: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
-	43, // 31: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
-	45, // 32: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
-	3,  // 33: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
-	6,  // 34: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
-	9,  // 35: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
-	11, // 36: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
-	13, // 37: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
-	15, // 38: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
-	47, // 39: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
-	19, // 40: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
-	22, // 41: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
-	24, // 42: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
-	27, // 43: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
-	29, // 44: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
-	32, // 45: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
-	36, // 46: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
-	38, // 47: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
-	41, // 48: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
-	44, // 49: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
-	46, // 50: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
-	33, // [33:51] is the sub-list for method output_type
-	15, // [15:33] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	49, // 15: muster.cluster.v1.SaveSnapshotResponse.cluster:type_name -> muster.cluster.v1.ClusterIdentity
+	7,  // 16: muster.cluster.v1.ClusterIdentity.settings:type_name -> muster.cluster.v1.ClusterSettings
+	1,  // 17: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
+	5,  // 18: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
+	8,  // 19: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
+	10, // 20: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
+	12, // 21: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
+	14, // 22: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
+	16, // 23: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
+	18, // 24: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
+	21, // 25: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
+	23, // 26: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
+	26, // 27: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
+	28, // 28: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
+	31, // 29: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
+	35, // 30: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
+	37, // 31: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
+	40, // 32: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
+	43, // 33: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
+	45, // 34: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
+	47, // 35: muster.cluster.v1.Snapshot.Save:input_type -> muster.cluster.v1.SaveSnapshotRequest
+	3,  // 36: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
+	6,  // 37: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
+	9,  // 38: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
+	11, // 39: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
+	13, // 40: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
+	15, // 41: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
+	50, // 42: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
+	19, // 43: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
+	22, // 44: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
+	24, // 45: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
+	27, // 46: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
+	29, // 47: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
+	32, // 48: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
+	36, // 49: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
+	38, // 50: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
+	41, // 51: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
+	44, // 52: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
+	46, // 53: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
+	48, // 54: muster.cluster.v1.Snapshot.Save:output_type -> muster.cluster.v1.SaveSnapshotResponse
+	36, // [36:55] is the sub-list for method output_type
+	17, // [17:36] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -3178,9 +3414,9 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   46,
+			NumMessages:   49,
 			NumExtensions: 0,
-			NumServices:   7,
+			NumServices:   8,
 		},
 		GoTypes:           file_cluster_v1_cluster_proto_goTypes,
 		DependencyIndexes: file_cluster_v1_cluster_proto_depIdxs,

@@ -1242,3 +1242,116 @@ var Raft_ServiceDesc = grpc.ServiceDesc{
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "cluster/v1/cluster.proto",
 }
+
+const (
+	Snapshot_Save_FullMethodName = "/muster.cluster.v1.Snapshot/Save"
+)
+
+// SnapshotClient is the client API for Snapshot service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Snapshot copies all that a cluster needs. Callers hold an administrator's
+// certificate.
+type SnapshotClient interface {
+	// Save sends what the cluster is in the first message, and its state in the others.
+	Save(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
+}
+
+type snapshotClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewSnapshotClient(cc grpc.ClientConnInterface) SnapshotClient {
+	return &snapshotClient{cc}
+}
+
+func (c *snapshotClient) Save(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapshot_ServiceDesc.Streams[0], Snapshot_Save_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SaveSnapshotRequest, SaveSnapshotResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapshot_SaveClient = grpc.ServerStreamingClient[SaveSnapshotResponse]
+
+// SnapshotServer is the server API for Snapshot service.
+// All implementations must embed UnimplementedSnapshotServer
+// for forward compatibility.
+//
+// Snapshot copies all that a cluster needs. Callers hold an administrator's
+// certificate.
+type SnapshotServer interface {
+	// Save sends what the cluster is in the first message, and its state in the others.
+	Save(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
+	mustEmbedUnimplementedSnapshotServer()
+}
+
+// UnimplementedSnapshotServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedSnapshotServer struct{}
+
+func (UnimplementedSnapshotServer) Save(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method Save not implemented")
+}
+func (UnimplementedSnapshotServer) mustEmbedUnimplementedSnapshotServer() {}
+func (UnimplementedSnapshotServer) testEmbeddedByValue()                  {}
+
+// UnsafeSnapshotServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to SnapshotServer will
+// result in compilation errors.
+type UnsafeSnapshotServer interface {
+	mustEmbedUnimplementedSnapshotServer()
+}
+
+func RegisterSnapshotServer(s grpc.ServiceRegistrar, srv SnapshotServer) {
+	// If the following call panics, it indicates UnimplementedSnapshotServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Snapshot_ServiceDesc, srv)
+}
+
+func _Snapshot_Save_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SaveSnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(SnapshotServer).Save(m, &grpc.GenericServerStream[SaveSnapshotRequest, SaveSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapshot_SaveServer = grpc.ServerStreamingServer[SaveSnapshotResponse]
+
+// Snapshot_ServiceDesc is the grpc.ServiceDesc for Snapshot service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Snapshot_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "muster.cluster.v1.Snapshot",
+	HandlerType: (*SnapshotServer)(nil),
+	Methods:     []grpc.MethodDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Save",
+			Handler:       _Snapshot_Save_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "cluster/v1/cluster.proto",
+}

@@ -32,6 +32,8 @@ type outbox struct {
 	node     *agentv1.FromAgent
 	events   []*agentv1.FromAgent
 	sequence uint64
+
+	limit *eventLimit
 }
 
 type podStatus struct {
@@ -50,6 +52,7 @@ type podGone struct {
 func newOutbox() *outbox {
 	return &outbox{
 		wake: make(chan struct{}, 1), statuses: map[types.UID]*podStatus{}, unsent: map[types.UID]bool{}, gone: map[types.UID]*podGone{},
+		limit: newEventLimit(),
 	}
 }
 
@@ -167,8 +170,12 @@ func (s *Session) Forget(uid types.UID) {
 	delete(o.gone, uid)
 }
 
-// Event asks for an event. When there is no session for long the oldest are lost.
+// Event asks for an event. When there is no session for long the oldest are lost,
+// and of very many about one object most are (see eventLimit).
 func (s *Session) Event(regarding *corev1.ObjectReference, eventType, reason, message string) {
+	if !s.outbox.limit.allow(regarding.UID, time.Now()) {
+		return
+	}
 	raw, err := regarding.Marshal()
 	if err != nil {
 		s.log.Error("could not encode an event", "reason", reason, "err", err)

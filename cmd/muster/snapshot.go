@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -124,11 +125,12 @@ func saveSnapshot(ctx context.Context, c clusterv1.SnapshotClient, request *clus
 	if err != nil {
 		return err
 	}
-	partial := path + ".partial"
-	file, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	// A new file, and its owner's only, whatever lies there: it holds keys.
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".partial-*")
 	if err != nil {
 		return err
 	}
+	partial := file.Name()
 	err = func() error {
 		w, err := backup.NewWriter(file, first.Cluster, passphrase)
 		if err != nil {

@@ -102,6 +102,10 @@ func (n *Node) fate(ctx context.Context, it *proposal, term uint64, wait *patien
 		select {
 		case a := <-it.answered:
 			return a, true, nil
+		case err := <-it.refused: // its last word
+			if !errors.Is(err, errLost) {
+				return answer{}, false, nil
+			}
 		case <-next:
 		case <-wait.over():
 			return answer{}, false, ErrOutcomeUnknown

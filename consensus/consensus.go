@@ -75,8 +75,9 @@ type Config struct {
 	// Layer carries raft's own connections. The node closes it.
 	Layer raft.StreamLayer
 	// Dial returns a connection to another control node's gRPC services. It is
-	// called for each use: keep connections. The name is empty when only the
-	// address is known.
+	// called for each use: keep connections, and let them not wait long (tens
+	// of milliseconds) before they try a dead address again. The name is empty
+	// when only the address is known.
 	Dial func(ctx context.Context, name, address string) (grpc.ClientConnInterface, error)
 
 	// Bootstrap makes a fresh Dir the first node of a new cluster. Without it

@@ -77,9 +77,8 @@ func (n *Node) followLeader(ctx context.Context, leader raft.Server) (broken boo
 		n.log.Debug("leader cannot be dialed", "leader", leader.ID, "error", err)
 		return false
 	}
-	if c, ok := conn.(interface{ ResetConnectBackoff() }); ok {
-		c.ResetConnectBackoff() // this loop has its own pace
-	}
+	// Tempting and wrong here: conn.ResetConnectBackoff. It ranges over a map that
+	// grpc 1.85 changes in other goroutines.
 	r := &remote{node: n}
 	r.stream, err = forward.Open(ctx, conn, n.origin, func(sequence uint64, err error) {
 		n.pending.refuse(sequence, r, err)

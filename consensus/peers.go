@@ -99,7 +99,11 @@ func (c *courier) offer(value uint64, accepted chan<- struct{}) {
 	poke(c.wake)
 }
 
+// run delivers until ctx ends. A delivery that is not accepted is tried again a
+// few times: a notice may overtake the entry it names, a kept connection may
+// have been dead. After that raft itself says what is to be said.
 func (c *courier) run(ctx context.Context, deliver func(uint64) bool) {
+	tries := 0
 	for {
 		select {
 		case <-c.wake:
@@ -114,20 +118,28 @@ func (c *courier) run(ctx context.Context, deliver func(uint64) bool) {
 			if accepted != nil {
 				accepted <- struct{}{}
 			}
+			tries = 0
 			continue
 		}
-		select { // not a tight loop while the peer is away
-		case <-time.After(retryPause):
+		select {
+		case <-time.After(min(courierPause<<tries, retryPause)):
 		case <-ctx.Done():
 			return
 		}
-		if accepted != nil { // a kept connection may have been dead: once more
-			c.mu.Lock()
-			if c.notify == nil {
-				c.notify = accepted
-			}
-			c.mu.Unlock()
-			poke(c.wake)
+		if tries++; tries == courierTries {
+			tries = 0
+			continue
 		}
+		c.mu.Lock()
+		if c.notify == nil {
+			c.notify = accepted
+		}
+		c.mu.Unlock()
+		poke(c.wake)
 	}
 }
+
+const (
+	courierPause = 500 * time.Microsecond // doubles up to retryPause
+	courierTries = 10
+)

@@ -32,6 +32,8 @@ type outbox struct {
 	node     *agentv1.FromAgent
 	events   []*agentv1.FromAgent
 	sequence uint64
+	// nodeReady is what was last said of the node.
+	nodeReady bool
 
 	limit *eventLimit
 }
@@ -42,6 +44,8 @@ type podStatus struct {
 	sentAt   time.Time
 	stored   uint64
 	received uint64 // sequence of the latest
+	ready    bool   // what the latest says
+	differs  bool   // what is stored says otherwise
 }
 
 type podGone struct {
@@ -107,6 +111,16 @@ func (o *outbox) take(now time.Time) []*agentv1.FromAgent {
 	return out
 }
 
+// repeat says the latest status of a pod again. Called with mu held.
+func (o *outbox) repeat(uid types.UID, s *podStatus) {
+	if !o.nodeReady {
+		return
+	}
+	s.sent, s.differs = 0, false
+	o.unsent[uid] = true
+	o.nudge()
+}
+
 // stored takes note that a status was stored.
 func (o *outbox) stored(uid types.UID, sequence uint64) {
 	o.mu.Lock()
@@ -121,6 +135,9 @@ func (o *outbox) stored(uid types.UID, sequence uint64) {
 	}
 	if s.stored == s.received {
 		delete(o.unsent, uid)
+		if s.differs {
+			o.repeat(uid, s)
+		}
 	}
 	if o.unsent[uid] || o.gone[uid] != nil {
 		o.nudge()
@@ -143,7 +160,7 @@ func (s *Session) Status(pod *corev1.Pod, status *corev1.PodStatus) {
 		entry = &podStatus{}
 		o.statuses[pod.UID] = entry
 	}
-	entry.received = o.sequence
+	entry.received, entry.ready, entry.differs = o.sequence, isReady(status), false
 	entry.message = &agentv1.PodStatus{Namespace: pod.Namespace, Name: pod.Name, Uid: string(pod.UID), Status: raw, Sequence: o.sequence}
 	o.unsent[pod.UID] = true
 	o.nudge()
@@ -196,6 +213,7 @@ func (s *Session) Event(regarding *corev1.ObjectReference, eventType, reason, me
 // NodeStatus replaces what is to be said of the node. A new session begins with
 // the whole node, so it is not kept.
 func (s *Session) NodeStatus(status *corev1.NodeStatus) {
+	s.outbox.nodeIsReady(nodeReady(status))
 	raw, err := status.Marshal()
 	if err != nil {
 		s.log.Error("could not encode the node's status", "err", err)

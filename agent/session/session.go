@@ -198,7 +198,9 @@ func (s *Session) converse(ctx context.Context, address string, lingering *sync.
 }
 
 func (s *Session) hello() (*agentv1.FromAgent, error) {
-	node, err := s.cfg.Handler.Node().Marshal()
+	said := s.cfg.Handler.Node()
+	s.outbox.nodeIsReady(nodeReady(&said.Status))
+	node, err := said.Marshal()
 	if err != nil {
 		return nil, err
 	}
@@ -277,6 +279,7 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 				put[pod.UID] = true
 			}
 			handler.Put(pod)
+			c.outbox.seen(pod)
 		case *agentv1.ToAgent_PodRemove:
 			delete(put, types.UID(m.PodRemove.Uid))
 			handler.Remove(types.UID(m.PodRemove.Uid))

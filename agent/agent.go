@@ -304,6 +304,8 @@ func (a *Agent) Welcome(n *corev1.Node) {
 	if err != nil {
 		a.log.Error("could not take over the node's pod range", "err", err)
 	}
+	// With a network the node may be ready.
+	a.node.Again()
 }
 
 // Put says how a pod should be.

@@ -59,10 +59,12 @@ type Node struct {
 	// Run's own
 	state  state
 	looked time.Time
+
+	again chan struct{} // room for one: look now
 }
 
 func New(cfg Config) *Node {
-	n := &Node{cfg: cfg}
+	n := &Node{cfg: cfg, again: make(chan struct{}, 1)}
 	n.status = n.look(Health{Message: "the container runtime is being started"})
 	return n
 }
@@ -92,6 +94,15 @@ func (n *Node) Allocatable() corev1.ResourceList {
 	return n.status.Allocatable
 }
 
+// Again has Run look now instead of at its next turn: something has changed that
+// decides whether the node is ready.
+func (n *Node) Again() {
+	select {
+	case n.again <- struct{}{}:
+	default:
+	}
+}
+
 // Run looks again and again, and reports what changed.
 func (n *Node) Run(ctx context.Context, report func(*corev1.NodeStatus)) error {
 	tick := time.NewTicker(checkEvery)
@@ -117,6 +128,7 @@ func (n *Node) Run(ctx context.Context, report func(*corev1.NodeStatus)) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		case <-n.again:
 		}
 	}
 }

@@ -25,6 +25,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// DiskState is whether a control node can write. Unknown counts as ok.
+type DiskState int32
+
+const (
+	DiskState_DISK_UNKNOWN DiskState = 0
+	DiskState_DISK_OK      DiskState = 1
+	// Nearly or wholly full: this node stores no more commands until there is room.
+	DiskState_DISK_FULL DiskState = 2
+)
+
+// Enum value maps for DiskState.
+var (
+	DiskState_name = map[int32]string{
+		0: "DISK_UNKNOWN",
+		1: "DISK_OK",
+		2: "DISK_FULL",
+	}
+	DiskState_value = map[string]int32{
+		"DISK_UNKNOWN": 0,
+		"DISK_OK":      1,
+		"DISK_FULL":    2,
+	}
+)
+
+func (x DiskState) Enum() *DiskState {
+	p := new(DiskState)
+	*p = x
+	return p
+}
+
+func (x DiskState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DiskState) Descriptor() protoreflect.EnumDescriptor {
+	return file_cluster_v1_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (DiskState) Type() protoreflect.EnumType {
+	return &file_cluster_v1_cluster_proto_enumTypes[0]
+}
+
+func (x DiskState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DiskState.Descriptor instead.
+func (DiskState) EnumDescriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{0}
+}
+
 type Refusal_Reason int32
 
 const (
@@ -35,6 +86,8 @@ const (
 	Refusal_BUSY Refusal_Reason = 2
 	// It may or may not be applied: the leader does not know.
 	Refusal_LOST Refusal_Reason = 3
+	// The disks of too many control nodes are full. It was not applied.
+	Refusal_NO_SPACE Refusal_Reason = 4
 )
 
 // Enum value maps for Refusal_Reason.
@@ -44,12 +97,14 @@ var (
 		1: "NOT_LEADER",
 		2: "BUSY",
 		3: "LOST",
+		4: "NO_SPACE",
 	}
 	Refusal_Reason_value = map[string]int32{
 		"UNSPECIFIED": 0,
 		"NOT_LEADER":  1,
 		"BUSY":        2,
 		"LOST":        3,
+		"NO_SPACE":    4,
 	}
 )
 
@@ -64,11 +119,11 @@ func (x Refusal_Reason) String() string {
 }
 
 func (Refusal_Reason) Descriptor() protoreflect.EnumDescriptor {
-	return file_cluster_v1_cluster_proto_enumTypes[0].Descriptor()
+	return file_cluster_v1_cluster_proto_enumTypes[1].Descriptor()
 }
 
 func (Refusal_Reason) Type() protoreflect.EnumType {
-	return &file_cluster_v1_cluster_proto_enumTypes[0]
+	return &file_cluster_v1_cluster_proto_enumTypes[1]
 }
 
 func (x Refusal_Reason) Number() protoreflect.EnumNumber {
@@ -88,7 +143,10 @@ type FollowRequest struct {
 	Proposals []*Proposal `protobuf:"bytes,2,rep,name=proposals,proto3" json:"proposals,omitempty"`
 	// Not zero: asks for a log index that is at least the commit index at the
 	// time of asking, once the leader is known to lead still. Answered with this number.
-	Read          uint64 `protobuf:"varint,3,opt,name=read,proto3" json:"read,omitempty"`
+	Read uint64 `protobuf:"varint,3,opt,name=read,proto3" json:"read,omitempty"`
+	// Whether this node's disk takes more of the log: said after the first
+	// message and whenever it changes.
+	Disk          DiskState `protobuf:"varint,4,opt,name=disk,proto3,enum=muster.cluster.v1.DiskState" json:"disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -142,6 +200,13 @@ func (x *FollowRequest) GetRead() uint64 {
 		return x.Read
 	}
 	return 0
+}
+
+func (x *FollowRequest) GetDisk() DiskState {
+	if x != nil {
+		return x.Disk
+	}
+	return DiskState_DISK_UNKNOWN
 }
 
 // Proposal is one command. It is not answered when it succeeds: the follower
@@ -679,7 +744,12 @@ type AddServerRequest struct {
 	// How far the server has applied the log; decides when it becomes a voter.
 	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// Passed on by a follower already: not to be passed on again.
-	Relayed       bool `protobuf:"varint,6,opt,name=relayed,proto3" json:"relayed,omitempty"`
+	Relayed bool `protobuf:"varint,6,opt,name=relayed,proto3" json:"relayed,omitempty"`
+	// The newest format of commands that the server can read (fsm.Format).
+	Format uint32 `protobuf:"varint,7,opt,name=format,proto3" json:"format,omitempty"`
+	// SHA-256 of the public key in the server's certificate. A leader that is
+	// asked directly takes it from the connection instead.
+	KeyHash       []byte `protobuf:"bytes,8,opt,name=key_hash,json=keyHash,proto3" json:"key_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -754,6 +824,20 @@ func (x *AddServerRequest) GetRelayed() bool {
 		return x.Relayed
 	}
 	return false
+}
+
+func (x *AddServerRequest) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *AddServerRequest) GetKeyHash() []byte {
+	if x != nil {
+		return x.KeyHash
+	}
+	return nil
 }
 
 type AddServerResponse struct {
@@ -843,6 +927,21 @@ type DescribeResponse struct {
 	// Name of the leader, empty when none is known.
 	Leader        string `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	LeaderAddress string `protobuf:"bytes,4,opt,name=leader_address,json=leaderAddress,proto3" json:"leader_address,omitempty"`
+	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// The newest format of commands that it can read (fsm.Format).
+	Format       uint32 `protobuf:"varint,6,opt,name=format,proto3" json:"format,omitempty"`
+	Term         uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
+	LastIndex    uint64 `protobuf:"varint,8,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	AppliedIndex uint64 `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// Since it last heard the leader; 0 on the leader itself.
+	LastContactMs int64     `protobuf:"varint,10,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`
+	Voter         bool      `protobuf:"varint,11,opt,name=voter,proto3" json:"voter,omitempty"`
+	Disk          DiskState `protobuf:"varint,12,opt,name=disk,proto3,enum=muster.cluster.v1.DiskState" json:"disk,omitempty"`
+	// Of its data directory's file system.
+	DiskFreeBytes uint64 `protobuf:"varint,13,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	// What its log takes on the disk, and its newest snapshot.
+	LogBytes      uint64 `protobuf:"varint,14,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	SnapshotBytes uint64 `protobuf:"varint,15,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -903,6 +1002,83 @@ func (x *DescribeResponse) GetLeaderAddress() string {
 		return x.LeaderAddress
 	}
 	return ""
+}
+
+func (x *DescribeResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *DescribeResponse) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetLastContactMs() int64 {
+	if x != nil {
+		return x.LastContactMs
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *DescribeResponse) GetDisk() DiskState {
+	if x != nil {
+		return x.Disk
+	}
+	return DiskState_DISK_UNKNOWN
+}
+
+func (x *DescribeResponse) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetLogBytes() uint64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetSnapshotBytes() uint64 {
+	if x != nil {
+		return x.SnapshotBytes
+	}
+	return 0
 }
 
 type WatchSessionsRequest struct {
@@ -1712,6 +1888,376 @@ func (*DeleteTokenResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
+type KVPipeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Calls         []*KVCall              `protobuf:"bytes,1,rep,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVPipeRequest) Reset() {
+	*x = KVPipeRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVPipeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVPipeRequest) ProtoMessage() {}
+
+func (x *KVPipeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVPipeRequest.ProtoReflect.Descriptor instead.
+func (*KVPipeRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *KVPipeRequest) GetCalls() []*KVCall {
+	if x != nil {
+		return x.Calls
+	}
+	return nil
+}
+
+type KVCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the caller; its answer has the same.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Call:
+	//
+	//	*KVCall_Get
+	//	*KVCall_List
+	//	*KVCall_Commit
+	Call          isKVCall_Call `protobuf_oneof:"call"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVCall) Reset() {
+	*x = KVCall{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVCall) ProtoMessage() {}
+
+func (x *KVCall) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVCall.ProtoReflect.Descriptor instead.
+func (*KVCall) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *KVCall) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *KVCall) GetCall() isKVCall_Call {
+	if x != nil {
+		return x.Call
+	}
+	return nil
+}
+
+func (x *KVCall) GetGet() *KVGetRequest {
+	if x != nil {
+		if x, ok := x.Call.(*KVCall_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *KVCall) GetList() *KVListRequest {
+	if x != nil {
+		if x, ok := x.Call.(*KVCall_List); ok {
+			return x.List
+		}
+	}
+	return nil
+}
+
+func (x *KVCall) GetCommit() *KVCommitRequest {
+	if x != nil {
+		if x, ok := x.Call.(*KVCall_Commit); ok {
+			return x.Commit
+		}
+	}
+	return nil
+}
+
+type isKVCall_Call interface {
+	isKVCall_Call()
+}
+
+type KVCall_Get struct {
+	Get *KVGetRequest `protobuf:"bytes,2,opt,name=get,proto3,oneof"`
+}
+
+type KVCall_List struct {
+	List *KVListRequest `protobuf:"bytes,3,opt,name=list,proto3,oneof"`
+}
+
+type KVCall_Commit struct {
+	Commit *KVCommitRequest `protobuf:"bytes,4,opt,name=commit,proto3,oneof"`
+}
+
+func (*KVCall_Get) isKVCall_Call() {}
+
+func (*KVCall_List) isKVCall_Call() {}
+
+func (*KVCall_Commit) isKVCall_Call() {}
+
+type KVPipeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*KVAnswer            `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVPipeResponse) Reset() {
+	*x = KVPipeResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVPipeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVPipeResponse) ProtoMessage() {}
+
+func (x *KVPipeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVPipeResponse.ProtoReflect.Descriptor instead.
+func (*KVPipeResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *KVPipeResponse) GetAnswers() []*KVAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+type KVAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Types that are valid to be assigned to Answer:
+	//
+	//	*KVAnswer_Get
+	//	*KVAnswer_List
+	//	*KVAnswer_Commit
+	//	*KVAnswer_Failure
+	Answer        isKVAnswer_Answer `protobuf_oneof:"answer"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVAnswer) Reset() {
+	*x = KVAnswer{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVAnswer) ProtoMessage() {}
+
+func (x *KVAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVAnswer.ProtoReflect.Descriptor instead.
+func (*KVAnswer) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *KVAnswer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *KVAnswer) GetAnswer() isKVAnswer_Answer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+func (x *KVAnswer) GetGet() *KVGetResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*KVAnswer_Get); ok {
+			return x.Get
+		}
+	}
+	return nil
+}
+
+func (x *KVAnswer) GetList() *KVListResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*KVAnswer_List); ok {
+			return x.List
+		}
+	}
+	return nil
+}
+
+func (x *KVAnswer) GetCommit() *KVCommitResponse {
+	if x != nil {
+		if x, ok := x.Answer.(*KVAnswer_Commit); ok {
+			return x.Commit
+		}
+	}
+	return nil
+}
+
+func (x *KVAnswer) GetFailure() *KVFailure {
+	if x != nil {
+		if x, ok := x.Answer.(*KVAnswer_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+type isKVAnswer_Answer interface {
+	isKVAnswer_Answer()
+}
+
+type KVAnswer_Get struct {
+	Get *KVGetResponse `protobuf:"bytes,2,opt,name=get,proto3,oneof"`
+}
+
+type KVAnswer_List struct {
+	List *KVListResponse `protobuf:"bytes,3,opt,name=list,proto3,oneof"`
+}
+
+type KVAnswer_Commit struct {
+	Commit *KVCommitResponse `protobuf:"bytes,4,opt,name=commit,proto3,oneof"`
+}
+
+type KVAnswer_Failure struct {
+	Failure *KVFailure `protobuf:"bytes,5,opt,name=failure,proto3,oneof"`
+}
+
+func (*KVAnswer_Get) isKVAnswer_Answer() {}
+
+func (*KVAnswer_List) isKVAnswer_Answer() {}
+
+func (*KVAnswer_Commit) isKVAnswer_Answer() {}
+
+func (*KVAnswer_Failure) isKVAnswer_Answer() {}
+
+// KVFailure is what a unary call would have answered as its status.
+type KVFailure struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KVFailure) Reset() {
+	*x = KVFailure{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KVFailure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KVFailure) ProtoMessage() {}
+
+func (x *KVFailure) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KVFailure.ProtoReflect.Descriptor instead.
+func (*KVFailure) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *KVFailure) GetCode() uint32 {
+	if x != nil {
+		return x.Code
+	}
+	return 0
+}
+
+func (x *KVFailure) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 type KVGetRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -1723,7 +2269,7 @@ type KVGetRequest struct {
 
 func (x *KVGetRequest) Reset() {
 	*x = KVGetRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +2281,7 @@ func (x *KVGetRequest) String() string {
 func (*KVGetRequest) ProtoMessage() {}
 
 func (x *KVGetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[27]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +2294,7 @@ func (x *KVGetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVGetRequest.ProtoReflect.Descriptor instead.
 func (*KVGetRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *KVGetRequest) GetKey() []byte {
@@ -1777,7 +2323,7 @@ type KVGetResponse struct {
 
 func (x *KVGetResponse) Reset() {
 	*x = KVGetResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2335,7 @@ func (x *KVGetResponse) String() string {
 func (*KVGetResponse) ProtoMessage() {}
 
 func (x *KVGetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[28]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2348,7 @@ func (x *KVGetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVGetResponse.ProtoReflect.Descriptor instead.
 func (*KVGetResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *KVGetResponse) GetItem() *KVItem {
@@ -1831,7 +2377,7 @@ type KVItem struct {
 
 func (x *KVItem) Reset() {
 	*x = KVItem{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +2389,7 @@ func (x *KVItem) String() string {
 func (*KVItem) ProtoMessage() {}
 
 func (x *KVItem) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[29]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +2402,7 @@ func (x *KVItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVItem.ProtoReflect.Descriptor instead.
 func (*KVItem) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{29}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *KVItem) GetKey() []byte {
@@ -1893,16 +2439,19 @@ type KVListRequest struct {
 	// Keys greater than this one only.
 	After []byte `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
 	// 0: 1000, which is also the most.
-	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
-	Local         bool   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
-	KeysOnly      bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	Limit    uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	Local    bool   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
+	KeysOnly bool   `protobuf:"varint,5,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	// The state at exactly this revision, for the pages after the first. 0: the
+	// newest. OUT_OF_RANGE: it is not kept any more.
+	Revision      uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KVListRequest) Reset() {
 	*x = KVListRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1914,7 +2463,7 @@ func (x *KVListRequest) String() string {
 func (*KVListRequest) ProtoMessage() {}
 
 func (x *KVListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[30]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1927,7 +2476,7 @@ func (x *KVListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVListRequest.ProtoReflect.Descriptor instead.
 func (*KVListRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{30}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *KVListRequest) GetPrefix() []byte {
@@ -1965,6 +2514,13 @@ func (x *KVListRequest) GetKeysOnly() bool {
 	return false
 }
 
+func (x *KVListRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type KVListResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Items    []*KVItem              `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
@@ -1977,7 +2533,7 @@ type KVListResponse struct {
 
 func (x *KVListResponse) Reset() {
 	*x = KVListResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2545,7 @@ func (x *KVListResponse) String() string {
 func (*KVListResponse) ProtoMessage() {}
 
 func (x *KVListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[31]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2558,7 @@ func (x *KVListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVListResponse.ProtoReflect.Descriptor instead.
 func (*KVListResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{31}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *KVListResponse) GetItems() []*KVItem {
@@ -2039,7 +2595,7 @@ type KVGuard struct {
 
 func (x *KVGuard) Reset() {
 	*x = KVGuard{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2051,7 +2607,7 @@ func (x *KVGuard) String() string {
 func (*KVGuard) ProtoMessage() {}
 
 func (x *KVGuard) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[32]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2064,7 +2620,7 @@ func (x *KVGuard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVGuard.ProtoReflect.Descriptor instead.
 func (*KVGuard) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{32}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *KVGuard) GetKey() []byte {
@@ -2099,7 +2655,7 @@ type KVOp struct {
 
 func (x *KVOp) Reset() {
 	*x = KVOp{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[33]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2667,7 @@ func (x *KVOp) String() string {
 func (*KVOp) ProtoMessage() {}
 
 func (x *KVOp) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[33]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2680,7 @@ func (x *KVOp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVOp.ProtoReflect.Descriptor instead.
 func (*KVOp) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{33}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *KVOp) GetKey() []byte {
@@ -2158,7 +2714,7 @@ type KVCommitRequest struct {
 
 func (x *KVCommitRequest) Reset() {
 	*x = KVCommitRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[34]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2726,7 @@ func (x *KVCommitRequest) String() string {
 func (*KVCommitRequest) ProtoMessage() {}
 
 func (x *KVCommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[34]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2739,7 @@ func (x *KVCommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVCommitRequest.ProtoReflect.Descriptor instead.
 func (*KVCommitRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{34}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *KVCommitRequest) GetGuards() []*KVGuard {
@@ -2212,7 +2768,7 @@ type KVCommitResponse struct {
 
 func (x *KVCommitResponse) Reset() {
 	*x = KVCommitResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[35]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2780,7 @@ func (x *KVCommitResponse) String() string {
 func (*KVCommitResponse) ProtoMessage() {}
 
 func (x *KVCommitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[35]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2793,7 @@ func (x *KVCommitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVCommitResponse.ProtoReflect.Descriptor instead.
 func (*KVCommitResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{35}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *KVCommitResponse) GetRevision() uint64 {
@@ -2264,7 +2820,7 @@ type KVWatchRequest struct {
 
 func (x *KVWatchRequest) Reset() {
 	*x = KVWatchRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[36]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2832,7 @@ func (x *KVWatchRequest) String() string {
 func (*KVWatchRequest) ProtoMessage() {}
 
 func (x *KVWatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[36]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2845,7 @@ func (x *KVWatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVWatchRequest.ProtoReflect.Descriptor instead.
 func (*KVWatchRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{36}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *KVWatchRequest) GetPrefix() []byte {
@@ -2317,7 +2873,7 @@ type KVWatchResponse struct {
 
 func (x *KVWatchResponse) Reset() {
 	*x = KVWatchResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[37]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2885,7 @@ func (x *KVWatchResponse) String() string {
 func (*KVWatchResponse) ProtoMessage() {}
 
 func (x *KVWatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[37]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2898,7 @@ func (x *KVWatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVWatchResponse.ProtoReflect.Descriptor instead.
 func (*KVWatchResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{37}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *KVWatchResponse) GetEvents() []*KVEvent {
@@ -2371,7 +2927,7 @@ type KVEvent struct {
 
 func (x *KVEvent) Reset() {
 	*x = KVEvent{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[38]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2939,7 @@ func (x *KVEvent) String() string {
 func (*KVEvent) ProtoMessage() {}
 
 func (x *KVEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[38]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2952,7 @@ func (x *KVEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVEvent.ProtoReflect.Descriptor instead.
 func (*KVEvent) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{38}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *KVEvent) GetKey() []byte {
@@ -2427,6 +2983,534 @@ func (x *KVEvent) GetDelete() bool {
 	return false
 }
 
+type AddPeerRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPeerRequest) Reset() {
+	*x = AddPeerRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPeerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPeerRequest) ProtoMessage() {}
+
+func (x *AddPeerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPeerRequest.ProtoReflect.Descriptor instead.
+func (*AddPeerRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *AddPeerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddPeerRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type AddPeerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It votes already.
+	Voter         bool `protobuf:"varint,1,opt,name=voter,proto3" json:"voter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPeerResponse) Reset() {
+	*x = AddPeerResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPeerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPeerResponse) ProtoMessage() {}
+
+func (x *AddPeerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPeerResponse.ProtoReflect.Descriptor instead.
+func (*AddPeerResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *AddPeerResponse) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+type AutopilotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AutopilotRequest) Reset() {
+	*x = AutopilotRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutopilotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutopilotRequest) ProtoMessage() {}
+
+func (x *AutopilotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutopilotRequest.ProtoReflect.Descriptor instead.
+func (*AutopilotRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{46}
+}
+
+type AutopilotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All voters are healthy.
+	Healthy bool `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// How many more voters may fail before the cluster stops.
+	FailureTolerance uint32          `protobuf:"varint,2,opt,name=failure_tolerance,json=failureTolerance,proto3" json:"failure_tolerance,omitempty"`
+	Servers          []*ServerHealth `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
+	Leader           string          `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Quorum           bool            `protobuf:"varint,5,opt,name=quorum,proto3" json:"quorum,omitempty"`
+	AnsweredBy       string          `protobuf:"bytes,6,opt,name=answered_by,json=answeredBy,proto3" json:"answered_by,omitempty"`
+	// Each is a sentence: what is wrong, and what to do.
+	Warnings []string `protobuf:"bytes,7,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The format of commands that the cluster writes (fsm.Format).
+	Format        uint32 `protobuf:"varint,8,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AutopilotResponse) Reset() {
+	*x = AutopilotResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutopilotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutopilotResponse) ProtoMessage() {}
+
+func (x *AutopilotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutopilotResponse.ProtoReflect.Descriptor instead.
+func (*AutopilotResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *AutopilotResponse) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *AutopilotResponse) GetFailureTolerance() uint32 {
+	if x != nil {
+		return x.FailureTolerance
+	}
+	return 0
+}
+
+func (x *AutopilotResponse) GetServers() []*ServerHealth {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *AutopilotResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *AutopilotResponse) GetQuorum() bool {
+	if x != nil {
+		return x.Quorum
+	}
+	return false
+}
+
+func (x *AutopilotResponse) GetAnsweredBy() string {
+	if x != nil {
+		return x.AnsweredBy
+	}
+	return ""
+}
+
+func (x *AutopilotResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *AutopilotResponse) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+type ServerHealth struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Voter   bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader  bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Healthy bool                   `protobuf:"varint,5,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// Why it is not healthy, in a sentence.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	State         string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"` // alive, suspect, dead, left or unknown, as gossip knows it
+	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	Format        uint32 `protobuf:"varint,9,opt,name=format,proto3" json:"format,omitempty"`
+	Term          uint64 `protobuf:"varint,10,opt,name=term,proto3" json:"term,omitempty"`
+	LastIndex     uint64 `protobuf:"varint,11,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	AppliedIndex  uint64 `protobuf:"varint,12,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	LastContactMs int64  `protobuf:"varint,13,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`
+	// Unix seconds; since when it has been healthy or not, as the answering node has seen it.
+	Since         int64     `protobuf:"varint,14,opt,name=since,proto3" json:"since,omitempty"`
+	Disk          DiskState `protobuf:"varint,15,opt,name=disk,proto3,enum=muster.cluster.v1.DiskState" json:"disk,omitempty"`
+	DiskFreeBytes uint64    `protobuf:"varint,16,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	LogBytes      uint64    `protobuf:"varint,17,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	SnapshotBytes uint64    `protobuf:"varint,18,opt,name=snapshot_bytes,json=snapshotBytes,proto3" json:"snapshot_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerHealth) Reset() {
+	*x = ServerHealth{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerHealth) ProtoMessage() {}
+
+func (x *ServerHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerHealth.ProtoReflect.Descriptor instead.
+func (*ServerHealth) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ServerHealth) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *ServerHealth) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+func (x *ServerHealth) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *ServerHealth) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetLastContactMs() int64 {
+	if x != nil {
+		return x.LastContactMs
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetDisk() DiskState {
+	if x != nil {
+		return x.Disk
+	}
+	return DiskState_DISK_UNKNOWN
+}
+
+func (x *ServerHealth) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetLogBytes() uint64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetSnapshotBytes() uint64 {
+	if x != nil {
+		return x.SnapshotBytes
+	}
+	return 0
+}
+
+type GetAutopilotSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAutopilotSettingsRequest) Reset() {
+	*x = GetAutopilotSettingsRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAutopilotSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAutopilotSettingsRequest) ProtoMessage() {}
+
+func (x *GetAutopilotSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAutopilotSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetAutopilotSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{49}
+}
+
+// AutopilotSettings are kept in the store. In a request, absent fields stay as they are.
+type AutopilotSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Remove control nodes that are dead for good.
+	CleanupDeadServers *bool `protobuf:"varint,1,opt,name=cleanup_dead_servers,json=cleanupDeadServers,proto3,oneof" json:"cleanup_dead_servers,omitempty"`
+	// How long a control node must have been dead.
+	DeadServerAfterSeconds *int64 `protobuf:"varint,2,opt,name=dead_server_after_seconds,json=deadServerAfterSeconds,proto3,oneof" json:"dead_server_after_seconds,omitempty"`
+	// Never go below this number of voters by cleaning up.
+	MinVoters *uint32 `protobuf:"varint,3,opt,name=min_voters,json=minVoters,proto3,oneof" json:"min_voters,omitempty"`
+	// How long a server must have been healthy before it votes.
+	StableAfterSeconds *int64 `protobuf:"varint,4,opt,name=stable_after_seconds,json=stableAfterSeconds,proto3,oneof" json:"stable_after_seconds,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *AutopilotSettings) Reset() {
+	*x = AutopilotSettings{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutopilotSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutopilotSettings) ProtoMessage() {}
+
+func (x *AutopilotSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutopilotSettings.ProtoReflect.Descriptor instead.
+func (*AutopilotSettings) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *AutopilotSettings) GetCleanupDeadServers() bool {
+	if x != nil && x.CleanupDeadServers != nil {
+		return *x.CleanupDeadServers
+	}
+	return false
+}
+
+func (x *AutopilotSettings) GetDeadServerAfterSeconds() int64 {
+	if x != nil && x.DeadServerAfterSeconds != nil {
+		return *x.DeadServerAfterSeconds
+	}
+	return 0
+}
+
+func (x *AutopilotSettings) GetMinVoters() uint32 {
+	if x != nil && x.MinVoters != nil {
+		return *x.MinVoters
+	}
+	return 0
+}
+
+func (x *AutopilotSettings) GetStableAfterSeconds() int64 {
+	if x != nil && x.StableAfterSeconds != nil {
+		return *x.StableAfterSeconds
+	}
+	return 0
+}
+
 type ListPeersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2435,7 +3519,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[39]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +3531,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[39]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +3544,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{39}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 type ListPeersResponse struct {
@@ -2481,7 +3565,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[40]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +3577,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[40]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +3590,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{40}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -2585,7 +3669,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[41]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +3681,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[41]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +3694,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{41}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Peer) GetName() string {
@@ -2659,7 +3743,7 @@ type RemovePeerRequest struct {
 
 func (x *RemovePeerRequest) Reset() {
 	*x = RemovePeerRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[42]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +3755,7 @@ func (x *RemovePeerRequest) String() string {
 func (*RemovePeerRequest) ProtoMessage() {}
 
 func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[42]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +3768,7 @@ func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerRequest.ProtoReflect.Descriptor instead.
 func (*RemovePeerRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{42}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RemovePeerRequest) GetName() string {
@@ -2709,7 +3793,7 @@ type RemovePeerResponse struct {
 
 func (x *RemovePeerResponse) Reset() {
 	*x = RemovePeerResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[43]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2721,7 +3805,7 @@ func (x *RemovePeerResponse) String() string {
 func (*RemovePeerResponse) ProtoMessage() {}
 
 func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[43]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2734,7 +3818,7 @@ func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerResponse.ProtoReflect.Descriptor instead.
 func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{43}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 type TransferLeadershipRequest struct {
@@ -2745,7 +3829,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[44]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2757,7 +3841,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[44]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2770,7 +3854,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{44}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 type TransferLeadershipResponse struct {
@@ -2782,7 +3866,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[45]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +3878,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[45]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +3891,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{45}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *TransferLeadershipResponse) GetLeader() string {
@@ -2815,6 +3899,130 @@ func (x *TransferLeadershipResponse) GetLeader() string {
 		return x.Leader
 	}
 	return ""
+}
+
+type RestoreSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First message only. The cluster that the snapshot is of.
+	ClusterId string `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// First message only: restore although it is of another cluster.
+	Foreign bool `protobuf:"varint,2,opt,name=foreign,proto3" json:"foreign,omitempty"`
+	// A piece of the state, in the form of package fsm.
+	State         []byte `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotRequest) Reset() {
+	*x = RestoreSnapshotRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotRequest) ProtoMessage() {}
+
+func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *RestoreSnapshotRequest) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *RestoreSnapshotRequest) GetForeign() bool {
+	if x != nil {
+		return x.Foreign
+	}
+	return false
+}
+
+func (x *RestoreSnapshotRequest) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+type RestoreSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the state that was restored, and what it was made here.
+	SavedRevision uint64 `protobuf:"varint,1,opt,name=saved_revision,json=savedRevision,proto3" json:"saved_revision,omitempty"`
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Items         uint64 `protobuf:"varint,3,opt,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotResponse) Reset() {
+	*x = RestoreSnapshotResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotResponse) ProtoMessage() {}
+
+func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *RestoreSnapshotResponse) GetSavedRevision() uint64 {
+	if x != nil {
+		return x.SavedRevision
+	}
+	return 0
+}
+
+func (x *RestoreSnapshotResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RestoreSnapshotResponse) GetItems() uint64 {
+	if x != nil {
+		return x.Items
+	}
+	return 0
 }
 
 type SaveSnapshotRequest struct {
@@ -2827,7 +4035,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[46]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +4047,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[46]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +4060,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{46}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *SaveSnapshotRequest) GetLocal() bool {
@@ -2874,7 +4082,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[47]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +4094,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[47]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +4107,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{47}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SaveSnapshotResponse) GetCluster() *ClusterIdentity {
@@ -2936,7 +4144,7 @@ type ClusterIdentity struct {
 
 func (x *ClusterIdentity) Reset() {
 	*x = ClusterIdentity{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[48]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2948,7 +4156,7 @@ func (x *ClusterIdentity) String() string {
 func (*ClusterIdentity) ProtoMessage() {}
 
 func (x *ClusterIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[48]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2961,7 +4169,7 @@ func (x *ClusterIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterIdentity.ProtoReflect.Descriptor instead.
 func (*ClusterIdentity) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{48}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ClusterIdentity) GetClusterId() string {
@@ -3031,11 +4239,12 @@ var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x18cluster/v1/cluster.proto\x12\x11muster.cluster.v1\x1a\x14agent/v1/agent.proto\"v\n" +
+	"\x18cluster/v1/cluster.proto\x12\x11muster.cluster.v1\x1a\x14agent/v1/agent.proto\"\xa8\x01\n" +
 	"\rFollowRequest\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x06R\x06origin\x129\n" +
 	"\tproposals\x18\x02 \x03(\v2\x1b.muster.cluster.v1.ProposalR\tproposals\x12\x12\n" +
-	"\x04read\x18\x03 \x01(\x04R\x04read\"@\n" +
+	"\x04read\x18\x03 \x01(\x04R\x04read\x120\n" +
+	"\x04disk\x18\x04 \x01(\x0e2\x1c.muster.cluster.v1.DiskStateR\x04disk\"@\n" +
 	"\bProposal\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand\"\x86\x01\n" +
@@ -3043,16 +4252,17 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x126\n" +
 	"\brefusals\x18\x02 \x03(\v2\x1a.muster.cluster.v1.RefusalR\brefusals\x12\x12\n" +
 	"\x04read\x18\x03 \x01(\x04R\x04read\x12\x14\n" +
-	"\x05index\x18\x04 \x01(\x04R\x05index\"\x9f\x01\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\"\xad\x01\n" +
 	"\aRefusal\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x129\n" +
-	"\x06reason\x18\x02 \x01(\x0e2!.muster.cluster.v1.Refusal.ReasonR\x06reason\"=\n" +
+	"\x06reason\x18\x02 \x01(\x0e2!.muster.cluster.v1.Refusal.ReasonR\x06reason\"K\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"NOT_LEADER\x10\x01\x12\b\n" +
 	"\x04BUSY\x10\x02\x12\b\n" +
-	"\x04LOST\x10\x03\"\xb0\x01\n" +
+	"\x04LOST\x10\x03\x12\f\n" +
+	"\bNO_SPACE\x10\x04\"\xb0\x01\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -3079,7 +4289,7 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\fRenewRequest\x12/\n" +
 	"\x13certificate_request\x18\x01 \x01(\fR\x12certificateRequest\"1\n" +
 	"\rRenewResponse\x12 \n" +
-	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xb4\x01\n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\"\xe7\x01\n" +
 	"\x10AddServerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1d\n" +
@@ -3087,16 +4297,31 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"cluster_id\x18\x03 \x01(\tR\tclusterId\x12\x14\n" +
 	"\x05fresh\x18\x04 \x01(\bR\x05fresh\x12#\n" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\arelayed\x18\x06 \x01(\bR\arelayed\")\n" +
+	"\arelayed\x18\x06 \x01(\bR\arelayed\x12\x16\n" +
+	"\x06format\x18\a \x01(\rR\x06format\x12\x19\n" +
+	"\bkey_hash\x18\b \x01(\fR\akeyHash\")\n" +
 	"\x11AddServerResponse\x12\x14\n" +
 	"\x05voter\x18\x01 \x01(\bR\x05voter\"\x11\n" +
-	"\x0fDescribeRequest\"\x84\x01\n" +
+	"\x0fDescribeRequest\"\xea\x03\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\tR\x06leader\x12%\n" +
-	"\x0eleader_address\x18\x04 \x01(\tR\rleaderAddress\"\x16\n" +
+	"\x0eleader_address\x18\x04 \x01(\tR\rleaderAddress\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x16\n" +
+	"\x06format\x18\x06 \x01(\rR\x06format\x12\x12\n" +
+	"\x04term\x18\a \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\b \x01(\x04R\tlastIndex\x12#\n" +
+	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\x12&\n" +
+	"\x0flast_contact_ms\x18\n" +
+	" \x01(\x03R\rlastContactMs\x12\x14\n" +
+	"\x05voter\x18\v \x01(\bR\x05voter\x120\n" +
+	"\x04disk\x18\f \x01(\x0e2\x1c.muster.cluster.v1.DiskStateR\x04disk\x12&\n" +
+	"\x0fdisk_free_bytes\x18\r \x01(\x04R\rdiskFreeBytes\x12\x1b\n" +
+	"\tlog_bytes\x18\x0e \x01(\x04R\blogBytes\x12%\n" +
+	"\x0esnapshot_bytes\x18\x0f \x01(\x04R\rsnapshotBytes\"\x16\n" +
 	"\x14WatchSessionsRequest\"\x90\x01\n" +
 	"\fSessionEvent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -3147,7 +4372,27 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x06groups\x18\x05 \x03(\tR\x06groups\"$\n" +
 	"\x12DeleteTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13DeleteTokenResponse\"6\n" +
+	"\x13DeleteTokenResponse\"@\n" +
+	"\rKVPipeRequest\x12/\n" +
+	"\x05calls\x18\x01 \x03(\v2\x19.muster.cluster.v1.KVCallR\x05calls\"\xcb\x01\n" +
+	"\x06KVCall\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x123\n" +
+	"\x03get\x18\x02 \x01(\v2\x1f.muster.cluster.v1.KVGetRequestH\x00R\x03get\x126\n" +
+	"\x04list\x18\x03 \x01(\v2 .muster.cluster.v1.KVListRequestH\x00R\x04list\x12<\n" +
+	"\x06commit\x18\x04 \x01(\v2\".muster.cluster.v1.KVCommitRequestH\x00R\x06commitB\x06\n" +
+	"\x04call\"G\n" +
+	"\x0eKVPipeResponse\x125\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1b.muster.cluster.v1.KVAnswerR\aanswers\"\x8c\x02\n" +
+	"\bKVAnswer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x124\n" +
+	"\x03get\x18\x02 \x01(\v2 .muster.cluster.v1.KVGetResponseH\x00R\x03get\x127\n" +
+	"\x04list\x18\x03 \x01(\v2!.muster.cluster.v1.KVListResponseH\x00R\x04list\x12=\n" +
+	"\x06commit\x18\x04 \x01(\v2#.muster.cluster.v1.KVCommitResponseH\x00R\x06commit\x128\n" +
+	"\afailure\x18\x05 \x01(\v2\x1c.muster.cluster.v1.KVFailureH\x00R\afailureB\b\n" +
+	"\x06answer\"9\n" +
+	"\tKVFailure\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"6\n" +
 	"\fKVGetRequest\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05local\x18\x02 \x01(\bR\x05local\"Z\n" +
@@ -3158,13 +4403,14 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12'\n" +
 	"\x0fcreate_revision\x18\x03 \x01(\x04R\x0ecreateRevision\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"\x86\x01\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\xa2\x01\n" +
 	"\rKVListRequest\x12\x16\n" +
 	"\x06prefix\x18\x01 \x01(\fR\x06prefix\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\fR\x05after\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x14\n" +
 	"\x05local\x18\x04 \x01(\bR\x05local\x12\x1b\n" +
-	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\"q\n" +
+	"\tkeys_only\x18\x05 \x01(\bR\bkeysOnly\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\"q\n" +
 	"\x0eKVListResponse\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.muster.cluster.v1.KVItemR\x05items\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
@@ -3193,7 +4439,55 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06delete\x18\x04 \x01(\bR\x06delete\"\x12\n" +
+	"\x06delete\x18\x04 \x01(\bR\x06delete\">\n" +
+	"\x0eAddPeerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"'\n" +
+	"\x0fAddPeerResponse\x12\x14\n" +
+	"\x05voter\x18\x01 \x01(\bR\x05voter\"\x12\n" +
+	"\x10AutopilotRequest\"\x9a\x02\n" +
+	"\x11AutopilotResponse\x12\x18\n" +
+	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12+\n" +
+	"\x11failure_tolerance\x18\x02 \x01(\rR\x10failureTolerance\x129\n" +
+	"\aservers\x18\x03 \x03(\v2\x1f.muster.cluster.v1.ServerHealthR\aservers\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12\x16\n" +
+	"\x06quorum\x18\x05 \x01(\bR\x06quorum\x12\x1f\n" +
+	"\vanswered_by\x18\x06 \x01(\tR\n" +
+	"answeredBy\x12\x1a\n" +
+	"\bwarnings\x18\a \x03(\tR\bwarnings\x12\x16\n" +
+	"\x06format\x18\b \x01(\rR\x06format\"\x98\x04\n" +
+	"\fServerHealth\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
+	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x18\n" +
+	"\ahealthy\x18\x05 \x01(\bR\ahealthy\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x18\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x16\n" +
+	"\x06format\x18\t \x01(\rR\x06format\x12\x12\n" +
+	"\x04term\x18\n" +
+	" \x01(\x04R\x04term\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\v \x01(\x04R\tlastIndex\x12#\n" +
+	"\rapplied_index\x18\f \x01(\x04R\fappliedIndex\x12&\n" +
+	"\x0flast_contact_ms\x18\r \x01(\x03R\rlastContactMs\x12\x14\n" +
+	"\x05since\x18\x0e \x01(\x03R\x05since\x120\n" +
+	"\x04disk\x18\x0f \x01(\x0e2\x1c.muster.cluster.v1.DiskStateR\x04disk\x12&\n" +
+	"\x0fdisk_free_bytes\x18\x10 \x01(\x04R\rdiskFreeBytes\x12\x1b\n" +
+	"\tlog_bytes\x18\x11 \x01(\x04R\blogBytes\x12%\n" +
+	"\x0esnapshot_bytes\x18\x12 \x01(\x04R\rsnapshotBytes\"\x1d\n" +
+	"\x1bGetAutopilotSettingsRequest\"\xc4\x02\n" +
+	"\x11AutopilotSettings\x125\n" +
+	"\x14cleanup_dead_servers\x18\x01 \x01(\bH\x00R\x12cleanupDeadServers\x88\x01\x01\x12>\n" +
+	"\x19dead_server_after_seconds\x18\x02 \x01(\x03H\x01R\x16deadServerAfterSeconds\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"min_voters\x18\x03 \x01(\rH\x02R\tminVoters\x88\x01\x01\x125\n" +
+	"\x14stable_after_seconds\x18\x04 \x01(\x03H\x03R\x12stableAfterSeconds\x88\x01\x01B\x17\n" +
+	"\x15_cleanup_dead_serversB\x1c\n" +
+	"\x1a_dead_server_after_secondsB\r\n" +
+	"\v_min_votersB\x17\n" +
+	"\x15_stable_after_seconds\"\x12\n" +
 	"\x10ListPeersRequest\"\xac\x02\n" +
 	"\x11ListPeersResponse\x12-\n" +
 	"\x05peers\x18\x01 \x03(\v2\x17.muster.cluster.v1.PeerR\x05peers\x12\x16\n" +
@@ -3219,7 +4513,16 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x12RemovePeerResponse\"\x1b\n" +
 	"\x19TransferLeadershipRequest\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"+\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"g\n" +
+	"\x16RestoreSnapshotRequest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
+	"\aforeign\x18\x02 \x01(\bR\aforeign\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\fR\x05state\"r\n" +
+	"\x17RestoreSnapshotResponse\x12%\n" +
+	"\x0esaved_revision\x18\x01 \x01(\x04R\rsavedRevision\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05items\x18\x03 \x01(\x04R\x05items\"+\n" +
 	"\x13SaveSnapshotRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"j\n" +
 	"\x14SaveSnapshotResponse\x12<\n" +
@@ -3236,7 +4539,11 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\bsettings\x18\x06 \x01(\v2\".muster.cluster.v1.ClusterSettingsR\bsettings\x12\x19\n" +
 	"\bsaved_by\x18\a \x01(\tR\asavedBy\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x14\n" +
-	"\x05saved\x18\t \x01(\x03R\x05saved2X\n" +
+	"\x05saved\x18\t \x01(\x03R\x05saved*9\n" +
+	"\tDiskState\x12\x10\n" +
+	"\fDISK_UNKNOWN\x10\x00\x12\v\n" +
+	"\aDISK_OK\x10\x01\x12\r\n" +
+	"\tDISK_FULL\x10\x022X\n" +
 	"\x03Log\x12Q\n" +
 	"\x06Follow\x12 .muster.cluster.v1.FollowRequest\x1a!.muster.cluster.v1.FollowResponse(\x010\x012\x9b\x01\n" +
 	"\x04Join\x12G\n" +
@@ -3254,19 +4561,25 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\vCreateToken\x12%.muster.cluster.v1.CreateTokenRequest\x1a&.muster.cluster.v1.CreateTokenResponse\x12Y\n" +
 	"\n" +
 	"ListTokens\x12$.muster.cluster.v1.ListTokensRequest\x1a%.muster.cluster.v1.ListTokensResponse\x12\\\n" +
-	"\vDeleteToken\x12%.muster.cluster.v1.DeleteTokenRequest\x1a&.muster.cluster.v1.DeleteTokenResponse2\xc0\x02\n" +
+	"\vDeleteToken\x12%.muster.cluster.v1.DeleteTokenRequest\x1a&.muster.cluster.v1.DeleteTokenResponse2\x91\x03\n" +
 	"\x02KV\x12H\n" +
 	"\x03Get\x12\x1f.muster.cluster.v1.KVGetRequest\x1a .muster.cluster.v1.KVGetResponse\x12K\n" +
 	"\x04List\x12 .muster.cluster.v1.KVListRequest\x1a!.muster.cluster.v1.KVListResponse\x12Q\n" +
 	"\x06Commit\x12\".muster.cluster.v1.KVCommitRequest\x1a#.muster.cluster.v1.KVCommitResponse\x12P\n" +
-	"\x05Watch\x12!.muster.cluster.v1.KVWatchRequest\x1a\".muster.cluster.v1.KVWatchResponse0\x012\xac\x02\n" +
+	"\x05Watch\x12!.muster.cluster.v1.KVWatchRequest\x1a\".muster.cluster.v1.KVWatchResponse0\x01\x12O\n" +
+	"\x04Pipe\x12 .muster.cluster.v1.KVPipeRequest\x1a!.muster.cluster.v1.KVPipeResponse(\x010\x012\xa8\x05\n" +
 	"\x04Raft\x12V\n" +
 	"\tListPeers\x12#.muster.cluster.v1.ListPeersRequest\x1a$.muster.cluster.v1.ListPeersResponse\x12Y\n" +
 	"\n" +
 	"RemovePeer\x12$.muster.cluster.v1.RemovePeerRequest\x1a%.muster.cluster.v1.RemovePeerResponse\x12q\n" +
-	"\x12TransferLeadership\x12,.muster.cluster.v1.TransferLeadershipRequest\x1a-.muster.cluster.v1.TransferLeadershipResponse2e\n" +
+	"\x12TransferLeadership\x12,.muster.cluster.v1.TransferLeadershipRequest\x1a-.muster.cluster.v1.TransferLeadershipResponse\x12P\n" +
+	"\aAddPeer\x12!.muster.cluster.v1.AddPeerRequest\x1a\".muster.cluster.v1.AddPeerResponse\x12V\n" +
+	"\tAutopilot\x12#.muster.cluster.v1.AutopilotRequest\x1a$.muster.cluster.v1.AutopilotResponse\x12l\n" +
+	"\x14GetAutopilotSettings\x12..muster.cluster.v1.GetAutopilotSettingsRequest\x1a$.muster.cluster.v1.AutopilotSettings\x12b\n" +
+	"\x14SetAutopilotSettings\x12$.muster.cluster.v1.AutopilotSettings\x1a$.muster.cluster.v1.AutopilotSettings2\xc9\x01\n" +
 	"\bSnapshot\x12Y\n" +
-	"\x04Save\x12&.muster.cluster.v1.SaveSnapshotRequest\x1a'.muster.cluster.v1.SaveSnapshotResponse0\x01B7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\x04Save\x12&.muster.cluster.v1.SaveSnapshotRequest\x1a'.muster.cluster.v1.SaveSnapshotResponse0\x01\x12b\n" +
+	"\aRestore\x12).muster.cluster.v1.RestoreSnapshotRequest\x1a*.muster.cluster.v1.RestoreSnapshotResponse(\x01B7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -3280,123 +4593,163 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_cluster_proto_rawDescData
 }
 
-var file_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_cluster_v1_cluster_proto_goTypes = []any{
-	(Refusal_Reason)(0),                // 0: muster.cluster.v1.Refusal.Reason
-	(*FollowRequest)(nil),              // 1: muster.cluster.v1.FollowRequest
-	(*Proposal)(nil),                   // 2: muster.cluster.v1.Proposal
-	(*FollowResponse)(nil),             // 3: muster.cluster.v1.FollowResponse
-	(*Refusal)(nil),                    // 4: muster.cluster.v1.Refusal
-	(*JoinRequest)(nil),                // 5: muster.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),               // 6: muster.cluster.v1.JoinResponse
-	(*ClusterSettings)(nil),            // 7: muster.cluster.v1.ClusterSettings
-	(*RenewRequest)(nil),               // 8: muster.cluster.v1.RenewRequest
-	(*RenewResponse)(nil),              // 9: muster.cluster.v1.RenewResponse
-	(*AddServerRequest)(nil),           // 10: muster.cluster.v1.AddServerRequest
-	(*AddServerResponse)(nil),          // 11: muster.cluster.v1.AddServerResponse
-	(*DescribeRequest)(nil),            // 12: muster.cluster.v1.DescribeRequest
-	(*DescribeResponse)(nil),           // 13: muster.cluster.v1.DescribeResponse
-	(*WatchSessionsRequest)(nil),       // 14: muster.cluster.v1.WatchSessionsRequest
-	(*SessionEvent)(nil),               // 15: muster.cluster.v1.SessionEvent
-	(*RelayFrame)(nil),                 // 16: muster.cluster.v1.RelayFrame
-	(*RelayOpen)(nil),                  // 17: muster.cluster.v1.RelayOpen
-	(*MembersRequest)(nil),             // 18: muster.cluster.v1.MembersRequest
-	(*MembersResponse)(nil),            // 19: muster.cluster.v1.MembersResponse
-	(*Member)(nil),                     // 20: muster.cluster.v1.Member
-	(*CreateTokenRequest)(nil),         // 21: muster.cluster.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),        // 22: muster.cluster.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),          // 23: muster.cluster.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),         // 24: muster.cluster.v1.ListTokensResponse
-	(*JoinToken)(nil),                  // 25: muster.cluster.v1.JoinToken
-	(*DeleteTokenRequest)(nil),         // 26: muster.cluster.v1.DeleteTokenRequest
-	(*DeleteTokenResponse)(nil),        // 27: muster.cluster.v1.DeleteTokenResponse
-	(*KVGetRequest)(nil),               // 28: muster.cluster.v1.KVGetRequest
-	(*KVGetResponse)(nil),              // 29: muster.cluster.v1.KVGetResponse
-	(*KVItem)(nil),                     // 30: muster.cluster.v1.KVItem
-	(*KVListRequest)(nil),              // 31: muster.cluster.v1.KVListRequest
-	(*KVListResponse)(nil),             // 32: muster.cluster.v1.KVListResponse
-	(*KVGuard)(nil),                    // 33: muster.cluster.v1.KVGuard
-	(*KVOp)(nil),                       // 34: muster.cluster.v1.KVOp
-	(*KVCommitRequest)(nil),            // 35: muster.cluster.v1.KVCommitRequest
-	(*KVCommitResponse)(nil),           // 36: muster.cluster.v1.KVCommitResponse
-	(*KVWatchRequest)(nil),             // 37: muster.cluster.v1.KVWatchRequest
-	(*KVWatchResponse)(nil),            // 38: muster.cluster.v1.KVWatchResponse
-	(*KVEvent)(nil),                    // 39: muster.cluster.v1.KVEvent
-	(*ListPeersRequest)(nil),           // 40: muster.cluster.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),          // 41: muster.cluster.v1.ListPeersResponse
-	(*Peer)(nil),                       // 42: muster.cluster.v1.Peer
-	(*RemovePeerRequest)(nil),          // 43: muster.cluster.v1.RemovePeerRequest
-	(*RemovePeerResponse)(nil),         // 44: muster.cluster.v1.RemovePeerResponse
-	(*TransferLeadershipRequest)(nil),  // 45: muster.cluster.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 46: muster.cluster.v1.TransferLeadershipResponse
-	(*SaveSnapshotRequest)(nil),        // 47: muster.cluster.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),       // 48: muster.cluster.v1.SaveSnapshotResponse
-	(*ClusterIdentity)(nil),            // 49: muster.cluster.v1.ClusterIdentity
-	(*v1.Frame)(nil),                   // 50: muster.agent.v1.Frame
-	(*v1.OpenStream)(nil),              // 51: muster.agent.v1.OpenStream
+	(DiskState)(0),                      // 0: muster.cluster.v1.DiskState
+	(Refusal_Reason)(0),                 // 1: muster.cluster.v1.Refusal.Reason
+	(*FollowRequest)(nil),               // 2: muster.cluster.v1.FollowRequest
+	(*Proposal)(nil),                    // 3: muster.cluster.v1.Proposal
+	(*FollowResponse)(nil),              // 4: muster.cluster.v1.FollowResponse
+	(*Refusal)(nil),                     // 5: muster.cluster.v1.Refusal
+	(*JoinRequest)(nil),                 // 6: muster.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),                // 7: muster.cluster.v1.JoinResponse
+	(*ClusterSettings)(nil),             // 8: muster.cluster.v1.ClusterSettings
+	(*RenewRequest)(nil),                // 9: muster.cluster.v1.RenewRequest
+	(*RenewResponse)(nil),               // 10: muster.cluster.v1.RenewResponse
+	(*AddServerRequest)(nil),            // 11: muster.cluster.v1.AddServerRequest
+	(*AddServerResponse)(nil),           // 12: muster.cluster.v1.AddServerResponse
+	(*DescribeRequest)(nil),             // 13: muster.cluster.v1.DescribeRequest
+	(*DescribeResponse)(nil),            // 14: muster.cluster.v1.DescribeResponse
+	(*WatchSessionsRequest)(nil),        // 15: muster.cluster.v1.WatchSessionsRequest
+	(*SessionEvent)(nil),                // 16: muster.cluster.v1.SessionEvent
+	(*RelayFrame)(nil),                  // 17: muster.cluster.v1.RelayFrame
+	(*RelayOpen)(nil),                   // 18: muster.cluster.v1.RelayOpen
+	(*MembersRequest)(nil),              // 19: muster.cluster.v1.MembersRequest
+	(*MembersResponse)(nil),             // 20: muster.cluster.v1.MembersResponse
+	(*Member)(nil),                      // 21: muster.cluster.v1.Member
+	(*CreateTokenRequest)(nil),          // 22: muster.cluster.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),         // 23: muster.cluster.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),           // 24: muster.cluster.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),          // 25: muster.cluster.v1.ListTokensResponse
+	(*JoinToken)(nil),                   // 26: muster.cluster.v1.JoinToken
+	(*DeleteTokenRequest)(nil),          // 27: muster.cluster.v1.DeleteTokenRequest
+	(*DeleteTokenResponse)(nil),         // 28: muster.cluster.v1.DeleteTokenResponse
+	(*KVPipeRequest)(nil),               // 29: muster.cluster.v1.KVPipeRequest
+	(*KVCall)(nil),                      // 30: muster.cluster.v1.KVCall
+	(*KVPipeResponse)(nil),              // 31: muster.cluster.v1.KVPipeResponse
+	(*KVAnswer)(nil),                    // 32: muster.cluster.v1.KVAnswer
+	(*KVFailure)(nil),                   // 33: muster.cluster.v1.KVFailure
+	(*KVGetRequest)(nil),                // 34: muster.cluster.v1.KVGetRequest
+	(*KVGetResponse)(nil),               // 35: muster.cluster.v1.KVGetResponse
+	(*KVItem)(nil),                      // 36: muster.cluster.v1.KVItem
+	(*KVListRequest)(nil),               // 37: muster.cluster.v1.KVListRequest
+	(*KVListResponse)(nil),              // 38: muster.cluster.v1.KVListResponse
+	(*KVGuard)(nil),                     // 39: muster.cluster.v1.KVGuard
+	(*KVOp)(nil),                        // 40: muster.cluster.v1.KVOp
+	(*KVCommitRequest)(nil),             // 41: muster.cluster.v1.KVCommitRequest
+	(*KVCommitResponse)(nil),            // 42: muster.cluster.v1.KVCommitResponse
+	(*KVWatchRequest)(nil),              // 43: muster.cluster.v1.KVWatchRequest
+	(*KVWatchResponse)(nil),             // 44: muster.cluster.v1.KVWatchResponse
+	(*KVEvent)(nil),                     // 45: muster.cluster.v1.KVEvent
+	(*AddPeerRequest)(nil),              // 46: muster.cluster.v1.AddPeerRequest
+	(*AddPeerResponse)(nil),             // 47: muster.cluster.v1.AddPeerResponse
+	(*AutopilotRequest)(nil),            // 48: muster.cluster.v1.AutopilotRequest
+	(*AutopilotResponse)(nil),           // 49: muster.cluster.v1.AutopilotResponse
+	(*ServerHealth)(nil),                // 50: muster.cluster.v1.ServerHealth
+	(*GetAutopilotSettingsRequest)(nil), // 51: muster.cluster.v1.GetAutopilotSettingsRequest
+	(*AutopilotSettings)(nil),           // 52: muster.cluster.v1.AutopilotSettings
+	(*ListPeersRequest)(nil),            // 53: muster.cluster.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),           // 54: muster.cluster.v1.ListPeersResponse
+	(*Peer)(nil),                        // 55: muster.cluster.v1.Peer
+	(*RemovePeerRequest)(nil),           // 56: muster.cluster.v1.RemovePeerRequest
+	(*RemovePeerResponse)(nil),          // 57: muster.cluster.v1.RemovePeerResponse
+	(*TransferLeadershipRequest)(nil),   // 58: muster.cluster.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil),  // 59: muster.cluster.v1.TransferLeadershipResponse
+	(*RestoreSnapshotRequest)(nil),      // 60: muster.cluster.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil),     // 61: muster.cluster.v1.RestoreSnapshotResponse
+	(*SaveSnapshotRequest)(nil),         // 62: muster.cluster.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),        // 63: muster.cluster.v1.SaveSnapshotResponse
+	(*ClusterIdentity)(nil),             // 64: muster.cluster.v1.ClusterIdentity
+	(*v1.Frame)(nil),                    // 65: muster.agent.v1.Frame
+	(*v1.OpenStream)(nil),               // 66: muster.agent.v1.OpenStream
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
-	2,  // 0: muster.cluster.v1.FollowRequest.proposals:type_name -> muster.cluster.v1.Proposal
-	4,  // 1: muster.cluster.v1.FollowResponse.refusals:type_name -> muster.cluster.v1.Refusal
-	0,  // 2: muster.cluster.v1.Refusal.reason:type_name -> muster.cluster.v1.Refusal.Reason
-	7,  // 3: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
-	17, // 4: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
-	50, // 5: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
-	51, // 6: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
-	20, // 7: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
-	25, // 8: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
-	30, // 9: muster.cluster.v1.KVGetResponse.item:type_name -> muster.cluster.v1.KVItem
-	30, // 10: muster.cluster.v1.KVListResponse.items:type_name -> muster.cluster.v1.KVItem
-	33, // 11: muster.cluster.v1.KVCommitRequest.guards:type_name -> muster.cluster.v1.KVGuard
-	34, // 12: muster.cluster.v1.KVCommitRequest.ops:type_name -> muster.cluster.v1.KVOp
-	39, // 13: muster.cluster.v1.KVWatchResponse.events:type_name -> muster.cluster.v1.KVEvent
-	42, // 14: muster.cluster.v1.ListPeersResponse.peers:type_name -> muster.cluster.v1.Peer
-	49, // 15: muster.cluster.v1.SaveSnapshotResponse.cluster:type_name -> muster.cluster.v1.ClusterIdentity
-	7,  // 16: muster.cluster.v1.ClusterIdentity.settings:type_name -> muster.cluster.v1.ClusterSettings
-	1,  // 17: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
-	5,  // 18: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
-	8,  // 19: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
-	10, // 20: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
-	12, // 21: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
-	14, // 22: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
-	16, // 23: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
-	18, // 24: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
-	21, // 25: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
-	23, // 26: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
-	26, // 27: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
-	28, // 28: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
-	31, // 29: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
-	35, // 30: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
-	37, // 31: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
-	40, // 32: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
-	43, // 33: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
-	45, // 34: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
-	47, // 35: muster.cluster.v1.Snapshot.Save:input_type -> muster.cluster.v1.SaveSnapshotRequest
-	3,  // 36: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
-	6,  // 37: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
-	9,  // 38: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
-	11, // 39: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
-	13, // 40: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
-	15, // 41: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
-	50, // 42: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
-	19, // 43: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
-	22, // 44: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
-	24, // 45: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
-	27, // 46: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
-	29, // 47: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
-	32, // 48: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
-	36, // 49: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
-	38, // 50: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
-	41, // 51: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
-	44, // 52: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
-	46, // 53: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
-	48, // 54: muster.cluster.v1.Snapshot.Save:output_type -> muster.cluster.v1.SaveSnapshotResponse
-	36, // [36:55] is the sub-list for method output_type
-	17, // [17:36] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	3,  // 0: muster.cluster.v1.FollowRequest.proposals:type_name -> muster.cluster.v1.Proposal
+	0,  // 1: muster.cluster.v1.FollowRequest.disk:type_name -> muster.cluster.v1.DiskState
+	5,  // 2: muster.cluster.v1.FollowResponse.refusals:type_name -> muster.cluster.v1.Refusal
+	1,  // 3: muster.cluster.v1.Refusal.reason:type_name -> muster.cluster.v1.Refusal.Reason
+	8,  // 4: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
+	0,  // 5: muster.cluster.v1.DescribeResponse.disk:type_name -> muster.cluster.v1.DiskState
+	18, // 6: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
+	65, // 7: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
+	66, // 8: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
+	21, // 9: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
+	26, // 10: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
+	30, // 11: muster.cluster.v1.KVPipeRequest.calls:type_name -> muster.cluster.v1.KVCall
+	34, // 12: muster.cluster.v1.KVCall.get:type_name -> muster.cluster.v1.KVGetRequest
+	37, // 13: muster.cluster.v1.KVCall.list:type_name -> muster.cluster.v1.KVListRequest
+	41, // 14: muster.cluster.v1.KVCall.commit:type_name -> muster.cluster.v1.KVCommitRequest
+	32, // 15: muster.cluster.v1.KVPipeResponse.answers:type_name -> muster.cluster.v1.KVAnswer
+	35, // 16: muster.cluster.v1.KVAnswer.get:type_name -> muster.cluster.v1.KVGetResponse
+	38, // 17: muster.cluster.v1.KVAnswer.list:type_name -> muster.cluster.v1.KVListResponse
+	42, // 18: muster.cluster.v1.KVAnswer.commit:type_name -> muster.cluster.v1.KVCommitResponse
+	33, // 19: muster.cluster.v1.KVAnswer.failure:type_name -> muster.cluster.v1.KVFailure
+	36, // 20: muster.cluster.v1.KVGetResponse.item:type_name -> muster.cluster.v1.KVItem
+	36, // 21: muster.cluster.v1.KVListResponse.items:type_name -> muster.cluster.v1.KVItem
+	39, // 22: muster.cluster.v1.KVCommitRequest.guards:type_name -> muster.cluster.v1.KVGuard
+	40, // 23: muster.cluster.v1.KVCommitRequest.ops:type_name -> muster.cluster.v1.KVOp
+	45, // 24: muster.cluster.v1.KVWatchResponse.events:type_name -> muster.cluster.v1.KVEvent
+	50, // 25: muster.cluster.v1.AutopilotResponse.servers:type_name -> muster.cluster.v1.ServerHealth
+	0,  // 26: muster.cluster.v1.ServerHealth.disk:type_name -> muster.cluster.v1.DiskState
+	55, // 27: muster.cluster.v1.ListPeersResponse.peers:type_name -> muster.cluster.v1.Peer
+	64, // 28: muster.cluster.v1.SaveSnapshotResponse.cluster:type_name -> muster.cluster.v1.ClusterIdentity
+	8,  // 29: muster.cluster.v1.ClusterIdentity.settings:type_name -> muster.cluster.v1.ClusterSettings
+	2,  // 30: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
+	6,  // 31: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
+	9,  // 32: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
+	11, // 33: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
+	13, // 34: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
+	15, // 35: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
+	17, // 36: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
+	19, // 37: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
+	22, // 38: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
+	24, // 39: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
+	27, // 40: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
+	34, // 41: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
+	37, // 42: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
+	41, // 43: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
+	43, // 44: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
+	29, // 45: muster.cluster.v1.KV.Pipe:input_type -> muster.cluster.v1.KVPipeRequest
+	53, // 46: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
+	56, // 47: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
+	58, // 48: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
+	46, // 49: muster.cluster.v1.Raft.AddPeer:input_type -> muster.cluster.v1.AddPeerRequest
+	48, // 50: muster.cluster.v1.Raft.Autopilot:input_type -> muster.cluster.v1.AutopilotRequest
+	51, // 51: muster.cluster.v1.Raft.GetAutopilotSettings:input_type -> muster.cluster.v1.GetAutopilotSettingsRequest
+	52, // 52: muster.cluster.v1.Raft.SetAutopilotSettings:input_type -> muster.cluster.v1.AutopilotSettings
+	62, // 53: muster.cluster.v1.Snapshot.Save:input_type -> muster.cluster.v1.SaveSnapshotRequest
+	60, // 54: muster.cluster.v1.Snapshot.Restore:input_type -> muster.cluster.v1.RestoreSnapshotRequest
+	4,  // 55: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
+	7,  // 56: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
+	10, // 57: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
+	12, // 58: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
+	14, // 59: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
+	16, // 60: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
+	65, // 61: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
+	20, // 62: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
+	23, // 63: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
+	25, // 64: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
+	28, // 65: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
+	35, // 66: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
+	38, // 67: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
+	42, // 68: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
+	44, // 69: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
+	31, // 70: muster.cluster.v1.KV.Pipe:output_type -> muster.cluster.v1.KVPipeResponse
+	54, // 71: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
+	57, // 72: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
+	59, // 73: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
+	47, // 74: muster.cluster.v1.Raft.AddPeer:output_type -> muster.cluster.v1.AddPeerResponse
+	49, // 75: muster.cluster.v1.Raft.Autopilot:output_type -> muster.cluster.v1.AutopilotResponse
+	52, // 76: muster.cluster.v1.Raft.GetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
+	52, // 77: muster.cluster.v1.Raft.SetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
+	63, // 78: muster.cluster.v1.Snapshot.Save:output_type -> muster.cluster.v1.SaveSnapshotResponse
+	61, // 79: muster.cluster.v1.Snapshot.Restore:output_type -> muster.cluster.v1.RestoreSnapshotResponse
+	55, // [55:80] is the sub-list for method output_type
+	30, // [30:55] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -3408,13 +4761,25 @@ func file_cluster_v1_cluster_proto_init() {
 		(*RelayFrame_Open)(nil),
 		(*RelayFrame_Data)(nil),
 	}
+	file_cluster_v1_cluster_proto_msgTypes[28].OneofWrappers = []any{
+		(*KVCall_Get)(nil),
+		(*KVCall_List)(nil),
+		(*KVCall_Commit)(nil),
+	}
+	file_cluster_v1_cluster_proto_msgTypes[30].OneofWrappers = []any{
+		(*KVAnswer_Get)(nil),
+		(*KVAnswer_List)(nil),
+		(*KVAnswer_Commit)(nil),
+		(*KVAnswer_Failure)(nil),
+	}
+	file_cluster_v1_cluster_proto_msgTypes[50].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   49,
+			NumEnums:      2,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   8,
 		},

@@ -818,6 +818,7 @@ const (
 	KV_List_FullMethodName   = "/muster.cluster.v1.KV/List"
 	KV_Commit_FullMethodName = "/muster.cluster.v1.KV/Commit"
 	KV_Watch_FullMethodName  = "/muster.cluster.v1.KV/Watch"
+	KV_Pipe_FullMethodName   = "/muster.cluster.v1.KV/Pipe"
 )
 
 // KVClient is the client API for KV service.
@@ -838,6 +839,10 @@ type KVClient interface {
 	// order and each once, and now and then a progress message without events.
 	// OUT_OF_RANGE: changes after that revision are forgotten already.
 	Watch(ctx context.Context, in *KVWatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[KVWatchResponse], error)
+	// Pipe carries many calls on one stream: a message holds as many as there
+	// are, in either direction, and answers come in the order they are ready.
+	// It is what a program with many concurrent calls uses.
+	Pipe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KVPipeRequest, KVPipeResponse], error)
 }
 
 type kVClient struct {
@@ -897,6 +902,19 @@ func (c *kVClient) Watch(ctx context.Context, in *KVWatchRequest, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KV_WatchClient = grpc.ServerStreamingClient[KVWatchResponse]
 
+func (c *kVClient) Pipe(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[KVPipeRequest, KVPipeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &KV_ServiceDesc.Streams[1], KV_Pipe_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[KVPipeRequest, KVPipeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_PipeClient = grpc.BidiStreamingClient[KVPipeRequest, KVPipeResponse]
+
 // KVServer is the server API for KV service.
 // All implementations must embed UnimplementedKVServer
 // for forward compatibility.
@@ -915,6 +933,10 @@ type KVServer interface {
 	// order and each once, and now and then a progress message without events.
 	// OUT_OF_RANGE: changes after that revision are forgotten already.
 	Watch(*KVWatchRequest, grpc.ServerStreamingServer[KVWatchResponse]) error
+	// Pipe carries many calls on one stream: a message holds as many as there
+	// are, in either direction, and answers come in the order they are ready.
+	// It is what a program with many concurrent calls uses.
+	Pipe(grpc.BidiStreamingServer[KVPipeRequest, KVPipeResponse]) error
 	mustEmbedUnimplementedKVServer()
 }
 
@@ -936,6 +958,9 @@ func (UnimplementedKVServer) Commit(context.Context, *KVCommitRequest) (*KVCommi
 }
 func (UnimplementedKVServer) Watch(*KVWatchRequest, grpc.ServerStreamingServer[KVWatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedKVServer) Pipe(grpc.BidiStreamingServer[KVPipeRequest, KVPipeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Pipe not implemented")
 }
 func (UnimplementedKVServer) mustEmbedUnimplementedKVServer() {}
 func (UnimplementedKVServer) testEmbeddedByValue()            {}
@@ -1023,6 +1048,13 @@ func _KV_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type KV_WatchServer = grpc.ServerStreamingServer[KVWatchResponse]
 
+func _KV_Pipe_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(KVServer).Pipe(&grpc.GenericServerStream[KVPipeRequest, KVPipeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type KV_PipeServer = grpc.BidiStreamingServer[KVPipeRequest, KVPipeResponse]
+
 // KV_ServiceDesc is the grpc.ServiceDesc for KV service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1049,14 +1081,24 @@ var KV_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _KV_Watch_Handler,
 			ServerStreams: true,
 		},
+		{
+			StreamName:    "Pipe",
+			Handler:       _KV_Pipe_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
 	},
 	Metadata: "cluster/v1/cluster.proto",
 }
 
 const (
-	Raft_ListPeers_FullMethodName          = "/muster.cluster.v1.Raft/ListPeers"
-	Raft_RemovePeer_FullMethodName         = "/muster.cluster.v1.Raft/RemovePeer"
-	Raft_TransferLeadership_FullMethodName = "/muster.cluster.v1.Raft/TransferLeadership"
+	Raft_ListPeers_FullMethodName            = "/muster.cluster.v1.Raft/ListPeers"
+	Raft_RemovePeer_FullMethodName           = "/muster.cluster.v1.Raft/RemovePeer"
+	Raft_TransferLeadership_FullMethodName   = "/muster.cluster.v1.Raft/TransferLeadership"
+	Raft_AddPeer_FullMethodName              = "/muster.cluster.v1.Raft/AddPeer"
+	Raft_Autopilot_FullMethodName            = "/muster.cluster.v1.Raft/Autopilot"
+	Raft_GetAutopilotSettings_FullMethodName = "/muster.cluster.v1.Raft/GetAutopilotSettings"
+	Raft_SetAutopilotSettings_FullMethodName = "/muster.cluster.v1.Raft/SetAutopilotSettings"
 )
 
 // RaftClient is the client API for Raft service.
@@ -1072,6 +1114,14 @@ type RaftClient interface {
 	// address in the message, and the muster command asks there.
 	RemovePeer(ctx context.Context, in *RemovePeerRequest, opts ...grpc.CallOption) (*RemovePeerResponse, error)
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
+	// AddPeer takes a control node into the configuration, as a non-voter until
+	// it has caught up, and forgets that it was removed once. Leader only.
+	AddPeer(ctx context.Context, in *AddPeerRequest, opts ...grpc.CallOption) (*AddPeerResponse, error)
+	// Autopilot says how well the control nodes are. Any control node answers,
+	// also without a leader, and then only from what it knows itself.
+	Autopilot(ctx context.Context, in *AutopilotRequest, opts ...grpc.CallOption) (*AutopilotResponse, error)
+	GetAutopilotSettings(ctx context.Context, in *GetAutopilotSettingsRequest, opts ...grpc.CallOption) (*AutopilotSettings, error)
+	SetAutopilotSettings(ctx context.Context, in *AutopilotSettings, opts ...grpc.CallOption) (*AutopilotSettings, error)
 }
 
 type raftClient struct {
@@ -1112,6 +1162,46 @@ func (c *raftClient) TransferLeadership(ctx context.Context, in *TransferLeaders
 	return out, nil
 }
 
+func (c *raftClient) AddPeer(ctx context.Context, in *AddPeerRequest, opts ...grpc.CallOption) (*AddPeerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddPeerResponse)
+	err := c.cc.Invoke(ctx, Raft_AddPeer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *raftClient) Autopilot(ctx context.Context, in *AutopilotRequest, opts ...grpc.CallOption) (*AutopilotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AutopilotResponse)
+	err := c.cc.Invoke(ctx, Raft_Autopilot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *raftClient) GetAutopilotSettings(ctx context.Context, in *GetAutopilotSettingsRequest, opts ...grpc.CallOption) (*AutopilotSettings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AutopilotSettings)
+	err := c.cc.Invoke(ctx, Raft_GetAutopilotSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *raftClient) SetAutopilotSettings(ctx context.Context, in *AutopilotSettings, opts ...grpc.CallOption) (*AutopilotSettings, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AutopilotSettings)
+	err := c.cc.Invoke(ctx, Raft_SetAutopilotSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RaftServer is the server API for Raft service.
 // All implementations must embed UnimplementedRaftServer
 // for forward compatibility.
@@ -1125,6 +1215,14 @@ type RaftServer interface {
 	// address in the message, and the muster command asks there.
 	RemovePeer(context.Context, *RemovePeerRequest) (*RemovePeerResponse, error)
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
+	// AddPeer takes a control node into the configuration, as a non-voter until
+	// it has caught up, and forgets that it was removed once. Leader only.
+	AddPeer(context.Context, *AddPeerRequest) (*AddPeerResponse, error)
+	// Autopilot says how well the control nodes are. Any control node answers,
+	// also without a leader, and then only from what it knows itself.
+	Autopilot(context.Context, *AutopilotRequest) (*AutopilotResponse, error)
+	GetAutopilotSettings(context.Context, *GetAutopilotSettingsRequest) (*AutopilotSettings, error)
+	SetAutopilotSettings(context.Context, *AutopilotSettings) (*AutopilotSettings, error)
 	mustEmbedUnimplementedRaftServer()
 }
 
@@ -1143,6 +1241,18 @@ func (UnimplementedRaftServer) RemovePeer(context.Context, *RemovePeerRequest) (
 }
 func (UnimplementedRaftServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
+}
+func (UnimplementedRaftServer) AddPeer(context.Context, *AddPeerRequest) (*AddPeerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddPeer not implemented")
+}
+func (UnimplementedRaftServer) Autopilot(context.Context, *AutopilotRequest) (*AutopilotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Autopilot not implemented")
+}
+func (UnimplementedRaftServer) GetAutopilotSettings(context.Context, *GetAutopilotSettingsRequest) (*AutopilotSettings, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAutopilotSettings not implemented")
+}
+func (UnimplementedRaftServer) SetAutopilotSettings(context.Context, *AutopilotSettings) (*AutopilotSettings, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetAutopilotSettings not implemented")
 }
 func (UnimplementedRaftServer) mustEmbedUnimplementedRaftServer() {}
 func (UnimplementedRaftServer) testEmbeddedByValue()              {}
@@ -1219,6 +1329,78 @@ func _Raft_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Raft_AddPeer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddPeerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RaftServer).AddPeer(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Raft_AddPeer_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RaftServer).AddPeer(ctx, req.(*AddPeerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Raft_Autopilot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AutopilotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RaftServer).Autopilot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Raft_Autopilot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RaftServer).Autopilot(ctx, req.(*AutopilotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Raft_GetAutopilotSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAutopilotSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RaftServer).GetAutopilotSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Raft_GetAutopilotSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RaftServer).GetAutopilotSettings(ctx, req.(*GetAutopilotSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Raft_SetAutopilotSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AutopilotSettings)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RaftServer).SetAutopilotSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Raft_SetAutopilotSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RaftServer).SetAutopilotSettings(ctx, req.(*AutopilotSettings))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Raft_ServiceDesc is the grpc.ServiceDesc for Raft service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1238,13 +1420,30 @@ var Raft_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "TransferLeadership",
 			Handler:    _Raft_TransferLeadership_Handler,
 		},
+		{
+			MethodName: "AddPeer",
+			Handler:    _Raft_AddPeer_Handler,
+		},
+		{
+			MethodName: "Autopilot",
+			Handler:    _Raft_Autopilot_Handler,
+		},
+		{
+			MethodName: "GetAutopilotSettings",
+			Handler:    _Raft_GetAutopilotSettings_Handler,
+		},
+		{
+			MethodName: "SetAutopilotSettings",
+			Handler:    _Raft_SetAutopilotSettings_Handler,
+		},
 	},
 	Streams:  []grpc.StreamDesc{},
 	Metadata: "cluster/v1/cluster.proto",
 }
 
 const (
-	Snapshot_Save_FullMethodName = "/muster.cluster.v1.Snapshot/Save"
+	Snapshot_Save_FullMethodName    = "/muster.cluster.v1.Snapshot/Save"
+	Snapshot_Restore_FullMethodName = "/muster.cluster.v1.Snapshot/Restore"
 )
 
 // SnapshotClient is the client API for Snapshot service.
@@ -1256,6 +1455,10 @@ const (
 type SnapshotClient interface {
 	// Save sends what the cluster is in the first message, and its state in the others.
 	Save(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SaveSnapshotResponse], error)
+	// Restore replaces the cluster's whole state by a saved one. The revision
+	// jumps ahead, so that every watch begins anew. Leader only; a follower
+	// answers FAILED_PRECONDITION with the leader's address in the message.
+	Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error)
 }
 
 type snapshotClient struct {
@@ -1285,6 +1488,19 @@ func (c *snapshotClient) Save(ctx context.Context, in *SaveSnapshotRequest, opts
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapshot_SaveClient = grpc.ServerStreamingClient[SaveSnapshotResponse]
 
+func (c *snapshotClient) Restore(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Snapshot_ServiceDesc.Streams[1], Snapshot_Restore_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RestoreSnapshotRequest, RestoreSnapshotResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapshot_RestoreClient = grpc.ClientStreamingClient[RestoreSnapshotRequest, RestoreSnapshotResponse]
+
 // SnapshotServer is the server API for Snapshot service.
 // All implementations must embed UnimplementedSnapshotServer
 // for forward compatibility.
@@ -1294,6 +1510,10 @@ type Snapshot_SaveClient = grpc.ServerStreamingClient[SaveSnapshotResponse]
 type SnapshotServer interface {
 	// Save sends what the cluster is in the first message, and its state in the others.
 	Save(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error
+	// Restore replaces the cluster's whole state by a saved one. The revision
+	// jumps ahead, so that every watch begins anew. Leader only; a follower
+	// answers FAILED_PRECONDITION with the leader's address in the message.
+	Restore(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error
 	mustEmbedUnimplementedSnapshotServer()
 }
 
@@ -1306,6 +1526,9 @@ type UnimplementedSnapshotServer struct{}
 
 func (UnimplementedSnapshotServer) Save(*SaveSnapshotRequest, grpc.ServerStreamingServer[SaveSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method Save not implemented")
+}
+func (UnimplementedSnapshotServer) Restore(grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedSnapshotServer) mustEmbedUnimplementedSnapshotServer() {}
 func (UnimplementedSnapshotServer) testEmbeddedByValue()                  {}
@@ -1339,6 +1562,13 @@ func _Snapshot_Save_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Snapshot_SaveServer = grpc.ServerStreamingServer[SaveSnapshotResponse]
 
+func _Snapshot_Restore_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(SnapshotServer).Restore(&grpc.GenericServerStream[RestoreSnapshotRequest, RestoreSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Snapshot_RestoreServer = grpc.ClientStreamingServer[RestoreSnapshotRequest, RestoreSnapshotResponse]
+
 // Snapshot_ServiceDesc is the grpc.ServiceDesc for Snapshot service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1351,6 +1581,11 @@ var Snapshot_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Save",
 			Handler:       _Snapshot_Save_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "Restore",
+			Handler:       _Snapshot_Restore_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "cluster/v1/cluster.proto",

@@ -80,8 +80,9 @@ func (n *Node) followLeader(ctx context.Context, leader raft.Server) (broken boo
 	// Tempting and wrong here: conn.ResetConnectBackoff. It ranges over a map that
 	// grpc 1.85 changes in other goroutines.
 	r := &remote{node: n}
-	r.stream, err = forward.Open(ctx, conn, n.origin, func(sequence uint64, err error) {
-		n.pending.refuse(sequence, r, err)
+	r.stream, err = forward.Open(ctx, conn, forward.Follower{
+		Name: n.cfg.Name, Origin: n.origin, Term: n.raft.CurrentTerm,
+		Refuse: func(sequence uint64, err error) { n.pending.refuse(sequence, r, err) },
 	})
 	if err != nil {
 		n.log.Debug("leader cannot be followed", "leader", leader.ID, "error", err)

@@ -137,9 +137,6 @@ func (l *leadership) readIndexRound(ctx context.Context) (uint64, error) {
 			asked = append(asked, l.peers.get(s))
 		}
 	}
-	if need <= 0 {
-		return index, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
 	number := l.round.Add(1)
@@ -153,6 +150,9 @@ func (l *leadership) readIndexRound(ctx context.Context) (uint64, error) {
 		case <-ctx.Done():
 			return 0, errNoQuorum
 		}
+	}
+	if !l.current() {
+		return 0, ErrNotLeader
 	}
 	return index, nil
 }

@@ -136,6 +136,33 @@ func TestReadBarrierIgnoresOldAnswers(t *testing.T) {
 	}
 }
 
+// Who vouches must be a voter, and the leader must be in its term still.
+func TestVoucherAndLeaderAreAQuorumOfTheTerm(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	c.propose(c.hosts[0], "a")
+	leader := c.leader()
+	l, _ := leader.term.get()
+	if l == nil {
+		t.Fatal("the leader lost its term")
+	}
+	for _, h := range c.hosts {
+		if _, ok := l.vouched(h.name); ok != (h != leader) {
+			t.Errorf("%s vouches for %s: %v", h.name, leader.name, ok)
+		}
+	}
+	if _, ok := l.vouched("stranger"); ok {
+		t.Error("who is no voter vouches")
+	}
+	// Raft is in a later term; this node has not been told yet that its own is over.
+	late := &leadership{node: l.node, number: l.number - 1, ctx: l.ctx, rounds: l.rounds, peers: l.peers}
+	if _, ok := late.vouched(c.hosts[1].name); ok || late.current() {
+		t.Error("a term that is over is vouched for")
+	}
+	if index, err := late.readIndexRound(t.Context()); err == nil {
+		t.Errorf("a round of a term that is over answers %d", index)
+	}
+}
+
 // Many readers cost the leader few rounds.
 func TestReadBarriersShareRounds(t *testing.T) {
 	c := newCluster(t, 3, nil)

@@ -29,7 +29,22 @@ type Leader interface {
 	// Propose does not block. An error, or a later call of refuse with one,
 	// means what the errors of this package say; refuse is called at most once.
 	Propose(origin, sequence uint64, command []byte, refuse func(error)) error
-	ReadIndex(ctx context.Context) (uint64, error)
+	// ReadIndex answers a log index that is at least the commit index at the time
+	// of asking. voucher names a voter that was in this leader's term when it
+	// asked, "" if there is none.
+	ReadIndex(ctx context.Context, voucher string) (uint64, error)
+}
+
+// Follower is who opens a stream.
+type Follower struct {
+	Name string
+	// Origin tells this process from all others.
+	Origin uint64
+	// Term is raft's current term here.
+	Term func() uint64
+	// Refuse is told what the leader will not apply; it must not block. Success
+	// is not reported: the caller sees the command applied.
+	Refuse func(sequence uint64, err error)
 }
 
 const (

@@ -32,6 +32,7 @@ type leader struct {
 	mu       sync.Mutex
 	commands []string
 	origins  []uint64
+	vouchers []string
 	late     sync.WaitGroup
 	rounds   atomic.Uint64
 }
@@ -62,7 +63,10 @@ func (l *leader) Propose(origin, sequence uint64, command []byte, refuse func(er
 	return nil
 }
 
-func (l *leader) ReadIndex(ctx context.Context) (uint64, error) {
+func (l *leader) ReadIndex(ctx context.Context, voucher string) (uint64, error) {
+	l.mu.Lock()
+	l.vouchers = append(l.vouchers, voucher)
+	l.mu.Unlock()
 	select {
 	case <-l.hold:
 		return 100 + l.rounds.Add(1), nil
@@ -127,8 +131,14 @@ func (r *refusals) get(sequence uint64) error {
 func open(t *testing.T, conn *grpc.ClientConn, origin uint64) (*Stream, *refusals, <-chan error) {
 	t.Helper()
 	r := &refusals{of: map[uint64]error{}}
+	s, ended := follow(t, conn, Follower{Name: "f1", Origin: origin, Term: func() uint64 { return 7 }, Refuse: r.refuse})
+	return s, r, ended
+}
+
+func follow(t *testing.T, conn *grpc.ClientConn, who Follower) (*Stream, <-chan error) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s, err := Open(ctx, conn, origin, r.refuse)
+	s, err := Open(ctx, conn, who)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +146,7 @@ func open(t *testing.T, conn *grpc.ClientConn, origin uint64) (*Stream, *refusal
 	var wg sync.WaitGroup
 	wg.Go(func() { ended <- s.Run() })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	return s, r, ended
+	return s, ended
 }
 
 func eventually(t *testing.T, what string, holds func() bool) {
@@ -256,9 +266,29 @@ func TestReadIndexIsAskedAfterTheCall(t *testing.T) {
 
 func TestNobodyFollowsWhoDoesNotLead(t *testing.T) {
 	conn, _ := serve(t, nil)
-	_, err := Open(context.Background(), conn, 1, nil)
+	_, err := Open(context.Background(), conn, Follower{Origin: 1})
 	if status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("got %v, want %v", err, codes.FailedPrecondition)
+	}
+}
+
+// A follower vouches for a leader of the very term that it is in, no other.
+func TestFollowerVouchesForItsOwnTermOnly(t *testing.T) {
+	l := &leader{done: make(chan struct{}), hold: make(chan struct{})}
+	close(l.hold)
+	conn, _ := serve(t, l)
+	var now atomic.Uint64
+	s, _ := follow(t, conn, Follower{Name: "f1", Term: now.Load})
+	for _, term := range []uint64{l.Term(), l.Term() + 1, l.Term() - 1} {
+		now.Store(term)
+		if _, err := s.ReadIndex(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if want := []string{"f1", "", ""}; !slices.Equal(l.vouchers, want) {
+		t.Errorf("vouchers %q, want %q", l.vouchers, want)
 	}
 }
 

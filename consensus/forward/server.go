@@ -35,7 +35,7 @@ func (s *server) Follow(stream grpc.BidiStreamingServer[clusterv1.FollowRequest,
 	if err := stream.Send(&clusterv1.FollowResponse{Term: leader.Term()}); err != nil {
 		return err
 	}
-	f := &follower{leader: leader, origin: hello.GetOrigin(), wake: make(chan struct{}, 1)}
+	f := &follower{leader: leader, name: hello.GetName(), origin: hello.GetOrigin(), wake: make(chan struct{}, 1)}
 	received := make(chan error, 1)
 	go func() { // ends when this function has returned: that ends the stream
 		received <- f.receive(stream)
@@ -59,6 +59,7 @@ func (s *server) Follow(stream grpc.BidiStreamingServer[clusterv1.FollowRequest,
 // follower is one stream as the leader sees it.
 type follower struct {
 	leader Leader
+	name   string
 	origin uint64
 
 	mu       sync.Mutex
@@ -80,7 +81,11 @@ func (f *follower) receive(stream grpc.BidiStreamingServer[clusterv1.FollowReque
 			}
 		}
 		if number := req.GetRead(); number != 0 {
-			go f.read(stream.Context(), number) // one at a time: the follower waits for its answer
+			voucher := ""
+			if req.GetReadTerm() == f.leader.Term() {
+				voucher = f.name
+			}
+			go f.read(stream.Context(), number, voucher) // one at a time: the follower waits for its answer
 		}
 	}
 }
@@ -92,8 +97,8 @@ func (f *follower) refuse(sequence uint64, err error) {
 	poke(f.wake)
 }
 
-func (f *follower) read(ctx context.Context, number uint64) {
-	index, err := f.leader.ReadIndex(ctx)
+func (f *follower) read(ctx context.Context, number uint64, voucher string) {
+	index, err := f.leader.ReadIndex(ctx, voucher)
 	if err != nil {
 		index = 0
 	}

@@ -13,8 +13,8 @@ import (
 // Stream is a follower's way to one leader for as long as that leads.
 type Stream struct {
 	stream grpc.BidiStreamingClient[clusterv1.FollowRequest, clusterv1.FollowResponse]
+	who    Follower
 	term   uint64
-	refuse func(sequence uint64, err error)
 	cancel context.CancelFunc
 	lost   chan struct{}
 
@@ -36,10 +36,7 @@ type read struct {
 
 // Open asks the node behind conn to be followed, and returns once that said
 // that it leads. Run must be called then. The stream ends with ctx.
-//
-// refuse is told what the leader will not apply; it must not block. Success is
-// not reported: the caller sees the command applied.
-func Open(ctx context.Context, conn grpc.ClientConnInterface, origin uint64, refuse func(sequence uint64, err error)) (*Stream, error) {
+func Open(ctx context.Context, conn grpc.ClientConnInterface, who Follower) (*Stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	opened := false
 	defer func() {
@@ -51,7 +48,7 @@ func Open(ctx context.Context, conn grpc.ClientConnInterface, origin uint64, ref
 	if err != nil {
 		return nil, err
 	}
-	if err := stream.Send(&clusterv1.FollowRequest{Origin: origin}); err != nil {
+	if err := stream.Send(&clusterv1.FollowRequest{Origin: who.Origin, Name: who.Name}); err != nil {
 		_, err = stream.Recv() // says why
 		return nil, err
 	}
@@ -61,7 +58,7 @@ func Open(ctx context.Context, conn grpc.ClientConnInterface, origin uint64, ref
 	}
 	opened = true
 	return &Stream{
-		stream: stream, term: hello.GetTerm(), refuse: refuse, cancel: cancel,
+		stream: stream, who: who, term: hello.GetTerm(), cancel: cancel,
 		lost: make(chan struct{}), wake: make(chan struct{}, 1),
 	}, nil
 }
@@ -153,7 +150,8 @@ func (s *Stream) batch() *clusterv1.FollowRequest {
 		s.reads++
 		s.asked, s.next = s.next, nil
 		s.asked.number = s.reads
-		message.Read = s.reads
+		// The term is looked at after all who share this read have asked.
+		message.Read, message.ReadTerm = s.reads, s.who.Term()
 	}
 	count, bytes := 0, 0
 	for count < len(s.queue) && count < batchCommandsMax {
@@ -182,7 +180,7 @@ func (s *Stream) receive() error {
 			return err
 		}
 		for _, r := range message.GetRefusals() {
-			s.refuse(r.GetSequence(), errorOf(r.GetReason()))
+			s.who.Refuse(r.GetSequence(), errorOf(r.GetReason()))
 		}
 		if message.GetRead() != 0 {
 			s.answer(message.GetRead(), message.GetIndex())

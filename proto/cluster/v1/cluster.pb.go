@@ -146,7 +146,12 @@ type FollowRequest struct {
 	Read uint64 `protobuf:"varint,3,opt,name=read,proto3" json:"read,omitempty"`
 	// Whether this node's disk takes more of the log: said after the first
 	// message and whenever it changes.
-	Disk          DiskState `protobuf:"varint,4,opt,name=disk,proto3,enum=muster.cluster.v1.DiskState" json:"disk,omitempty"`
+	Disk DiskState `protobuf:"varint,4,opt,name=disk,proto3,enum=muster.cluster.v1.DiskState" json:"disk,omitempty"`
+	// With read: the follower's term when it asked. The same term as the
+	// leader's is as good as an answer to a heartbeat.
+	ReadTerm uint64 `protobuf:"varint,5,opt,name=read_term,json=readTerm,proto3" json:"read_term,omitempty"`
+	// First message only: the follower's name.
+	Name          string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -207,6 +212,20 @@ func (x *FollowRequest) GetDisk() DiskState {
 		return x.Disk
 	}
 	return DiskState_DISK_UNKNOWN
+}
+
+func (x *FollowRequest) GetReadTerm() uint64 {
+	if x != nil {
+		return x.ReadTerm
+	}
+	return 0
+}
+
+func (x *FollowRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
 }
 
 // Proposal is one command. It is not answered when it succeeds: the follower
@@ -4239,12 +4258,14 @@ var File_cluster_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x18cluster/v1/cluster.proto\x12\x11muster.cluster.v1\x1a\x14agent/v1/agent.proto\"\xa8\x01\n" +
+	"\x18cluster/v1/cluster.proto\x12\x11muster.cluster.v1\x1a\x14agent/v1/agent.proto\"\xd9\x01\n" +
 	"\rFollowRequest\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\x06R\x06origin\x129\n" +
 	"\tproposals\x18\x02 \x03(\v2\x1b.muster.cluster.v1.ProposalR\tproposals\x12\x12\n" +
 	"\x04read\x18\x03 \x01(\x04R\x04read\x120\n" +
-	"\x04disk\x18\x04 \x01(\x0e2\x1c.muster.cluster.v1.DiskStateR\x04disk\"@\n" +
+	"\x04disk\x18\x04 \x01(\x0e2\x1c.muster.cluster.v1.DiskStateR\x04disk\x12\x1b\n" +
+	"\tread_term\x18\x05 \x01(\x04R\breadTerm\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\"@\n" +
 	"\bProposal\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\fR\acommand\"\x86\x01\n" +

@@ -38,10 +38,14 @@ func (k *KV) Register(r grpc.ServiceRegistrar) { clusterv1.RegisterKVServer(r, k
 
 // Get reads one key. That there is none is an answer.
 func (k *KV) Get(ctx context.Context, r *clusterv1.KVGetRequest) (*clusterv1.KVGetResponse, error) {
+	return k.get(r, func(local bool) error { return k.current(ctx, local) })
+}
+
+func (k *KV) get(r *clusterv1.KVGetRequest, current func(local bool) error) (*clusterv1.KVGetResponse, error) {
 	if err := checkKey(r.Key); err != nil {
 		return nil, err
 	}
-	if err := k.current(ctx, r.Local); err != nil {
+	if err := current(r.Local); err != nil {
 		return nil, err
 	}
 	item, revision := k.store.Raw().Get(string(r.Key))
@@ -54,10 +58,14 @@ func (k *KV) Get(ctx context.Context, r *clusterv1.KVGetRequest) (*clusterv1.KVG
 
 // List reads a page of keys.
 func (k *KV) List(ctx context.Context, r *clusterv1.KVListRequest) (*clusterv1.KVListResponse, error) {
+	return k.list(ctx, r, func(local bool) error { return k.current(ctx, local) })
+}
+
+func (k *KV) list(_ context.Context, r *clusterv1.KVListRequest, current func(local bool) error) (*clusterv1.KVListResponse, error) {
 	if r.Limit > listMax {
 		return nil, status.Errorf(codes.InvalidArgument, "limit %d: at most %d", r.Limit, listMax)
 	}
-	if err := k.current(ctx, r.Local); err != nil {
+	if err := current(r.Local); err != nil {
 		return nil, err
 	}
 	return list(k.store.View(), r), nil

@@ -33,17 +33,24 @@ type register struct {
 	applied  func(cmd string) // called in Apply when set
 }
 
-func (r *register) Apply(cmd []byte) ([]byte, error) {
-	if strings.HasPrefix(string(cmd), "!") {
-		return nil, fmt.Errorf("unknown command %q", cmd)
+func (r *register) Apply(cmds [][]byte, wanted []bool) (answers [][]byte, err error) {
+	for i, cmd := range cmds {
+		if strings.HasPrefix(string(cmd), "!") {
+			return answers, fmt.Errorf("unknown command %q", cmd)
+		}
+		if r.applied != nil {
+			r.applied(string(cmd))
+		}
+		r.mu.Lock()
+		r.commands = append(r.commands, string(cmd))
+		var answer []byte
+		if wanted[i] {
+			answer = fmt.Append(nil, len(r.commands))
+		}
+		r.mu.Unlock()
+		answers = append(answers, answer)
 	}
-	if r.applied != nil {
-		r.applied(string(cmd))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.commands = append(r.commands, string(cmd))
-	return fmt.Append(nil, len(r.commands)), nil
+	return answers, nil
 }
 
 func (r *register) Snapshot() (func(io.Writer) error, error) {

@@ -50,10 +50,14 @@ const CommandBytesMax = 3<<20 + 512<<10
 // StateMachine is what the log is applied to. Calls never overlap, except that
 // the function Snapshot returns runs beside later calls of Apply.
 type StateMachine interface {
-	// Apply must do the same on every node, and must not keep cmd. An error
-	// means that this node cannot know the right state any more: nothing
-	// further is applied, and the node stops.
-	Apply(cmd []byte) (answer []byte, err error)
+	// Apply carries out the commands of one log entry, in order, and returns
+	// their answers; that of a command is only needed where wanted says so. It
+	// must do the same on every node, however commands are spread over
+	// entries, and must keep nothing of cmds or wanted. An error means that
+	// this node cannot know the right state any more: answers then has as many
+	// as were carried out before the one that it is about, nothing further is
+	// applied, and the node stops.
+	Apply(cmds [][]byte, wanted []bool) (answers [][]byte, err error)
 	// Snapshot is quick; the function it returns writes the state as it was.
 	Snapshot() (func(io.Writer) error, error)
 	// Restore replaces the whole state.

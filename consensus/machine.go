@@ -22,6 +22,9 @@ type machine struct {
 
 	index, term uint64 // of the last entry applied
 	failed      error  // set: nothing further is applied
+
+	commands [][]byte // of one entry, reused
+	own      []bool   // which of them were proposed here, reused
 }
 
 // outcome is what raft's future answers for an entry.
@@ -66,15 +69,20 @@ func (m *machine) open(entry *raft.Log) (late bool) {
 	if e.term != 0 && e.term != entry.Term {
 		return true
 	}
+	m.commands, m.own = m.commands[:0], m.own[:0]
 	for _, c := range e.commands {
-		answer, err := m.sm.Apply(c.data)
-		if err != nil {
-			m.stop(fmt.Errorf("log entry %d cannot be applied: %w", entry.Index, err))
-			return false
+		m.commands = append(m.commands, c.data)
+		m.own = append(m.own, c.origin == m.origin)
+	}
+	answers, err := m.sm.Apply(m.commands, m.own)
+	clear(m.commands) // they point into the entry, which raft lets go of
+	for i, answer := range answers {
+		if m.own[i] {
+			m.pending.answer(e.commands[i].sequence, answer)
 		}
-		if c.origin == m.origin {
-			m.pending.answer(c.sequence, answer)
-		}
+	}
+	if err != nil {
+		m.stop(fmt.Errorf("log entry %d cannot be applied: command %d of %d: %w", entry.Index, len(answers)+1, len(e.commands), err))
 	}
 	return false
 }

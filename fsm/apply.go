@@ -1,48 +1,105 @@
 package fsm
 
 import (
-	"fmt"
-
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/musterhq/muster/fsm/kv"
 	"github.com/musterhq/muster/fsm/watch"
-	storagev1 "github.com/musterhq/muster/proto/storage/v1"
 )
 
-// Apply carries out one storage.v1.Command and returns its storage.v1.Result,
-// encoded. A guard that fails is a result. An error means that this build does
-// not know what the command means (ErrUnreadable, ErrUnknown); nothing was
-// changed, and the node must stop, because other replicas may have read it.
-func (m *Machine) Apply(cmd []byte) (answer []byte, err error) {
-	c, err := m.read(cmd)
+// Apply carries out commands (storage.v1.Command) in their order, as if each
+// came alone, and returns their answers (storage.v1.Result, encoded): nil
+// where wanted is false; wanted nil wants all. A guard that fails is an answer.
+// Readers and watchers see nothing of it before all is done.
+//
+// An error means that this build does not know what a command means
+// (ErrUnreadable, ErrUnknown). Those before it were carried out, and only they
+// have answers; of it and those after it nothing was. The node must stop,
+// because other replicas may have read it. Nothing of cmds is kept.
+func (m *Machine) Apply(cmds [][]byte, wanted []bool) (answers [][]byte, err error) {
+	b := &m.batch
+	defer b.reset()
+	for _, cmd := range cmds {
+		var c command
+		if c, err = m.read(cmd); err != nil {
+			break
+		}
+		b.commands = append(b.commands, c)
+	}
+	m.execute(b)
+	return b.answers(wanted), err
+}
+
+// ApplyOne is Apply of an entry with one command.
+func (m *Machine) ApplyOne(cmd []byte) (answer []byte, err error) {
+	answers, err := m.Apply([][]byte{cmd}, nil)
 	if err != nil {
 		return nil, err
 	}
-	answer, err = proto.Marshal(m.execute(c))
-	if err != nil {
-		return nil, fmt.Errorf("encode result: %w", err)
-	}
-	return answer, nil
+	return answers[0], nil
 }
 
-func (m *Machine) execute(c command) *storagev1.Result {
+// batch is the commands of one Apply and what came of them. The room is used
+// again by the next.
+type batch struct {
+	commands  []command
+	outcomes  []outcome
+	revisions []uint64 // of the ops of all commands
+	events    []watch.Event
+}
+
+// roomMax is up to which number of elements room is kept for the next batch:
+// what consensus joins in one entry.
+const roomMax = 1024
+
+func (b *batch) reset() {
+	b.commands = room(b.commands)
+	b.outcomes = room(b.outcomes)
+	b.revisions = room(b.revisions)
+	b.events = room(b.events)
+}
+
+func room[T any](s []T) []T {
+	if cap(s) > roomMax {
+		return nil
+	}
+	clear(s)
+	return s[:0]
+}
+
+func (m *Machine) execute(b *batch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	compacted := m.compacted
+	for _, c := range b.commands {
+		b.outcomes = append(b.outcomes, m.carryOut(c, b))
+	}
+	if len(b.events) > 0 {
+		m.moved()
+		m.history.Append(b.events)
+	}
+	// Only now, but to the same effect: what came after a compaction is newer
+	// than what it forgets.
+	if m.compacted != compacted {
+		m.history.Compact(m.compacted)
+	}
+}
+
+func (m *Machine) carryOut(c command, b *batch) outcome {
 	if c.compact {
-		m.compact(c.upTo)
-		return &storagev1.Result{Applied: true, Revision: m.revision}
+		m.compacted = max(m.compacted, min(c.upTo, m.revision))
+		return outcome{applied: true, revision: m.revision}
 	}
 	for i, g := range c.guards {
 		if found, ok := m.holds(g); !ok {
-			return &storagev1.Result{
-				Revision:      m.revision,
-				FailedGuard:   uint32(i),
-				FoundRevision: found,
-			}
+			return outcome{revision: m.revision, failedGuard: uint32(i), found: found}
 		}
 	}
-	return &storagev1.Result{Applied: true, OpRevisions: m.perform(c.ops), Revision: m.revision}
+	first := len(b.revisions)
+	for _, o := range c.ops {
+		b.revisions = append(b.revisions, m.perform(o, b))
+	}
+	return outcome{applied: true, revision: m.revision, opsFrom: first, opsTo: len(b.revisions)}
 }
 
 // holds compares a guard, and returns what it was compared with.
@@ -56,35 +113,104 @@ func (m *Machine) holds(g guard) (found uint64, ok bool) {
 	return found, found == g.revision
 }
 
-func (m *Machine) perform(ops []op) []uint64 {
-	revisions := make([]uint64, len(ops))
-	events := make([]watch.Event, 0, len(ops))
-	for i, o := range ops {
-		var prev *kv.Item
-		if o.item == nil {
-			if prev = m.items.Delete(o.key); prev == nil {
-				continue
-			}
-			m.revision++
-		} else {
-			m.revision++
-			o.item.Revision, o.item.CreateRevision = m.revision, m.revision
-			if prev = m.items.Put(o.item); prev != nil {
-				o.item.CreateRevision = prev.CreateRevision
-			}
+// perform does one operation and returns the revision it took, 0 if none.
+func (m *Machine) perform(o op, b *batch) uint64 {
+	var prev *kv.Item
+	if o.item == nil {
+		if prev = m.items.Delete(o.key); prev == nil {
+			return 0
 		}
-		revisions[i] = m.revision
-		events = append(events, watch.Event{Revision: m.revision, Item: o.item, Prev: prev})
+		m.revision++
+	} else {
+		m.revision++
+		o.item.Revision, o.item.CreateRevision = m.revision, m.revision
+		if prev = m.items.Put(o.item); prev != nil {
+			o.item.CreateRevision = prev.CreateRevision
+		}
 	}
-	if len(events) > 0 {
-		m.moved()
-		m.history.Append(events)
-	}
-	return revisions
+	b.events = append(b.events, watch.Event{Revision: m.revision, Item: o.item, Prev: prev})
+	return m.revision
 }
 
-// compact forgets history up to a revision that the machine has reached.
-func (m *Machine) compact(revision uint64) {
-	m.compacted = max(m.compacted, min(revision, m.revision))
-	m.history.Compact(m.compacted)
+// outcome is a storage.v1.Result.
+type outcome struct {
+	applied        bool
+	revision       uint64
+	opsFrom, opsTo int // its op revisions, in batch.revisions
+	failedGuard    uint32
+	found          uint64
+}
+
+// answers encodes what is wanted. All answers share memory.
+func (b *batch) answers(wanted []bool) [][]byte {
+	answers := make([][]byte, len(b.outcomes))
+	size := 0
+	for i, o := range b.outcomes {
+		if wanted == nil || wanted[i] {
+			size += o.size(b.revisions[o.opsFrom:o.opsTo])
+		}
+	}
+	all := make([]byte, 0, size)
+	for i, o := range b.outcomes {
+		if wanted == nil || wanted[i] {
+			first := len(all)
+			all = o.append(all, b.revisions[o.opsFrom:o.opsTo])
+			answers[i] = all[first:len(all):len(all)]
+		}
+	}
+	return answers
+}
+
+// Field numbers of storage.v1.Result.
+const (
+	resultApplied       = 1
+	resultRevision      = 2
+	resultOpRevisions   = 3
+	resultFailedGuard   = 4
+	resultFoundRevision = 5
+)
+
+func (o outcome) append(to []byte, revisions []uint64) []byte {
+	to = appendUint(to, resultApplied, protowire.EncodeBool(o.applied))
+	to = appendUint(to, resultRevision, o.revision)
+	if len(revisions) > 0 {
+		to = protowire.AppendTag(to, resultOpRevisions, protowire.BytesType)
+		to = protowire.AppendVarint(to, uint64(packedSize(revisions)))
+		for _, r := range revisions {
+			to = protowire.AppendVarint(to, r)
+		}
+	}
+	to = appendUint(to, resultFailedGuard, uint64(o.failedGuard))
+	return appendUint(to, resultFoundRevision, o.found)
+}
+
+func (o outcome) size(revisions []uint64) int {
+	size := uintSize(protowire.EncodeBool(o.applied)) + uintSize(o.revision) +
+		uintSize(uint64(o.failedGuard)) + uintSize(o.found)
+	if len(revisions) > 0 {
+		size += 1 + protowire.SizeBytes(packedSize(revisions))
+	}
+	return size
+}
+
+// appendUint appends a field, which protobuf leaves out when it is 0.
+func appendUint(to []byte, number protowire.Number, v uint64) []byte {
+	if v == 0 {
+		return to
+	}
+	return protowire.AppendVarint(protowire.AppendTag(to, number, protowire.VarintType), v)
+}
+
+func uintSize(v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return 1 + protowire.SizeVarint(v)
+}
+
+func packedSize(revisions []uint64) (size int) {
+	for _, r := range revisions {
+		size += protowire.SizeVarint(r)
+	}
+	return size
 }

@@ -31,7 +31,7 @@ func BenchmarkApplyUpdate(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		if _, err := m.Apply(cmds[i%len(cmds)]); err != nil {
+		if _, err := m.ApplyOne(cmds[i%len(cmds)]); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -43,7 +43,7 @@ func BenchmarkApplyAndView(b *testing.B) {
 	cmd := encode(b, txn(put(podKey(4711), podValue)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := m.Apply(cmd); err != nil {
+		if _, err := m.ApplyOne(cmd); err != nil {
 			b.Fatal(err)
 		}
 		m.View()

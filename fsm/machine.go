@@ -65,6 +65,7 @@ type Machine struct {
 	log      *slog.Logger
 	history  *watch.History
 	interned interner // of the applying goroutine
+	batch    batch    // of the applying goroutine
 
 	mu        sync.RWMutex
 	items     *kv.Map

@@ -66,7 +66,7 @@ func encode(t testing.TB, m proto.Message) []byte {
 
 func apply(t testing.TB, m *Machine, c *storagev1.Command) *storagev1.Result {
 	t.Helper()
-	answer, err := m.Apply(encode(t, c))
+	answer, err := m.ApplyOne(encode(t, c))
 	if err != nil {
 		t.Fatalf("Apply(%v): %v", c, err)
 	}
@@ -205,7 +205,7 @@ func TestCommandsOfANewerVersionStopTheNodeAndChangeNothing(t *testing.T) {
 			before := snapshotOf(t, m)
 			c := full()
 			spoil(c)
-			if answer, err := m.Apply(encode(t, c)); !errors.Is(err, ErrUnknown) || answer != nil {
+			if answer, err := m.ApplyOne(encode(t, c)); !errors.Is(err, ErrUnknown) || answer != nil {
 				t.Errorf("Apply: %q, %v, want %v", answer, err, ErrUnknown)
 			}
 			if !bytes.Equal(before, snapshotOf(t, m)) {
@@ -229,7 +229,7 @@ func TestUnreadableBytesStopTheNodeAndChangeNothing(t *testing.T) {
 		"cut short":    whole[:len(whole)-1],
 		"two commands": encode(t, both),
 	} {
-		if _, err := m.Apply(cmd); !errors.Is(err, ErrUnreadable) {
+		if _, err := m.ApplyOne(cmd); !errors.Is(err, ErrUnreadable) {
 			t.Errorf("%s: %v, want %v", name, err, ErrUnreadable)
 		}
 	}

@@ -39,7 +39,7 @@ func file(t *testing.T, passphrase string, keys, size int) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := machine.Apply(command); err != nil {
+	if _, err := machine.ApplyOne(command); err != nil {
 		t.Fatal(err)
 	}
 	write, err := machine.Snapshot()

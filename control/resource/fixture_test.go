@@ -118,7 +118,7 @@ func newLagging() (leader, follower *store.Store, l *lagging) {
 
 func (l *lagging) catchUp() error {
 	for _, cmd := range l.behind {
-		if _, err := l.follower.Apply(cmd); err != nil {
+		if _, err := l.follower.ApplyOne(cmd); err != nil {
 			return err
 		}
 	}
@@ -143,7 +143,7 @@ type leaderLog struct{ *lagging }
 
 func (l leaderLog) Propose(_ context.Context, cmd []byte) ([]byte, error) {
 	l.behind = append(l.behind, cmd)
-	return l.leader.Apply(cmd)
+	return l.leader.ApplyOne(cmd)
 }
 
 func (l leaderLog) ReadBarrier(context.Context) error { return nil }

@@ -25,7 +25,7 @@ type direct struct {
 func (d *direct) Propose(_ context.Context, cmd []byte) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.machine.Apply(cmd)
+	return d.machine.ApplyOne(cmd)
 }
 
 func (d *direct) ReadBarrier(context.Context) error { return nil }

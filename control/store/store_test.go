@@ -30,12 +30,12 @@ type lagging struct {
 
 func (l *lagging) Propose(_ context.Context, cmd []byte) ([]byte, error) {
 	l.behind = append(l.behind, cmd)
-	return l.leader.Apply(cmd)
+	return l.leader.ApplyOne(cmd)
 }
 
 func (l *lagging) ReadBarrier(context.Context) error {
 	for _, cmd := range l.behind {
-		if _, err := l.here.Apply(cmd); err != nil {
+		if _, err := l.here.ApplyOne(cmd); err != nil {
 			return err
 		}
 	}

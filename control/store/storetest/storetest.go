@@ -83,7 +83,7 @@ func (l *Log) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 		return nil, err
 	}
 	l.apply.Lock()
-	answer, err := l.machine.Apply(cmd)
+	answer, err := l.machine.ApplyOne(cmd)
 	l.apply.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()

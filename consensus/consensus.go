@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/musterhq/muster/consensus/forward"
+	"github.com/musterhq/muster/consensus/wal"
 )
 
 var (
@@ -35,6 +36,9 @@ var (
 	ErrTooLarge = errors.New("command is too large")
 	// ErrBusy: the leader has more commands waiting than it will hold. Nothing was applied.
 	ErrBusy = forward.ErrBusy
+	// ErrNoSpace: the disks of too many control nodes are full. Nothing was
+	// applied; reads go on, and writes do by themselves once there is room.
+	ErrNoSpace = forward.ErrNoSpace
 	// ErrStopped: this node has been stopped, or could not go on.
 	ErrStopped = errors.New("this control node has stopped")
 	// ErrForeign: a node or a directory belongs to another cluster.
@@ -76,6 +80,8 @@ type Config struct {
 	Address string
 
 	StateMachine StateMachine
+	// Disk is what the log and raft's promises are kept on; nil: the machine's own.
+	Disk wal.Disk
 	// Layer carries raft's own connections. The node closes it.
 	Layer raft.StreamLayer
 	// Dial returns a connection to another control node's gRPC services. It is
@@ -144,6 +150,9 @@ func (c Config) withDefaults() (Config, error) {
 	duration(&c.LeaderWait, 1500*time.Millisecond)
 	duration(&c.DiskDeadline, 10*time.Second)
 	duration(&c.SnapshotInterval, 30*time.Second)
+	if c.Disk == nil {
+		c.Disk = wal.OS
+	}
 	if c.SnapshotEntries == 0 {
 		c.SnapshotEntries = 8192
 	}
@@ -169,6 +178,11 @@ type Status struct {
 	// LastIndex is the newest log entry on this node's disk; AppliedIndex the newest applied here.
 	LastIndex, AppliedIndex uint64
 	Servers                 []Server
+	// DiskFull: this node stores no more commands until there is room. DiskFree
+	// is what the file system of its directory has left, LogBytes what its log takes.
+	DiskFull bool
+	DiskFree uint64
+	LogBytes int64
 }
 
 // Server is one control node in the replicated configuration.

@@ -30,7 +30,7 @@ const retryPause = 10 * time.Millisecond
 // Propose has cmd applied on every node and returns the state machine's answer
 // once it is applied here, so the caller reads its own write. Any node takes
 // it; concurrent calls share log entries. The bytes of cmd must not change any
-// more, not even after an error. Errors: ErrNoLeader, ErrBusy,
+// more, not even after an error. Errors: ErrNoLeader, ErrBusy, ErrNoSpace,
 // ErrTooLarge, ErrStopped and the context's own (nothing was applied),
 // ErrOutcomeUnknown.
 //
@@ -72,10 +72,10 @@ func (n *Node) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 				}
 				continue
 			}
-			if errors.Is(err, ErrBusy) {
+			if errors.Is(err, ErrBusy) || errors.Is(err, ErrNoSpace) {
 				return nil, err
 			}
-		} else if errors.Is(err, ErrBusy) {
+		} else if errors.Is(err, ErrBusy) || errors.Is(err, ErrNoSpace) {
 			return nil, err
 		}
 		if err := n.pauseBeforeRetry(ctx, to, wait); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/musterhq/muster/consensus/wal"
 	"github.com/musterhq/muster/control/admission"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
@@ -66,6 +67,10 @@ type Config struct {
 
 	// Raft's timers; 0 for consensus' defaults.
 	Heartbeat, Election, LeaderLease time.Duration
+
+	// Disk is what raft's log is kept on; nil: the machine's own. Tests put
+	// failing ones here.
+	Disk wal.Disk
 
 	Version string
 	Logger  *slog.Logger

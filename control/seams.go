@@ -26,6 +26,7 @@ var failures = apiserver.Failures{
 	Unavailable:     []error{consensus.ErrNoLeader, consensus.ErrNotLeader, consensus.ErrBusy, consensus.ErrStopped},
 	OutcomeUnknown:  []error{consensus.ErrOutcomeUnknown},
 	TooLarge:        []error{consensus.ErrTooLarge},
+	NoSpace:         []error{consensus.ErrNoSpace},
 	NodeUnreachable: []error{dispatch.ErrNoSession},
 }
 
@@ -37,6 +38,7 @@ var refusals = operator.Failures{
 	{Err: consensus.ErrNotLeader, Code: codes.FailedPrecondition},
 	{Err: consensus.ErrNoLeader, Code: codes.Unavailable},
 	{Err: consensus.ErrBusy, Code: codes.Unavailable},
+	{Err: consensus.ErrNoSpace, Code: codes.ResourceExhausted},
 	{Err: consensus.ErrStopped, Code: codes.Unavailable},
 	{Err: consensus.ErrTooLarge, Code: codes.InvalidArgument},
 }

@@ -105,7 +105,7 @@ func (s *Server) open(place *place) (err error) {
 	s.node, err = consensus.Open(consensus.Config{
 		Name: cfg.Name, ClusterID: s.id.ClusterID, Dir: cfg.Dir, Address: cfg.Address,
 		StateMachine: s.machine, Layer: s.mux.Layer(cfg.Address), Dial: s.connections.Dial,
-		Bootstrap: place.founder,
+		Bootstrap: place.founder, Disk: cfg.Disk,
 		Heartbeat: cfg.Heartbeat, Election: cfg.Election, LeaderLease: cfg.LeaderLease,
 		Logger: cfg.Logger.With("part", "consensus"),
 	})

@@ -17,6 +17,8 @@ var (
 	ErrNotLeader = errors.New("not the leader")
 	// ErrBusy: it will not be applied; too many are waiting.
 	ErrBusy = errors.New("too many commands are waiting")
+	// ErrNoSpace: it will not be applied; too many disks are full.
+	ErrNoSpace = errors.New("the disks of too many control nodes are full: free some space")
 	// ErrLost: it may or may not be applied.
 	ErrLost = errors.New("the leader lost it")
 )
@@ -62,6 +64,8 @@ func reasonOf(err error) clusterv1.Refusal_Reason {
 		return clusterv1.Refusal_NOT_LEADER
 	case errors.Is(err, ErrBusy):
 		return clusterv1.Refusal_BUSY
+	case errors.Is(err, ErrNoSpace):
+		return clusterv1.Refusal_NO_SPACE
 	default:
 		return clusterv1.Refusal_LOST
 	}
@@ -73,6 +77,8 @@ func errorOf(reason clusterv1.Refusal_Reason) error {
 		return ErrNotLeader
 	case clusterv1.Refusal_BUSY:
 		return ErrBusy
+	case clusterv1.Refusal_NO_SPACE:
+		return ErrNoSpace
 	default: // also what a newer leader may say
 		return ErrLost
 	}

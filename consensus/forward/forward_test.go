@@ -353,7 +353,7 @@ func TestQueueIsBounded(t *testing.T) {
 }
 
 func TestReasonsSurviveTheWire(t *testing.T) {
-	for _, err := range []error{ErrNotLeader, ErrBusy, ErrLost} {
+	for _, err := range []error{ErrNotLeader, ErrBusy, ErrNoSpace, ErrLost} {
 		if got := errorOf(reasonOf(fmt.Errorf("wrapped: %w", err))); !errors.Is(got, err) {
 			t.Errorf("%v became %v", err, got)
 		}

@@ -232,6 +232,10 @@ func TestFailuresOfTheLog(t *testing.T) {
 	if got := f.do(f.admin(), "POST", pods, podJSON, "Content-Type", mediaJSON); got.code != 413 {
 		t.Errorf("too large for the log: %d, want 413", got.code)
 	}
+	f.log.Refuse(errNoSpace)
+	if got := f.do(f.admin(), "POST", pods, podJSON, "Content-Type", mediaJSON); got.code != 507 || got.header.Get("Retry-After") != "" || !strings.Contains(got.status(t).Message, errNoSpace.Error()) {
+		t.Errorf("full disks: %d %s, want 507 and why", got.code, got.body)
+	}
 	f.log.Refuse(nil)
 	f.log.Lose(errLost)
 	got := f.do(f.admin(), "POST", pods, podJSON, "Content-Type", mediaJSON)

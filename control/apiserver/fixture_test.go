@@ -69,6 +69,7 @@ var (
 	errNoQuorum = errors.New("no quorum")
 	errLost     = errors.New("no answer")
 	errTooLarge = errors.New("too large")
+	errNoSpace  = errors.New("disks are full")
 	errNoAgent  = errors.New("no session")
 )
 
@@ -132,7 +133,7 @@ func (f *fixture) serve(adjust ...func(*Config)) {
 		Version:  apiversion.Info{Major: "1", Minor: "37", GitVersion: "v1.37.1+muster"},
 		Failures: Failures{
 			Unavailable: []error{errNoQuorum}, OutcomeUnknown: []error{errLost}, TooLarge: []error{errTooLarge},
-			NodeUnreachable: []error{errNoAgent},
+			NoSpace: []error{errNoSpace}, NodeUnreachable: []error{errNoAgent},
 		},
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}

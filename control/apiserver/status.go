@@ -24,6 +24,9 @@ type Failures struct {
 	OutcomeUnknown []error
 	// TooLarge: it will never be written.
 	TooLarge []error
+	// NoSpace: nothing was written, and will not be until there is room on the
+	// control nodes' disks.
+	NoSpace []error
 	// NodeUnreachable: there is no way to a node's agent (Streams).
 	NodeUnreachable []error
 }
@@ -50,6 +53,9 @@ func failureTable(f Failures) []failure {
 			"the request was sent to the cluster's leader and no answer came: whether it took effect is not known, read the object before trying again", 0},
 		{append([]error{errNotCurrent}, f.Unavailable...), http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
 			"this control node cannot reach a quorum of the cluster", 1},
+		// No Retry-After: space does not come back by waiting a second.
+		{f.NoSpace, http.StatusInsufficientStorage, reasonNoSpace,
+			"nothing can be stored", 0},
 		{f.NodeUnreachable, http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
 			"the pod's node cannot be reached", 0},
 		{[]error{store.ErrInvalid}, http.StatusBadRequest, metav1.StatusReasonBadRequest,
@@ -60,6 +66,9 @@ func failureTable(f Failures) []failure {
 			"the client went away", 0},
 	}
 }
+
+// reasonNoSpace has no name in Kubernetes, whose own storage answers it with 500.
+const reasonNoSpace metav1.StatusReason = "InsufficientStorage"
 
 // statusClientClosedRequest is nginx's number for a request that nobody waits
 // for any more; only logs and metrics see it.

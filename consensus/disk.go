@@ -19,6 +19,8 @@ type disk struct {
 	path    string
 	metrics *metrics
 	fail    func(error)
+	// early is told of entries before they are written; it does not block.
+	early func([]*raft.Log)
 	// running is set once the node is open; until then errors go to the opener.
 	running atomic.Bool
 	// quiet is closed once nothing can leave this node any more.
@@ -66,6 +68,9 @@ func (d *disk) write(what string, f func() error) error {
 }
 
 func (d *disk) StoreLogs(entries []*raft.Log) error {
+	if len(entries) > 0 && !d.broken.Load() {
+		d.early(entries)
+	}
 	err := d.write("append to the log", func() error { return d.bolt.StoreLogs(entries) })
 	if err == nil {
 		d.mu.Lock()

@@ -55,6 +55,9 @@ type Node struct {
 const (
 	transportTimeout = 3 * time.Second
 	transportPool    = 8
+	// transportInFlight: messages to one follower that are not answered yet. One
+	// is being written there, one waits in its socket, and two are on their way.
+	transportInFlight = 4
 	snapshotsKept    = 2
 	// Bounds of a graceful stop.
 	transferMax = time.Second
@@ -108,9 +111,10 @@ func (n *Node) openRaft() error {
 		return diskError(filepath.Join(n.dir.path, "snapshots"), err)
 	}
 	n.streams = newStreams(cfg.Layer, cfg.Address)
-	n.trans = &patient{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: n.streams, MaxPool: transportPool, Timeout: transportTimeout, Logger: logger,
+	n.trans = &patient{name: cfg.Name, log: n.disk, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: n.streams, MaxPool: transportPool, MaxRPCsInFlight: transportInFlight, Timeout: transportTimeout, Logger: logger,
 	})}
+	n.disk.early = n.trans.early.offer
 	n.machine = &machine{sm: cfg.StateMachine, origin: n.origin, pending: n.pending, progress: n.progress, fail: n.fail}
 
 	conf := raft.DefaultConfig()

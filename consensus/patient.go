@@ -27,6 +27,34 @@ type patient struct {
 	*raft.NetworkTransport
 	raft   atomic.Pointer[raft.Raft] // set once there is one
 	failed atomic.Uint64             // log messages of which raft was told that they failed
+
+	name  string // of this node
+	early earlySenders
+	log   raft.LogStore
+}
+
+// AppendEntriesPipeline is raft's pipeline, by which entries also go out before
+// raft sends them.
+func (p *patient) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	pipeline, err := p.NetworkTransport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	return p.early.wrap(pipeline, p.about), nil
+}
+
+// about is what a message with entries from first on says beside them and its term.
+func (p *patient) about(first uint64) (raft.AppendEntriesRequest, bool) {
+	r := p.raft.Load()
+	var previous raft.Log
+	if r == nil || p.log.GetLog(first-1, &previous) != nil {
+		return raft.AppendEntriesRequest{}, false
+	}
+	address := p.EncodePeer(raft.ServerID(p.name), p.LocalAddr())
+	return raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(p.name), Addr: address},
+		Leader:    address, PrevLogTerm: previous.Term, LeaderCommitIndex: r.CommitIndex(),
+	}, true
 }
 
 func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {

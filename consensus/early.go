@@ -1,0 +1,156 @@
+package consensus
+
+import (
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// Raft writes an entry to the leader's disk first and sends it to the followers
+// then, so that two disks work one after the other. Here the entries that raft
+// is about to write go out at the same time, in the message that raft is going
+// to send: the same pipeline, the same term, the same place in the log.
+//
+// That is safe (Raft, Ongaro 2014, 10.2.1). A leader makes no second entry for
+// an index in its term, written or not. It counts itself only when its own disk
+// has the entry, and a majority without it is a majority. If the process dies
+// in between, the entry is on the followers like any whose leader died.
+//
+// Raft's own message for these entries is dropped when it comes; the answer to
+// the early one has told raft all.
+
+// earlyMax is how many groups of entries wait for one follower's connection.
+// Beyond that raft sends them.
+const earlyMax = 4
+
+// earlySenders are the pipelines to followers that are open.
+type earlySenders struct {
+	mu   sync.Mutex
+	open map[*earlyPipeline]struct{}
+}
+
+// offer takes entries that raft is about to write, whose data does not change
+// any more. It does not block.
+func (e *earlySenders) offer(entries []*raft.Log) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for p := range e.open {
+		select {
+		case p.offered <- entries:
+		default:
+		}
+	}
+}
+
+// earlyPipeline is raft's pipeline to one follower.
+type earlyPipeline struct {
+	raft.AppendPipeline
+	in *earlySenders
+	// about answers what raft would say beside the entries: the header, the
+	// commit index, and the term of the entry before.
+	about   func(first uint64) (raft.AppendEntriesRequest, bool)
+	offered  chan []*raft.Log
+	answered chan raft.AppendFuture
+	closed   chan struct{}
+	close    sync.Once
+
+	mu   sync.Mutex // held while sending, so that messages have one order
+	term uint64     // of raft's messages; 0: none has been sent
+	sent uint64     // index of the last entry that the follower has or was sent
+}
+
+func (e *earlySenders) wrap(p raft.AppendPipeline, about func(uint64) (raft.AppendEntriesRequest, bool)) *earlyPipeline {
+	it := &earlyPipeline{
+		AppendPipeline: p, in: e, about: about, offered: make(chan []*raft.Log, earlyMax),
+		answered: make(chan raft.AppendFuture), closed: make(chan struct{}),
+	}
+	e.mu.Lock()
+	if e.open == nil {
+		e.open = map[*earlyPipeline]struct{}{}
+	}
+	e.open[it] = struct{}{}
+	e.mu.Unlock()
+	go it.run()
+	go it.answer()
+	return it
+}
+
+// Consumer is raft's.
+func (p *earlyPipeline) Consumer() <-chan raft.AppendFuture { return p.answered }
+
+// answer passes answers on. After one that makes raft give the pipeline up,
+// raft takes no more of them; a sender that waits for room among the messages
+// under way would then wait for ever, and replication to this follower with it.
+func (p *earlyPipeline) answer() {
+	for {
+		select {
+		case future := <-p.AppendPipeline.Consumer():
+			failed := future.Error() != nil || !future.Response().Success
+			select {
+			case p.answered <- future:
+			case <-p.closed:
+				return
+			}
+			if failed {
+				_ = p.Close()
+				return
+			}
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+func (p *earlyPipeline) Close() error {
+	p.close.Do(func() {
+		p.in.mu.Lock()
+		delete(p.in.open, p)
+		p.in.mu.Unlock()
+		close(p.closed)
+	})
+	return p.AppendPipeline.Close()
+}
+
+func (p *earlyPipeline) run() {
+	for {
+		select {
+		case entries := <-p.offered:
+			p.sendEarly(entries)
+		case <-p.closed:
+			return
+		}
+	}
+}
+
+func (p *earlyPipeline) sendEarly(entries []*raft.Log) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first, last := entries[0], entries[len(entries)-1]
+	if first.Term != p.term || first.Index != p.sent+1 {
+		return // of another leadership, or the follower is behind: raft knows what it needs
+	}
+	req, ok := p.about(first.Index)
+	if !ok {
+		return
+	}
+	req.Term, req.PrevLogEntry, req.Entries = p.term, first.Index-1, entries
+	if _, err := p.AppendPipeline.AppendEntries(&req, &raft.AppendEntriesResponse{}); err != nil {
+		return // raft's next message finds the same
+	}
+	p.sent = last.Index
+}
+
+// AppendEntries is raft's.
+func (p *earlyPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(args.Entries); n > 0 && args.Term == p.term && args.Entries[n-1].Index <= p.sent {
+		return nil, nil // raft does not look at it: answers come by Consumer
+	}
+	future, err := p.AppendPipeline.AppendEntries(args, resp)
+	if err == nil {
+		p.term = args.Term
+		p.sent = max(p.sent, args.PrevLogEntry+uint64(len(args.Entries)))
+	}
+	return future, err
+}

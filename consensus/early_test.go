@@ -1,0 +1,220 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// sentPipeline keeps what is sent and answers when told to.
+type sentPipeline struct {
+	mu       sync.Mutex
+	sent     []*raft.AppendEntriesRequest
+	consumer chan raft.AppendFuture
+	closed   chan struct{}
+	room     chan struct{} // nil: always; else one is taken by each message
+}
+
+func newSentPipeline() *sentPipeline {
+	return &sentPipeline{consumer: make(chan raft.AppendFuture), closed: make(chan struct{})}
+}
+
+func (p *sentPipeline) AppendEntries(args *raft.AppendEntriesRequest, _ *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if p.room != nil {
+		select {
+		case <-p.room:
+		case <-p.closed:
+			return nil, raft.ErrPipelineShutdown
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent = append(p.sent, args)
+	return answered{args, true}, nil
+}
+
+func (p *sentPipeline) Consumer() <-chan raft.AppendFuture { return p.consumer }
+func (p *sentPipeline) Close() error                       { close(p.closed); return nil }
+
+// ranges lists the first and the last index of each message with entries.
+func (p *sentPipeline) ranges() (all [][2]uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, args := range p.sent {
+		if n := len(args.Entries); n > 0 {
+			all = append(all, [2]uint64{args.Entries[0].Index, args.Entries[n-1].Index})
+		}
+	}
+	return all
+}
+
+type answered struct {
+	args    *raft.AppendEntriesRequest
+	success bool
+}
+
+func (a answered) Error() error                        { return nil }
+func (a answered) Start() time.Time                    { return time.Time{} }
+func (a answered) Request() *raft.AppendEntriesRequest { return a.args }
+func (a answered) Response() *raft.AppendEntriesResponse {
+	return &raft.AppendEntriesResponse{Success: a.success}
+}
+
+func entriesOf(term, first, last uint64) (entries []*raft.Log) {
+	for i := first; i <= last; i++ {
+		entries = append(entries, &raft.Log{Index: i, Term: term})
+	}
+	return entries
+}
+
+func aboutTerm(term uint64) func(uint64) (raft.AppendEntriesRequest, bool) {
+	return func(uint64) (raft.AppendEntriesRequest, bool) {
+		return raft.AppendEntriesRequest{PrevLogTerm: term}, true
+	}
+}
+
+// raftSends is raft's message for entries from first to last; none if last is less.
+func raftSends(t *testing.T, p raft.AppendPipeline, term, first, last uint64) {
+	t.Helper()
+	args := &raft.AppendEntriesRequest{Term: term, PrevLogEntry: first - 1, PrevLogTerm: term, Entries: entriesOf(term, first, last)}
+	if _, err := p.AppendEntries(args, &raft.AppendEntriesResponse{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEntriesAreSentEarlyAndOnce(t *testing.T) {
+	const term = 5
+	for _, test := range []struct {
+		name string
+		do   func(t *testing.T, p *earlyPipeline)
+		want [][2]uint64
+	}{
+		{"raft's message for what was sent is dropped", func(t *testing.T, p *earlyPipeline) {
+			p.sendEarly(entriesOf(term, 11, 12))
+			p.sendEarly(entriesOf(term, 13, 13))
+			raftSends(t, p, term, 11, 13)
+			p.sendEarly(entriesOf(term, 14, 14))
+			raftSends(t, p, term, 14, 14)
+		}, [][2]uint64{{11, 12}, {13, 13}, {14, 14}}},
+		{"raft was first", func(t *testing.T, p *earlyPipeline) {
+			raftSends(t, p, term, 11, 12)
+			p.sendEarly(entriesOf(term, 11, 12))
+			p.sendEarly(entriesOf(term, 13, 13))
+		}, [][2]uint64{{11, 12}, {13, 13}}},
+		{"raft knows more than was sent", func(t *testing.T, p *earlyPipeline) {
+			p.sendEarly(entriesOf(term, 11, 11))
+			raftSends(t, p, term, 11, 14)
+			p.sendEarly(entriesOf(term, 12, 14))
+			p.sendEarly(entriesOf(term, 15, 15))
+		}, [][2]uint64{{11, 11}, {11, 14}, {15, 15}}},
+		{"a hole is raft's to fill", func(t *testing.T, p *earlyPipeline) {
+			p.sendEarly(entriesOf(term, 12, 12))
+			raftSends(t, p, term, 11, 12)
+		}, [][2]uint64{{11, 12}}},
+		{"another term's entries are not for this pipeline", func(t *testing.T, p *earlyPipeline) {
+			p.sendEarly(entriesOf(term+1, 11, 11))
+			p.sendEarly(entriesOf(term-1, 11, 11))
+		}, nil},
+		{"a message without entries changes nothing", func(t *testing.T, p *earlyPipeline) {
+			p.sendEarly(entriesOf(term, 11, 11))
+			raftSends(t, p, term, 11, 10)
+			p.sendEarly(entriesOf(term, 12, 12))
+		}, [][2]uint64{{11, 11}, {12, 12}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var all earlySenders
+			real := newSentPipeline()
+			p := all.wrap(real, aboutTerm(term))
+			defer p.Close()
+			p.sendEarly(entriesOf(term, 11, 11)) // before raft said where the follower is
+			raftSends(t, p, term, 11, 10)        // up to 10 it has all
+			test.do(t, p)
+			if got := real.ranges(); !slices.Equal(got, test.want) {
+				t.Errorf("sent %v, want %v", got, test.want)
+			}
+			for _, args := range real.sent {
+				if n := len(args.Entries); n > 0 && (args.Term != term || args.PrevLogEntry != args.Entries[0].Index-1 || args.PrevLogTerm != term) {
+					t.Errorf("entries %d to %d follow entry %d of term %d in term %d", args.Entries[0].Index, args.Entries[n-1].Index,
+						args.PrevLogEntry, args.PrevLogTerm, args.Term)
+				}
+			}
+		})
+	}
+}
+
+// Raft stops reading answers after the first bad one. Who waits for room among
+// the messages under way must not wait for ever.
+func TestBadAnswerFreesWhoeverSends(t *testing.T) {
+	var all earlySenders
+	real := newSentPipeline()
+	real.room = make(chan struct{})
+	p := all.wrap(real, aboutTerm(5))
+	blocked := make(chan error, 1)
+	go func() {
+		_, err := p.AppendEntries(&raft.AppendEntriesRequest{Term: 5, Entries: entriesOf(5, 1, 1)}, &raft.AppendEntriesResponse{})
+		blocked <- err
+	}()
+	real.consumer <- answered{&raft.AppendEntriesRequest{}, false}
+	<-p.Consumer()
+	if err := <-blocked; !errors.Is(err, raft.ErrPipelineShutdown) {
+		t.Errorf("got %v, want %v", err, raft.ErrPipelineShutdown)
+	}
+	all.offer(entriesOf(5, 2, 2)) // nobody is there
+}
+
+// gatedStore holds appends while closed.
+type gatedStore struct {
+	store
+	gate sync.RWMutex
+}
+
+func (g *gatedStore) StoreLogs(entries []*raft.Log) error {
+	g.gate.RLock()
+	defer g.gate.RUnlock()
+	return g.store.StoreLogs(entries)
+}
+
+// The followers write an entry while the leader does, and the leader promises
+// nothing before it has written it itself.
+func TestFollowersWriteBesideTheLeader(t *testing.T) {
+	disks := map[string]*gatedStore{}
+	c := newCluster(t, 3, func(cfg *Config) {
+		cfg.LeaderWait, cfg.Heartbeat, cfg.LeaderLease = time.Minute, time.Minute, time.Minute
+		cfg.wrapStore = func(s store) store {
+			disks[cfg.Name] = &gatedStore{store: s}
+			return disks[cfg.Name]
+		}
+	})
+	leader := c.hosts[0]
+	if c.leader() != leader {
+		t.Fatalf("%s leads, want %s", c.leader().name, leader.name)
+	}
+	for range 10 { // replication is in its pipelines then
+		c.propose(leader, "before")
+	}
+	lock := &disks[leader.name].gate
+	lock.Lock()
+	last := leader.raft.LastIndex()
+	done := make(chan error, 1)
+	go func() {
+		_, err := leader.Propose(context.Background(), []byte("beside"))
+		done <- err
+	}()
+	for _, h := range c.hosts[1:] {
+		c.eventually(h.name+" has the entry", func() bool { return h.raft.LastIndex() > last })
+	}
+	select {
+	case err := <-done:
+		t.Errorf("answered (%v) before the leader's own write was done", err)
+	default:
+	}
+	lock.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -226,7 +226,7 @@ func TestNoQuorum(t *testing.T) {
 	if err := last.ReadBarrier(context.Background()); !errors.Is(err, ErrNoLeader) {
 		t.Errorf("read barrier: %v, want %v", err, ErrNoLeader)
 	}
-	if err := last.AddServer(context.Background(), "c9", "127.0.0.1:1"); !errors.Is(err, ErrNotLeader) {
+	if _, err := last.AddServer(context.Background(), "c9", "127.0.0.1:1"); !errors.Is(err, ErrNotLeader) {
 		t.Errorf("add server: %v, want %v", err, ErrNotLeader)
 	}
 	s := last.Status()

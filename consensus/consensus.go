@@ -45,6 +45,8 @@ var (
 	ErrForeign = errors.New("belongs to another cluster")
 	// ErrNameTaken: another live node has this name.
 	ErrNameTaken = errors.New("another node with this name is alive")
+	// ErrRefused: Config.Admit does not let the node in. Asking again does not help.
+	ErrRefused = errors.New("the cluster does not take this node in")
 )
 
 // CommandBytesMax bounds one command, so that one always fits into a gRPC
@@ -89,6 +91,22 @@ type Config struct {
 	// of milliseconds) before they try a dead address again. The name is empty
 	// when only the address is known.
 	Dial func(ctx context.Context, name, address string) (grpc.ClientConnInterface, error)
+
+	// Version is told to who asks (Describe), and Format, the newest format of
+	// commands that StateMachine reads, also to the leader. 0: 1.
+	Version string
+	Format  uint32
+	// Seeds lists addresses, host:port, of control nodes to ask beside the members
+	// that this node knows. nil: none.
+	Seeds func() []string
+	// Admit is asked on the leader whenever a server says that it is or wants to
+	// be a member, which each does when it starts and then when it hears no
+	// leader. An error that wraps ErrRefused is final: the server stops and says
+	// it. After any other it asks again. Must be quick. nil: everybody may.
+	Admit func(ctx context.Context, c Candidate) error
+	// StableAfter is how long a server that has caught up must have been in
+	// steady contact before it votes, in a cluster of so many voters. nil: no time.
+	StableAfter func(voters int) time.Duration
 
 	// Bootstrap makes a fresh Dir the first node of a new cluster. Without it
 	// a fresh node waits for Join. It does nothing to a directory in use.
@@ -162,6 +180,16 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	c.Format = max(c.Format, 1)
+	if c.Seeds == nil {
+		c.Seeds = func() []string { return nil }
+	}
+	if c.Admit == nil {
+		c.Admit = func(context.Context, Candidate) error { return nil }
+	}
+	if c.StableAfter == nil {
+		c.StableAfter = func(int) time.Duration { return 0 }
+	}
 	return c, nil
 }
 
@@ -177,7 +205,10 @@ type Status struct {
 	HasQuorum bool
 	// LastIndex is the newest log entry on this node's disk; AppliedIndex the newest applied here.
 	LastIndex, AppliedIndex uint64
-	Servers                 []Server
+	// LastContact is how long ago this node heard a leader; 0 on the leader
+	// itself, negative if it never did.
+	LastContact time.Duration
+	Servers     []Server
 	// DiskFull: this node stores no more commands until there is room. DiskFree
 	// is what the file system of its directory has left, LogBytes what its log takes.
 	DiskFull bool
@@ -189,6 +220,18 @@ type Status struct {
 type Server struct {
 	Name, Address string
 	Voter         bool
+}
+
+// Candidate is a server that says that it is or wants to be a member.
+type Candidate struct {
+	Name, Address string
+	// Key is the SHA-256 of the public key (DER, PKIX) in its certificate; empty
+	// when an administrator speaks for it.
+	Key []byte
+	// Format is the newest format of commands that it reads; 0: not known.
+	Format uint32
+	// Member: the configuration has the name; Moved: at another address.
+	Member, Moved bool
 }
 
 // Duty is work that only the leader does.

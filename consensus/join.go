@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,16 +22,18 @@ const (
 
 // Join asks the leader, through any of the seeds (host:port), to add this node,
 // until it is a voter at its address. It returns at once where it is one
-// already. Errors: ErrForeign and ErrNameTaken, in which trying again would not
-// help, ErrStopped and the context's own.
+// already. Errors: ErrForeign, ErrNameTaken and ErrRefused, in which trying
+// again would not help, ErrStopped and the context's own.
 func (n *Node) Join(ctx context.Context, seeds []string) error {
+	n.joining.Add(1)
+	defer n.joining.Add(-1)
 	pause, said := joinPause, ""
 	for {
 		if n.isVoterHere() {
 			return nil
 		}
 		progress, err := n.askToJoin(ctx, seeds)
-		if errors.Is(err, ErrForeign) || errors.Is(err, ErrNameTaken) {
+		if final(err) {
 			return err
 		}
 		if progress {
@@ -52,6 +55,11 @@ func (n *Node) Join(ctx context.Context, seeds []string) error {
 	}
 }
 
+// final says whether an answer to AddServer stays the same however often one asks.
+func final(err error) bool {
+	return errors.Is(err, ErrForeign) || errors.Is(err, ErrNameTaken) || errors.Is(err, ErrRefused)
+}
+
 // isVoterHere says whether the configuration has this node as a voter at its address.
 func (n *Node) isVoterHere() bool {
 	self := n.member(raft.ServerID(n.cfg.Name))
@@ -62,7 +70,7 @@ func (n *Node) isVoterHere() bool {
 func (n *Node) askToJoin(ctx context.Context, seeds []string) (progress bool, err error) {
 	req := &clusterv1.AddServerRequest{
 		Name: n.cfg.Name, Address: n.cfg.Address, ClusterId: n.cfg.ClusterID,
-		Fresh: !n.joined(),
+		Fresh: !n.joined(), Format: n.cfg.Format,
 	}
 	if leader, _ := n.leader.get(); !req.Fresh && leader.ID != "" {
 		// Two barriers: the leader hears this node and this node the leader.
@@ -80,7 +88,7 @@ func (n *Node) askToJoin(ctx context.Context, seeds []string) (progress bool, er
 	for _, to := range n.whomToAsk(seeds) {
 		var resp *clusterv1.AddServerResponse
 		if resp, err = n.askOne(ctx, to, req); err != nil {
-			if errors.Is(err, ErrForeign) || errors.Is(err, ErrNameTaken) {
+			if final(err) {
 				return false, err
 			}
 			continue
@@ -135,39 +143,70 @@ func (n *Node) askOne(ctx context.Context, to raft.Server, req *clusterv1.AddSer
 		err = fmt.Errorf("%w: %s says: %s", ErrForeign, to.Address, status.Convert(err).Message())
 	case codes.AlreadyExists:
 		err = fmt.Errorf("%w: %s says: %s", ErrNameTaken, to.Address, status.Convert(err).Message())
+	case codes.Aborted:
+		err = fmt.Errorf("%w: %s", ErrRefused, strings.TrimPrefix(status.Convert(err).Message(), ErrRefused.Error()+": "))
 	default:
 		err = fmt.Errorf("%s: %w", to.Address, err)
 	}
 	return nil, err
 }
 
-// followAddress makes the configuration follow a changed Config.Address of a
-// node that is a member.
-func (n *Node) followAddress(ctx context.Context) error {
-	id := raft.ServerID(n.cfg.Name)
-	self := n.member(id)
-	if self == nil || string(self.Address) == n.cfg.Address {
-		return nil
-	}
-	n.log.Info("this node's address has changed", "from", self.Address, "to", n.cfg.Address)
+const (
+	memberPause = 500 * time.Millisecond // between looks at whether there is something to ask
+	// silentMax: a member that hears no leader for this long asks whether it still
+	// is one. Who was removed is told nothing else: it merely is not spoken to.
+	silentMax = 3 * time.Second
+)
+
+// stayMember has the cluster know this node for what it is, for as long as it
+// runs and once it has been let in: it says once what it reads; it asks when
+// the configuration has it at another address, as a non-voter or not at all,
+// and when it hears no leader. Its error is that it may not take part any more.
+func (n *Node) stayMember(ctx context.Context) error {
+	var greeted, moved bool
+	heard, said := time.Now(), ""
+	pause := joinPause
 	for {
-		l, changed := n.term.get()
-		if l != nil { // nobody else can be asked
-			err := n.change(ctx, "change this node's address", func(timeout time.Duration) raft.IndexFuture {
-				return n.raft.AddVoter(id, raft.ServerAddress(n.cfg.Address), 0, timeout)
-			})
-			if err == nil {
-				return nil
-			}
-		} else if _, err := n.askToJoin(ctx, nil); errors.Is(err, ErrForeign) || errors.Is(err, ErrNameTaken) {
-			return err
+		leader, changed := n.leader.get()
+		if leader.ID != "" {
+			heard = time.Now()
 		}
-		if self = n.member(id); self == nil || string(self.Address) == n.cfg.Address {
-			return nil
+		self := n.member(raft.ServerID(n.cfg.Name))
+		if self != nil && string(self.Address) != n.cfg.Address && !moved {
+			moved = true
+			n.log.Info("this node's address has changed", "from", self.Address, "to", n.cfg.Address)
+		}
+		wait := memberPause
+		switch l, _ := n.term.get(); {
+		case !n.joined() || n.joining.Load() > 0: // Join asks
+		case l != nil: // nobody else can be asked
+			greeted = true
+			if self != nil && string(self.Address) != n.cfg.Address {
+				_ = n.change(ctx, "change this node's address", func(timeout time.Duration) raft.IndexFuture {
+					return n.raft.AddVoter(self.ID, raft.ServerAddress(n.cfg.Address), 0, timeout)
+				})
+			}
+		case n.isVoterHere() && leader.ID != "" && greeted, n.isVoterHere() && leader.ID == "" && time.Since(heard) < silentMax:
+			pause = joinPause
+		default:
+			answered, err := n.askToJoin(ctx, n.cfg.Seeds())
+			if final(err) {
+				return err
+			}
+			if answered {
+				greeted, pause = true, joinPause
+			} else if reason := fmt.Sprint(err); reason != said && leader.ID != "" {
+				said = reason
+				n.log.Info("asking to be a member", "reason", reason)
+			}
+			wait, pause = pause, min(2*pause, joinPauseMax)
+			if answered && n.isVoterHere() {
+				wait = memberPause
+			}
 		}
 		select {
 		case <-changed:
-		case <-time.After(joinPauseMax):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return nil
 		}

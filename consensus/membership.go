@@ -9,7 +9,10 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/musterhq/muster/consensus/identity"
+	"github.com/musterhq/muster/consensus/transport"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
@@ -18,17 +21,16 @@ const (
 	// describeMax is how long a node gets to show that it still is where it was.
 	describeMax = time.Second
 	// A server becomes a voter when it has applied all but this many entries.
-	// It reports after two read barriers, so it hears the leader steadily.
+	// It reports after two read barriers, so it hears the leader.
 	voterLagMax = 64
 )
 
-// AddServer makes the named node a member: a non-voter, which Join on that node
-// turns into a voter once it has caught up. The address of a known member is
+// AddServer makes the named node a member: a non-voter, which itself asks to
+// vote once it runs and has caught up. The address of a known member is
 // changed, unless that member still answers at the old one: then it is
-// ErrNameTaken. Leader only.
-func (n *Node) AddServer(ctx context.Context, name, address string) error {
-	_, err := n.admit(ctx, &clusterv1.AddServerRequest{Name: name, Address: address, ClusterId: n.cfg.ClusterID})
-	return err
+// ErrNameTaken. It reports whether the node votes. Leader only.
+func (n *Node) AddServer(ctx context.Context, name, address string) (voter bool, err error) {
+	return n.admit(ctx, &clusterv1.AddServerRequest{Name: name, Address: address, ClusterId: n.cfg.ClusterID})
 }
 
 // RemoveServer takes the named node out of the configuration. A node that is
@@ -80,11 +82,21 @@ func (n *Node) admit(ctx context.Context, req *clusterv1.AddServerRequest) (vote
 	if req.GetName() == "" || req.GetAddress() == "" {
 		return false, errors.New("a server has a name and an address")
 	}
-	if l, _ := n.term.get(); l == nil {
+	l, _ := n.term.get()
+	if l == nil {
 		return false, ErrNotLeader
 	}
+	n.settled.RLock()
+	defer n.settled.RUnlock()
 	id, address := raft.ServerID(req.GetName()), raft.ServerAddress(req.GetAddress())
 	known := n.member(id)
+	err = n.cfg.Admit(ctx, Candidate{
+		Name: req.GetName(), Address: req.GetAddress(), Key: req.GetKeyHash(), Format: req.GetFormat(),
+		Member: known != nil, Moved: known != nil && known.Address != address,
+	})
+	if err != nil {
+		return false, err
+	}
 	if known != nil && known.Address != address && n.answersAt(ctx, *known) {
 		return false, fmt.Errorf("%w: %s at %s", ErrNameTaken, known.ID, known.Address)
 	}
@@ -111,7 +123,7 @@ func (n *Node) admit(ctx context.Context, req *clusterv1.AddServerRequest) (vote
 	if known == nil || known.Suffrage == raft.Voter {
 		return known != nil, nil
 	}
-	if req.GetFresh() || req.GetAppliedIndex()+voterLagMax < n.raft.LastIndex() {
+	if !n.mayVote(l, req) {
 		return false, nil
 	}
 	err = n.change(ctx, fmt.Sprintf("make %s a voter", id), func(timeout time.Duration) raft.IndexFuture {
@@ -122,6 +134,30 @@ func (n *Node) admit(ctx context.Context, req *clusterv1.AddServerRequest) (vote
 	}
 	n.log.Info("control node votes", "server", id, "address", address)
 	return true, nil
+}
+
+// mayVote says whether a non-voter has caught up and been in steady contact for
+// long enough, as it has told this leader itself.
+func (n *Node) mayVote(l *leadership, req *clusterv1.AddServerRequest) bool {
+	it, lag := req.GetName()+" at "+req.GetAddress(), uint64(0)
+	if last := n.raft.LastIndex(); last > req.GetAppliedIndex() {
+		lag = last - req.GetAppliedIndex()
+	}
+	if req.GetFresh() || req.GetAppliedIndex() == 0 || lag > candidateLagMax {
+		n.candidates.forget(it)
+		return false
+	}
+	well := n.candidates.well(l.number, it, time.Now())
+	voters := len(votersOf(n.raft.GetConfiguration().Configuration()))
+	return lag <= voterLagMax && well >= n.cfg.StableAfter(voters)
+}
+
+// WhileSettled calls f with the configuration while no server is let in through
+// this node: what f finds out about the servers is then true of all of them.
+func (n *Node) WhileSettled(f func([]Server) error) error {
+	n.settled.Lock()
+	defer n.settled.Unlock()
+	return f(n.Status().Servers)
 }
 
 func (n *Node) member(id raft.ServerID) *raft.Server {
@@ -138,14 +174,49 @@ func (n *Node) answersAt(ctx context.Context, s raft.Server) bool {
 	if string(s.ID) == n.cfg.Name {
 		return true
 	}
+	_, err := n.Describe(ctx, string(s.ID), string(s.Address))
+	return err == nil
+}
+
+// Describe asks the control node at an address what it is. It is an error if it
+// is of another name or cluster, or does not answer within a second.
+func (n *Node) Describe(ctx context.Context, name, address string) (*clusterv1.DescribeResponse, error) {
+	if name == n.cfg.Name && address == n.cfg.Address {
+		return n.describe(), nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, describeMax)
 	defer cancel()
-	conn, err := n.cfg.Dial(ctx, string(s.ID), string(s.Address))
+	conn, err := n.cfg.Dial(ctx, name, address)
 	if err != nil {
-		return false
+		return nil, fmt.Errorf("%s at %s: %w", name, address, err)
 	}
 	who, err := clusterv1.NewMembershipClient(conn).Describe(ctx, &clusterv1.DescribeRequest{})
-	return err == nil && who.GetName() == string(s.ID) && who.GetClusterId() == n.cfg.ClusterID
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s does not answer at %s: %s", name, address, status.Convert(err).Message())
+	case who.GetClusterId() != n.cfg.ClusterID:
+		return nil, fmt.Errorf("the node at %s %w: %s, this is %s", address, ErrForeign, who.GetClusterId(), n.cfg.ClusterID)
+	case who.GetName() != name:
+		return nil, fmt.Errorf("the node at %s is %s, not %s", address, who.GetName(), name)
+	}
+	return who, nil
+}
+
+func (n *Node) describe() *clusterv1.DescribeResponse {
+	s := n.Status()
+	d := &clusterv1.DescribeResponse{
+		Name: n.cfg.Name, ClusterId: n.cfg.ClusterID, Leader: s.Leader, LeaderAddress: s.LeaderAddress,
+		Version: n.cfg.Version, Format: n.cfg.Format, Term: s.Term, LastIndex: s.LastIndex, AppliedIndex: s.AppliedIndex,
+		LastContactMs: s.LastContact.Milliseconds(), Voter: n.isVoterHere(),
+		Disk: clusterv1.DiskState_DISK_OK, DiskFreeBytes: s.DiskFree, LogBytes: uint64(max(0, s.LogBytes)),
+	}
+	if s.DiskFull {
+		d.Disk = clusterv1.DiskState_DISK_FULL
+	}
+	if s.LastContact < 0 {
+		d.LastContactMs = -1
+	}
+	return d
 }
 
 // change waits for one change of the configuration.
@@ -185,16 +256,20 @@ type membership struct {
 
 func (m *membership) AddServer(ctx context.Context, req *clusterv1.AddServerRequest) (*clusterv1.AddServerResponse, error) {
 	n := m.node
+	req = proto.CloneOf(req)
+	req.Format = max(req.GetFormat(), 1) // who does not say reads the first
+	if caller, ok := transport.CallerFrom(ctx); ok && caller.Role == identity.Server && !req.GetRelayed() {
+		key := caller.Key()
+		req.KeyHash = key[:]
+	}
 	voter, err := n.admit(ctx, req)
 	if leader, _ := n.leader.get(); errors.Is(err, ErrNotLeader) && !req.GetRelayed() && leader.ID != "" && string(leader.ID) != n.cfg.Name {
 		conn, err := n.cfg.Dial(ctx, string(leader.ID), string(leader.Address))
 		if err != nil {
 			return nil, status.Error(codes.Unavailable, err.Error())
 		}
-		return clusterv1.NewMembershipClient(conn).AddServer(ctx, &clusterv1.AddServerRequest{
-			Name: req.GetName(), Address: req.GetAddress(), ClusterId: req.GetClusterId(),
-			Fresh: req.GetFresh(), AppliedIndex: req.GetAppliedIndex(), Relayed: true,
-		})
+		req.Relayed = true
+		return clusterv1.NewMembershipClient(conn).AddServer(ctx, req)
 	}
 	if err != nil {
 		return nil, status.Error(membershipCode(err), err.Error())
@@ -208,6 +283,8 @@ func membershipCode(err error) codes.Code {
 		return codes.PermissionDenied
 	case errors.Is(err, ErrNameTaken):
 		return codes.AlreadyExists
+	case errors.Is(err, ErrRefused):
+		return codes.Aborted
 	case errors.Is(err, ErrNotLeader):
 		return codes.FailedPrecondition
 	default:
@@ -215,10 +292,7 @@ func membershipCode(err error) codes.Code {
 	}
 }
 
+// Describe works with and without a leader.
 func (m *membership) Describe(context.Context, *clusterv1.DescribeRequest) (*clusterv1.DescribeResponse, error) {
-	address, leader := m.node.raft.LeaderWithID()
-	return &clusterv1.DescribeResponse{
-		Name: m.node.cfg.Name, ClusterId: m.node.cfg.ClusterID,
-		Leader: string(leader), LeaderAddress: string(address),
-	}, nil
+	return m.node.describe(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -42,6 +43,11 @@ type Node struct {
 	leader watched[raft.Server] // whom raft takes for the leader; empty when nobody
 	term   watched[*leadership] // this node's own, nil while it does not lead
 	route  watched[route]       // to the leader, nil while there is none
+
+	settled    sync.RWMutex // held for reading while a server is let in
+	candidates candidates
+	silence    silence
+	joining    atomic.Int32 // calls of Join
 
 	timers    sync.Mutex
 	calmLater *time.Timer
@@ -208,7 +214,8 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { n.trackLeadership(working); return nil })
 	g.Go(func() error { n.trackLeader(working); return nil })
 	g.Go(func() error { n.follow(working); return nil })
-	g.Go(func() error { return n.followAddress(working) })
+	g.Go(func() error { return n.stayMember(working) })
+	g.Go(func() error { n.trackSilence(working); return nil })
 	g.Go(func() error { n.electAlone(); return nil })
 	g.Go(func() error { return n.watchDisk(working) })
 	g.Go(func() error {

@@ -1,6 +1,10 @@
 package consensus
 
-import "github.com/hashicorp/raft"
+import (
+	"time"
+
+	"github.com/hashicorp/raft"
+)
 
 // Status is what this node knows. It asks nobody and never blocks.
 func (n *Node) Status() Status {
@@ -13,6 +17,13 @@ func (n *Node) Status() Status {
 		// LeaderLease, a follower forgets a leader that is silent for Heartbeat.
 		HasQuorum: leader != "" && state != raft.Shutdown,
 		LastIndex: n.raft.LastIndex(), AppliedIndex: n.progress.applied(),
+	}
+	switch heard := n.raft.LastContact(); {
+	case state == raft.Leader:
+	case heard.IsZero():
+		s.LastContact = -1
+	default:
+		s.LastContact = time.Since(heard)
 	}
 	for _, it := range n.raft.GetConfiguration().Configuration().Servers {
 		s.Servers = append(s.Servers, Server{Name: string(it.ID), Address: string(it.Address), Voter: it.Suffrage == raft.Voter})

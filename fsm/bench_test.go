@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"runtime"
 	"testing"
 )
 
@@ -100,5 +101,70 @@ func BenchmarkRestore100k(b *testing.B) {
 		if err := New(Config{}).Restore(bytes.NewReader(snapshot)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// small256 are n commands that each put 256 bytes to one of 10,000 keys.
+func small256(b *testing.B, n int) [][]byte {
+	b.Helper()
+	cmds := make([][]byte, n)
+	for i := range cmds {
+		value := bytes.Repeat([]byte{byte(i)}, 256)
+		cmds[i] = encode(b, txn(put(fmt.Sprintf("bench/key-%05d", i*7919%10_000), string(value))))
+	}
+	return cmds
+}
+
+// Allocations are per entry of 64 commands.
+func BenchmarkApply64Puts(b *testing.B) {
+	m, cmds := New(Config{}), small256(b, 64*1000)
+	wanted := make([]bool, 64)
+	for i := range wanted {
+		wanted[i] = i%3 == 0
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		first := i % 1000 * 64
+		if _, err := m.Apply(cmds[first:first+64], wanted); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// What a machine takes after a million puts over 10,000 keys: live heap after
+// a collection, the most that the heap was, and the process' resident memory.
+// Run it with -benchtime 1x.
+func BenchmarkMemoryAfterAMillionPuts(b *testing.B) {
+	cmds := small256(b, 64*1000)
+	for b.Loop() {
+		m := New(Config{})
+		var peak uint64
+		var stats runtime.MemStats
+		for i := range 1_000_000 / 64 {
+			first := i % 1000 * 64
+			// As from raft: each entry has its own memory.
+			entry := bytes.Join(cmds[first:first+64], nil)
+			group, at := make([][]byte, 64), 0
+			for j := range group {
+				n := len(cmds[first+j])
+				group[j], at = entry[at:at+n:at+n], at+n
+			}
+			if _, err := m.Apply(group, make([]bool, 64)); err != nil {
+				b.Fatal(err)
+			}
+			if i%500 == 0 {
+				runtime.ReadMemStats(&stats)
+				peak = max(peak, stats.HeapAlloc)
+			}
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		base := stats.HeapAlloc
+		runtime.KeepAlive(m)
+		m = nil
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		b.ReportMetric(float64(base-stats.HeapAlloc)/(1<<20), "live-MiB")
+		b.ReportMetric(float64(peak)/(1<<20), "peak-heap-MiB")
 	}
 }

@@ -1,6 +1,9 @@
 package fsm
 
 import (
+	"bytes"
+	"slices"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/musterhq/muster/fsm/kv"
@@ -19,9 +22,10 @@ import (
 func (m *Machine) Apply(cmds [][]byte, wanted []bool) (answers [][]byte, err error) {
 	b := &m.batch
 	defer b.reset()
+	r := reader{batch: b, interned: m.interned}
 	for _, cmd := range cmds {
 		var c command
-		if c, err = m.read(cmd); err != nil {
+		if c, err = r.read(cmd); err != nil {
 			break
 		}
 		b.commands = append(b.commands, c)
@@ -42,28 +46,37 @@ func (m *Machine) ApplyOne(cmd []byte) (answer []byte, err error) {
 // batch is the commands of one Apply and what came of them. The room is used
 // again by the next.
 type batch struct {
-	commands  []command
+	commands []command
+	guards   []guard
+	ops      []op
+	labels   kv.Attrs // of all ops
+	fields   kv.Attrs
+
 	outcomes  []outcome
 	revisions []uint64 // of the ops of all commands
 	events    []watch.Event
 }
 
-// roomMax is up to which number of elements room is kept for the next batch:
-// what consensus joins in one entry.
-const roomMax = 1024
+// roomMax is up to which number of elements room is kept for the next batch. It
+// is enough for what consensus joins in one entry, a thousand commands.
+const roomMax = 8192
 
 func (b *batch) reset() {
 	b.commands = room(b.commands)
+	b.guards = room(b.guards)
+	b.ops = room(b.ops)
+	b.labels = room(b.labels)
+	b.fields = room(b.fields)
 	b.outcomes = room(b.outcomes)
 	b.revisions = room(b.revisions)
 	b.events = room(b.events)
 }
 
-func room[T any](s []T) []T {
+func room[S ~[]T, T any](s S) S {
 	if cap(s) > roomMax {
 		return nil
 	}
-	clear(s)
+	clear(s) // it points into the entry
 	return s[:0]
 }
 
@@ -90,21 +103,21 @@ func (m *Machine) carryOut(c command, b *batch) outcome {
 		m.compacted = max(m.compacted, min(c.upTo, m.revision))
 		return outcome{applied: true, revision: m.revision}
 	}
-	for i, g := range c.guards {
+	for i, g := range b.guards[c.guardsFrom:c.guardsTo] {
 		if found, ok := m.holds(g); !ok {
 			return outcome{revision: m.revision, failedGuard: uint32(i), found: found}
 		}
 	}
 	first := len(b.revisions)
-	for _, o := range c.ops {
-		b.revisions = append(b.revisions, m.perform(o, b))
+	for i := c.opsFrom; i < c.opsTo; i++ {
+		b.revisions = append(b.revisions, m.perform(&b.ops[i], b))
 	}
 	return outcome{applied: true, revision: m.revision, opsFrom: first, opsTo: len(b.revisions)}
 }
 
 // holds compares a guard, and returns what it was compared with.
 func (m *Machine) holds(g guard) (found uint64, ok bool) {
-	if item := m.items.Get(g.key); item != nil {
+	if item := m.items.Find(g.key); item != nil {
 		found = item.Revision
 	}
 	if g.exists {
@@ -114,22 +127,49 @@ func (m *Machine) holds(g guard) (found uint64, ok bool) {
 }
 
 // perform does one operation and returns the revision it took, 0 if none.
-func (m *Machine) perform(o op, b *batch) uint64 {
-	var prev *kv.Item
-	if o.item == nil {
-		if prev = m.items.Delete(o.key); prev == nil {
-			return 0
-		}
+func (m *Machine) perform(o *op, b *batch) uint64 {
+	prev := m.items.Find(o.key)
+	var item *kv.Item
+	switch {
+	case o.kind == opIsPut:
 		m.revision++
-	} else {
+		item = newItem(o, b, prev, m.revision)
+		m.items.Put(item)
+	case prev == nil:
+		return 0
+	default:
 		m.revision++
-		o.item.Revision, o.item.CreateRevision = m.revision, m.revision
-		if prev = m.items.Put(o.item); prev != nil {
-			o.item.CreateRevision = prev.CreateRevision
-		}
+		m.items.Delete(prev.Key)
 	}
-	b.events = append(b.events, watch.Event{Revision: m.revision, Item: o.item, Prev: prev})
+	b.events = append(b.events, watch.Event{Revision: m.revision, Item: item, Prev: prev})
 	return m.revision
+}
+
+// newItem copies what it takes from the command: an item that pointed into its
+// entry would keep a whole megabyte of other commands alive. What did not
+// change it shares with the state before, which the history may keep.
+func newItem(o *op, b *batch, prev *kv.Item, revision uint64) *kv.Item {
+	item := &kv.Item{Value: bytes.Clone(o.value), CreateRevision: revision, Revision: revision}
+	labels, fields := b.labels[o.labelsFrom:o.labelsTo], b.fields[o.fieldsFrom:o.fieldsTo]
+	if prev == nil {
+		item.Key, item.Labels, item.Fields = string(o.key), copied(labels), copied(fields)
+		return item
+	}
+	item.Key, item.CreateRevision = prev.Key, prev.CreateRevision
+	if item.Labels = prev.Labels; !slices.Equal(labels, prev.Labels) {
+		item.Labels = copied(labels)
+	}
+	if item.Fields = prev.Fields; !slices.Equal(fields, prev.Fields) {
+		item.Fields = copied(fields)
+	}
+	return item
+}
+
+func copied(attrs kv.Attrs) kv.Attrs {
+	if len(attrs) == 0 {
+		return nil // and not an empty piece of the batch's room
+	}
+	return slices.Clone(attrs)
 }
 
 // outcome is a storage.v1.Result.

@@ -114,7 +114,7 @@ func readItemAttrs(from []*storagev1.Attr, interned interner) (kv.Attrs, error) 
 		if unknown(a) {
 			return nil, errors.New("fields that this version of muster does not know")
 		}
-		attrs[i] = kv.Attr{Name: interned.intern(a.Name), Value: interned.intern(a.Value)}
+		attrs[i] = kv.Attr{Name: interned.intern([]byte(a.Name)), Value: interned.intern([]byte(a.Value))}
 	}
 	if !ascending(attrs) {
 		return nil, errors.New("not in order")
@@ -132,6 +132,8 @@ func unmarshal(payload []byte, into proto.Message) error {
 	}
 	return nil
 }
+
+func unknown(m proto.Message) bool { return len(m.ProtoReflect().GetUnknown()) > 0 }
 
 // recordReader reads and checks what a recordWriter wrote.
 type recordReader struct {

@@ -3,6 +3,7 @@ package kv
 import (
 	"iter"
 	"strings"
+	"unsafe"
 
 	"k8s.io/utils/third_party/forked/golang/btree"
 )
@@ -29,6 +30,12 @@ func NewMap() *Map { return &Map{tree: btree.New(degree, less)} }
 
 // Get returns the item of a key, or nil.
 func (m *Map) Get(key string) *Item { return get(m.tree, key) }
+
+// Find is Get of a key that is not a string, which it does not keep.
+func (m *Map) Find(key []byte) *Item {
+	// A search only compares; a string of its own would be an allocation for each.
+	return get(m.tree, unsafe.String(unsafe.SliceData(key), len(key)))
+}
 
 // Put sets the item of its key and returns the one that was there, or nil.
 func (m *Map) Put(item *Item) (prev *Item) {

@@ -267,7 +267,7 @@ func TestAllRestartAtOnce(t *testing.T) {
 // A node that was away for longer than the log reaches back gets a snapshot.
 func TestSnapshotReachesLaggingNode(t *testing.T) {
 	c := newCluster(t, 3, func(cfg *Config) {
-		cfg.SnapshotEntries, cfg.TrailingEntries, cfg.SnapshotInterval = 20, 5, 50*time.Millisecond
+		cfg.SnapshotEntries, cfg.TrailingEntries = 20, 5
 	})
 	away := c.followers()[0]
 	away.stop()

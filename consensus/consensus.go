@@ -130,10 +130,12 @@ type Config struct {
 	// gives up on its disk. Default 10 s.
 	DiskDeadline time.Duration
 
-	// SnapshotInterval, SnapshotEntries: how often to look, and how many log
-	// entries since the last make a snapshot due. TrailingEntries are kept for
-	// followers that are a little behind. Defaults 30 s, 8192, 10240.
-	SnapshotInterval                 time.Duration
+	// SnapshotBytes: a snapshot is due when the log has grown by this since the
+	// last one, or by that one's size if that is more. An entry counts 512 bytes
+	// more than its data. Half as much is kept beside for followers that are a
+	// little behind. Default 64 MiB.
+	SnapshotBytes int64
+	// SnapshotEntries and TrailingEntries bound the same by numbers of entries. 0: they do not.
 	SnapshotEntries, TrailingEntries uint64
 
 	Logger     *slog.Logger
@@ -167,15 +169,11 @@ func (c Config) withDefaults() (Config, error) {
 	duration(&c.Commit, 100*time.Millisecond)
 	duration(&c.LeaderWait, 1500*time.Millisecond)
 	duration(&c.DiskDeadline, 10*time.Second)
-	duration(&c.SnapshotInterval, 30*time.Second)
 	if c.Disk == nil {
 		c.Disk = wal.OS
 	}
-	if c.SnapshotEntries == 0 {
-		c.SnapshotEntries = 8192
-	}
-	if c.TrailingEntries == 0 {
-		c.TrailingEntries = 10240
+	if c.SnapshotBytes == 0 {
+		c.SnapshotBytes = 64 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

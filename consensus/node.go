@@ -26,14 +26,16 @@ type Node struct {
 	log    *slog.Logger
 	origin uint64 // of this process, in what it proposes
 
-	dir     *dir
-	dirLock sync.Mutex // dir.node
-	disk    *disk
-	streams *streams
-	trans   *patient
-	raft    *raft.Raft
-	raftLog *raftLogger
-	leading chan bool // raft's word on whether this node leads; raft waits for the reader
+	dir       *dir
+	dirLock   sync.Mutex // dir.node
+	disk      *disk
+	grown     *counted // disk, as raft uses it
+	snapshots *snapshotStore
+	streams   *streams
+	trans     *patient
+	raft      *raft.Raft
+	raftLog   *raftLogger
+	leading   chan bool // raft's word on whether this node leads; raft waits for the reader
 
 	machine  *machine
 	progress *progress
@@ -64,7 +66,6 @@ const (
 	// transportInFlight: messages to one follower that are not answered yet. One
 	// is being written there, one waits in its socket, and two are on their way.
 	transportInFlight = 4
-	snapshotsKept    = 2
 	// Bounds of a graceful stop.
 	transferMax = time.Second
 	settleMax   = time.Second
@@ -112,10 +113,13 @@ func (n *Node) openRaft() error {
 	if cfg.wrapStore != nil {
 		n.disk.bolt = cfg.wrapStore(n.disk.bolt)
 	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(n.dir.path, snapshotsKept, logger)
+	n.grown = &counted{disk: n.disk, growth: &growth{}, grew: make(chan struct{}, 1)}
+	n.grown.grew <- struct{}{} // the log may be long already
+	snapshots, err := openSnapshots(n.dir.path, logger)
 	if err != nil {
-		return diskError(filepath.Join(n.dir.path, "snapshots"), err)
+		return err
 	}
+	n.snapshots = snapshots
 	n.streams = newStreams(cfg.Layer, cfg.Address)
 	n.trans = &patient{name: cfg.Name, log: n.disk, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.streams, MaxPool: transportPool, MaxRPCsInFlight: transportInFlight, Timeout: transportTimeout, Logger: logger,
@@ -129,7 +133,7 @@ func (n *Node) openRaft() error {
 	conf.HeartbeatTimeout, conf.ElectionTimeout = cfg.LeaderLease, cfg.LeaderLease
 	conf.LeaderLeaseTimeout = cfg.LeaderLease
 	conf.CommitTimeout = cfg.Commit / 2 // raft takes up to twice this
-	conf.SnapshotInterval, conf.SnapshotThreshold, conf.TrailingLogs = cfg.SnapshotInterval, cfg.SnapshotEntries, cfg.TrailingEntries
+	conf.SnapshotInterval, conf.SnapshotThreshold, conf.TrailingLogs = raftSnapshotInterval, raftSnapshotThreshold, trailingAtFirst
 	conf.ShutdownOnRemove = false
 	conf.NotifyCh = n.leading
 	conf.Logger = logger
@@ -156,7 +160,7 @@ func (n *Node) openRaft() error {
 				return err
 			}
 		}
-		if n.raft, err = raft.NewRaft(conf, n.machine, n.disk, n.disk, snapshots, n.trans); err != nil {
+		if n.raft, err = raft.NewRaft(conf, n.machine, n.grown, n.disk, snapshots, n.trans); err != nil {
 			return err
 		}
 		n.trans.raft.Store(n.raft)
@@ -218,6 +222,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { n.trackSilence(working); return nil })
 	g.Go(func() error { n.electAlone(); return nil })
 	g.Go(func() error { return n.watchDisk(working) })
+	g.Go(func() error { return n.takeSnapshots(working) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():

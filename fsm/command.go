@@ -17,7 +17,7 @@ var (
 	ErrUnreadable = errors.New("unreadable command in the log")
 	// ErrUnknown says that a newer Muster wrote the command: this one would
 	// do only a part of it.
-	ErrUnknown = errors.New("unknown command in the log")
+	ErrUnknown = errors.New("unknown command in the log: a newer muster wrote it, start that version")
 )
 
 // Field numbers of storage.v1, as command.go and nothing else reads them.
@@ -89,10 +89,14 @@ var errMalformed = errors.New("not in protobuf's wire format")
 // read is everything about a command that can fail, before anything changes.
 // What it appends to the batch is only good if it returns no error.
 func (r *reader) read(cmd []byte) (command, error) {
+	cmd, err := readNewer(cmd)
+	if err != nil {
+		return command{}, err
+	}
 	c := command{guardsFrom: len(r.guards), opsFrom: len(r.ops)}
 	var txn, compact, stranger bool
 	r.unknown = false
-	err := eachField(cmd, func(f field) error {
+	err = eachField(cmd, func(f field) error {
 		switch {
 		case f.number == commandTxn && f.isBytes():
 			txn = true

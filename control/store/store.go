@@ -32,6 +32,8 @@ var (
 	// ErrInvalid says that a request could not be meant: a name with a slash,
 	// an object of another kind, a continue token of another list.
 	ErrInvalid = errors.New("invalid request")
+	// ErrFormat says that a command is not known to every control node yet.
+	ErrFormat = errors.New("not before all control nodes are upgraded")
 )
 
 // Log is where writes are decided: consensus.Node, or, for a leader's duties,
@@ -47,19 +49,21 @@ type Store struct {
 	log     Log
 	machine *fsm.Machine
 	views   *views
+	// formatOf is fsm.FormatOf, except in tests.
+	formatOf func(cmd []byte) uint32
 }
 
 // New returns a store that reads from m and writes through log, which must
 // apply to m.
 func New(log Log, m *fsm.Machine) *Store {
-	return &Store{log: log, machine: m, views: newViews(m.Revision)}
+	return &Store{log: log, machine: m, views: newViews(m.Revision), formatOf: fsm.FormatOf}
 }
 
 // WithLog returns the same store writing through another log of the same
 // machine: leader duties write through their term, so that a deposed leader's
 // writes fail.
 func (s *Store) WithLog(log Log) *Store {
-	return &Store{log: log, machine: s.machine, views: s.views}
+	return &Store{log: log, machine: s.machine, views: s.views, formatOf: s.formatOf}
 }
 
 // ReadBarrier returns once this replica holds every write acknowledged, by any
@@ -86,7 +90,7 @@ func (s *Store) propose(ctx context.Context, txn *storagev1.Txn) (*storagev1.Res
 		// A label or field that is not UTF-8.
 		return nil, fmt.Errorf("%w: encode: %w", ErrInvalid, err)
 	}
-	answer, err := s.log.Propose(ctx, cmd)
+	answer, err := s.send(ctx, cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/musterhq/muster/consensus/wal"
 	"github.com/musterhq/muster/control/admission"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
@@ -71,6 +73,12 @@ type Config struct {
 	// Disk is what raft's log is kept on; nil: the machine's own. Tests put
 	// failing ones here.
 	Disk wal.Disk
+
+	// Interceptors and StreamInterceptors see every gRPC call that this node
+	// serves, after it has been authorized. They are for tests, which make a node
+	// misbehave on purpose.
+	Interceptors       []grpc.UnaryServerInterceptor
+	StreamInterceptors []grpc.StreamServerInterceptor
 
 	Version string
 	Logger  *slog.Logger

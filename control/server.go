@@ -143,7 +143,8 @@ func (s *Server) open(place *place) (err error) {
 	if err != nil {
 		return err
 	}
-	s.grpc = grpc.NewServer(transport.ServerOptions()...)
+	s.grpc = grpc.NewServer(append(transport.ServerOptions(),
+		grpc.ChainUnaryInterceptor(cfg.Interceptors...), grpc.ChainStreamInterceptor(cfg.StreamInterceptors...))...)
 	s.node.Register(s.grpc)
 	s.dispatch.Register(s.grpc)
 	operator.New(s.view, s.tokens).Register(s.grpc)

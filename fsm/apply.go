@@ -30,7 +30,9 @@ func (m *Machine) Apply(cmds [][]byte, wanted []bool) (answers [][]byte, err err
 		}
 		b.commands = append(b.commands, c)
 	}
-	m.execute(b)
+	if unknown := m.execute(b); unknown != nil {
+		err = unknown
+	}
 	return b.answers(wanted), err
 }
 
@@ -80,12 +82,19 @@ func room[S ~[]T, T any](s S) S {
 	return s[:0]
 }
 
-func (m *Machine) execute(b *batch) {
+// execute stops at a command that turns out to be one this build cannot know.
+func (m *Machine) execute(b *batch) (err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	compacted := m.compacted
 	for _, c := range b.commands {
-		b.outcomes = append(b.outcomes, m.carryOut(c, b))
+		o := outcome{}
+		if c.replace == nil {
+			o = m.carryOut(c, b)
+		} else if o, err = m.replace(c.replace, b); err != nil {
+			break
+		}
+		b.outcomes = append(b.outcomes, o)
 	}
 	if len(b.events) > 0 {
 		m.moved()
@@ -96,6 +105,7 @@ func (m *Machine) execute(b *batch) {
 	if m.compacted != compacted {
 		m.history.Compact(m.compacted)
 	}
+	return err
 }
 
 func (m *Machine) carryOut(c command, b *batch) outcome {

@@ -24,6 +24,7 @@ var (
 const (
 	commandTxn      = 1
 	commandCompact  = 2
+	commandReplace  = 3
 	txnGuards       = 1
 	txnOps          = 2
 	guardKey        = 1
@@ -39,12 +40,17 @@ const (
 	attrName        = 1
 	attrValue       = 2
 	compactRevision = 1
+	replacePieces   = 1
+	replaceSum      = 2
+	replaceKeep     = 3
+	replaceAhead    = 4
 )
 
-// command is a Command read in full: either a compaction, or guards and ops,
-// which are ranges of the batch's.
+// command is a Command read in full: a compaction, a replacement, or guards
+// and ops, which are ranges of the batch's.
 type command struct {
 	compact              bool
+	replace              *replacement
 	upTo                 uint64 // what to compact
 	guardsFrom, guardsTo int
 	opsFrom, opsTo       int
@@ -104,6 +110,8 @@ func (r *reader) read(cmd []byte) (command, error) {
 		case f.number == commandCompact && f.isBytes():
 			compact = true
 			return r.compact(f.bytes, &c)
+		case f.number == commandReplace && f.isBytes():
+			return r.replace(f.bytes, &c)
 		}
 		stranger = true
 		return nil
@@ -113,10 +121,10 @@ func (r *reader) read(cmd []byte) (command, error) {
 		return command{}, fmt.Errorf("%w: %w", ErrUnreadable, err)
 	case stranger:
 		return command{}, fmt.Errorf("%w: it has fields that this version of muster does not know", ErrUnknown)
-	case txn && compact:
+	case txn && compact, c.replace != nil && (txn || compact):
 		return command{}, fmt.Errorf("%w: it is two commands", ErrUnreadable)
-	case !txn && !compact:
-		return command{}, fmt.Errorf("%w: this version of muster knows txn and compact", ErrUnknown)
+	case !txn && !compact && c.replace == nil:
+		return command{}, fmt.Errorf("%w: this version of muster knows txn, compact and replace", ErrUnknown)
 	case r.unknown:
 		return command{}, fmt.Errorf("%w: there are fields or operations inside that this version of muster does not know", ErrUnknown)
 	}

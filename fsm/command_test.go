@@ -27,8 +27,12 @@ func reference(cmd []byte) (string, error) {
 	switch {
 	case unknown(&c):
 		return "", ErrUnknown
-	case c.Txn != nil && c.Compact != nil:
+	case c.Txn != nil && c.Compact != nil, c.Replace != nil && (c.Txn != nil || c.Compact != nil):
 		return "", ErrUnreadable
+	case c.Replace != nil && unknown(c.Replace):
+		return "", ErrUnknown
+	case c.Replace != nil:
+		return fmt.Sprintf("replace %q %x, keep %q, %d ahead\n", c.Replace.Pieces, c.Replace.Sum, c.Replace.Keep, c.Replace.Ahead), nil
 	case c.Compact != nil && unknown(c.Compact):
 		return "", ErrUnknown
 	case c.Compact != nil:
@@ -87,6 +91,8 @@ func meaning(t testing.TB, cmd []byte) (string, error) {
 		t.Fatalf("error %v, want %v or %v", err, ErrUnknown, ErrUnreadable)
 	case c.compact:
 		return fmt.Sprintf("compact %d\n", c.upTo), nil
+	case c.replace != nil:
+		return fmt.Sprintf("replace %q %x, keep %q, %d ahead\n", c.replace.pieces, c.replace.sum, c.replace.keep, c.replace.ahead), nil
 	}
 	var does strings.Builder
 	for _, g := range r.guards[c.guardsFrom:c.guardsTo] {

@@ -16,6 +16,7 @@ func FuzzApply(f *testing.F) {
 	f.Add(encode(f, txn(at("pods/a/1", 4), put("pods/a/1", "x", "b", "1", "a", "2"), del("nodes/1"))))
 	f.Add(encode(f, txn(exists("zzz"), put("", ""))))
 	f.Add(encode(f, &storagev1.Command{Compact: &storagev1.Compact{Revision: 1 << 63}}))
+	f.Add(encode(f, &storagev1.Command{Replace: &storagev1.Replace{Pieces: []byte("pods/"), Sum: []byte("x"), Keep: []byte("n"), Ahead: 1 << 63}}))
 	f.Fuzz(func(t *testing.T, cmd []byte) {
 		one, other := small(t), small(t)
 		before := snapshotOf(t, one)

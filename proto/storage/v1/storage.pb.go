@@ -31,6 +31,7 @@ type Command struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Txn           *Txn                   `protobuf:"bytes,1,opt,name=txn,proto3" json:"txn,omitempty"`
 	Compact       *Compact               `protobuf:"bytes,2,opt,name=compact,proto3" json:"compact,omitempty"`
+	Replace       *Replace               `protobuf:"bytes,3,opt,name=replace,proto3" json:"replace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -75,6 +76,13 @@ func (x *Command) GetTxn() *Txn {
 func (x *Command) GetCompact() *Compact {
 	if x != nil {
 		return x.Compact
+	}
+	return nil
+}
+
+func (x *Command) GetReplace() *Replace {
+	if x != nil {
+		return x.Replace
 	}
 	return nil
 }
@@ -489,6 +497,84 @@ func (x *Compact) GetRevision() uint64 {
 	return 0
 }
 
+// Replace puts a saved state in the place of the present one. The snapshot, in
+// the format of package fsm, is the values of the keys below pieces, in the
+// order of the keys, one after the other; those keys go. Every item of the
+// snapshot takes a new revision, in the order of keys and beyond all that there
+// were here and there, so that no revision has two meanings. Watch history is
+// forgotten. Nothing is changed, and the Result says so, unless the pieces are
+// all there.
+type Replace struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Pieces []byte                 `protobuf:"bytes,1,opt,name=pieces,proto3" json:"pieces,omitempty"`
+	// SHA-256 of the snapshot.
+	Sum []byte `protobuf:"bytes,2,opt,name=sum,proto3" json:"sum,omitempty"`
+	// Items below this prefix stay as they are, and those of the snapshot are left out. Empty: none.
+	Keep []byte `protobuf:"bytes,3,opt,name=keep,proto3" json:"keep,omitempty"`
+	// How far the revision jumps beyond the larger of the two.
+	Ahead         uint64 `protobuf:"varint,4,opt,name=ahead,proto3" json:"ahead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replace) Reset() {
+	*x = Replace{}
+	mi := &file_storage_v1_storage_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replace) ProtoMessage() {}
+
+func (x *Replace) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_v1_storage_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replace.ProtoReflect.Descriptor instead.
+func (*Replace) Descriptor() ([]byte, []int) {
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Replace) GetPieces() []byte {
+	if x != nil {
+		return x.Pieces
+	}
+	return nil
+}
+
+func (x *Replace) GetSum() []byte {
+	if x != nil {
+		return x.Sum
+	}
+	return nil
+}
+
+func (x *Replace) GetKeep() []byte {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+func (x *Replace) GetAhead() uint64 {
+	if x != nil {
+		return x.Ahead
+	}
+	return 0
+}
+
 // Result answers a Command.
 type Result struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -508,7 +594,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_storage_v1_storage_proto_msgTypes[8]
+	mi := &file_storage_v1_storage_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +606,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[8]
+	mi := &file_storage_v1_storage_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +619,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{8}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Result) GetApplied() bool {
@@ -585,7 +671,7 @@ type SnapshotHeader struct {
 
 func (x *SnapshotHeader) Reset() {
 	*x = SnapshotHeader{}
-	mi := &file_storage_v1_storage_proto_msgTypes[9]
+	mi := &file_storage_v1_storage_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +683,7 @@ func (x *SnapshotHeader) String() string {
 func (*SnapshotHeader) ProtoMessage() {}
 
 func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[9]
+	mi := &file_storage_v1_storage_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +696,7 @@ func (x *SnapshotHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotHeader.ProtoReflect.Descriptor instead.
 func (*SnapshotHeader) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{9}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SnapshotHeader) GetFormat() uint32 {
@@ -656,7 +742,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_storage_v1_storage_proto_msgTypes[10]
+	mi := &file_storage_v1_storage_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +754,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_v1_storage_proto_msgTypes[10]
+	mi := &file_storage_v1_storage_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +767,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_storage_v1_storage_proto_rawDescGZIP(), []int{10}
+	return file_storage_v1_storage_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Item) GetKey() []byte {
@@ -730,10 +816,11 @@ var File_storage_v1_storage_proto protoreflect.FileDescriptor
 
 const file_storage_v1_storage_proto_rawDesc = "" +
 	"\n" +
-	"\x18storage/v1/storage.proto\x12\x11muster.storage.v1\"i\n" +
+	"\x18storage/v1/storage.proto\x12\x11muster.storage.v1\"\x9f\x01\n" +
 	"\aCommand\x12(\n" +
 	"\x03txn\x18\x01 \x01(\v2\x16.muster.storage.v1.TxnR\x03txn\x124\n" +
-	"\acompact\x18\x02 \x01(\v2\x1a.muster.storage.v1.CompactR\acompact\"`\n" +
+	"\acompact\x18\x02 \x01(\v2\x1a.muster.storage.v1.CompactR\acompact\x124\n" +
+	"\areplace\x18\x03 \x01(\v2\x1a.muster.storage.v1.ReplaceR\areplace\"`\n" +
 	"\x03Txn\x120\n" +
 	"\x06guards\x18\x01 \x03(\v2\x18.muster.storage.v1.GuardR\x06guards\x12'\n" +
 	"\x03ops\x18\x02 \x03(\v2\x15.muster.storage.v1.OpR\x03ops\"M\n" +
@@ -756,7 +843,12 @@ const file_storage_v1_storage_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"%\n" +
 	"\aCompact\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xab\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"]\n" +
+	"\aReplace\x12\x16\n" +
+	"\x06pieces\x18\x01 \x01(\fR\x06pieces\x12\x10\n" +
+	"\x03sum\x18\x02 \x01(\fR\x03sum\x12\x12\n" +
+	"\x04keep\x18\x03 \x01(\fR\x04keep\x12\x14\n" +
+	"\x05ahead\x18\x04 \x01(\x04R\x05ahead\"\xab\x01\n" +
 	"\x06Result\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\bR\aapplied\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12!\n" +
@@ -788,7 +880,7 @@ func file_storage_v1_storage_proto_rawDescGZIP() []byte {
 	return file_storage_v1_storage_proto_rawDescData
 }
 
-var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_storage_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_storage_v1_storage_proto_goTypes = []any{
 	(*Command)(nil),        // 0: muster.storage.v1.Command
 	(*Txn)(nil),            // 1: muster.storage.v1.Txn
@@ -798,26 +890,28 @@ var file_storage_v1_storage_proto_goTypes = []any{
 	(*Delete)(nil),         // 5: muster.storage.v1.Delete
 	(*Attr)(nil),           // 6: muster.storage.v1.Attr
 	(*Compact)(nil),        // 7: muster.storage.v1.Compact
-	(*Result)(nil),         // 8: muster.storage.v1.Result
-	(*SnapshotHeader)(nil), // 9: muster.storage.v1.SnapshotHeader
-	(*Item)(nil),           // 10: muster.storage.v1.Item
+	(*Replace)(nil),        // 8: muster.storage.v1.Replace
+	(*Result)(nil),         // 9: muster.storage.v1.Result
+	(*SnapshotHeader)(nil), // 10: muster.storage.v1.SnapshotHeader
+	(*Item)(nil),           // 11: muster.storage.v1.Item
 }
 var file_storage_v1_storage_proto_depIdxs = []int32{
 	1,  // 0: muster.storage.v1.Command.txn:type_name -> muster.storage.v1.Txn
 	7,  // 1: muster.storage.v1.Command.compact:type_name -> muster.storage.v1.Compact
-	2,  // 2: muster.storage.v1.Txn.guards:type_name -> muster.storage.v1.Guard
-	3,  // 3: muster.storage.v1.Txn.ops:type_name -> muster.storage.v1.Op
-	4,  // 4: muster.storage.v1.Op.put:type_name -> muster.storage.v1.Put
-	5,  // 5: muster.storage.v1.Op.delete:type_name -> muster.storage.v1.Delete
-	6,  // 6: muster.storage.v1.Put.labels:type_name -> muster.storage.v1.Attr
-	6,  // 7: muster.storage.v1.Put.fields:type_name -> muster.storage.v1.Attr
-	6,  // 8: muster.storage.v1.Item.labels:type_name -> muster.storage.v1.Attr
-	6,  // 9: muster.storage.v1.Item.fields:type_name -> muster.storage.v1.Attr
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	8,  // 2: muster.storage.v1.Command.replace:type_name -> muster.storage.v1.Replace
+	2,  // 3: muster.storage.v1.Txn.guards:type_name -> muster.storage.v1.Guard
+	3,  // 4: muster.storage.v1.Txn.ops:type_name -> muster.storage.v1.Op
+	4,  // 5: muster.storage.v1.Op.put:type_name -> muster.storage.v1.Put
+	5,  // 6: muster.storage.v1.Op.delete:type_name -> muster.storage.v1.Delete
+	6,  // 7: muster.storage.v1.Put.labels:type_name -> muster.storage.v1.Attr
+	6,  // 8: muster.storage.v1.Put.fields:type_name -> muster.storage.v1.Attr
+	6,  // 9: muster.storage.v1.Item.labels:type_name -> muster.storage.v1.Attr
+	6,  // 10: muster.storage.v1.Item.fields:type_name -> muster.storage.v1.Attr
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_storage_v1_storage_proto_init() }
@@ -835,7 +929,7 @@ func file_storage_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_v1_storage_proto_rawDesc), len(file_storage_v1_storage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -48,7 +48,7 @@ type earlyPipeline struct {
 	in *earlySenders
 	// about answers what raft would say beside the entries: the header, the
 	// commit index, and the term of the entry before.
-	about   func(first uint64) (raft.AppendEntriesRequest, bool)
+	about    func(first uint64) (raft.AppendEntriesRequest, bool)
 	offered  chan []*raft.Log
 	answered chan raft.AppendFuture
 	closed   chan struct{}

@@ -53,6 +53,10 @@ var (
 // message of the default size.
 const CommandBytesMax = 3<<20 + 512<<10
 
+// MultiplierMax bounds Config.Multiplier: a leader that is lost should be missed
+// within seconds all the same.
+const MultiplierMax = 20
+
 // StateMachine is what the log is applied to. Calls never overlap, except that
 // the function Snapshot returns runs beside later calls of Apply.
 type StateMachine interface {
@@ -124,8 +128,11 @@ type Config struct {
 	// message that normally says so at once is lost. Default 100 ms.
 	Commit time.Duration
 	// LeaderWait bounds the wait for a leader, and for the fate of a command
-	// whose leader was lost. Default 1.5 s.
+	// whose leader was lost. Default 1.5 s times Multiplier.
 	LeaderWait time.Duration
+	// Multiplier makes Heartbeat, Election, LeaderLease and Commit as many times
+	// as long, given or default, for slow or far machines. Default 1, at most MultiplierMax.
+	Multiplier int
 	// DiskDeadline is how long one write to the log may take before the node
 	// gives up on its disk. Default 10 s.
 	DiskDeadline time.Duration
@@ -167,7 +174,16 @@ func (c Config) withDefaults() (Config, error) {
 	duration(&c.Election, c.Heartbeat)
 	duration(&c.LeaderLease, min(150*time.Millisecond, c.Heartbeat))
 	duration(&c.Commit, 100*time.Millisecond)
-	duration(&c.LeaderWait, 1500*time.Millisecond)
+	if c.Multiplier == 0 {
+		c.Multiplier = 1
+	}
+	if c.Multiplier < 1 || c.Multiplier > MultiplierMax {
+		return c, fmt.Errorf("consensus: Config.Multiplier is %d: want 1 to %d", c.Multiplier, MultiplierMax)
+	}
+	for _, d := range []*time.Duration{&c.Heartbeat, &c.Election, &c.LeaderLease, &c.Commit} {
+		*d *= time.Duration(c.Multiplier)
+	}
+	duration(&c.LeaderWait, time.Duration(c.Multiplier)*1500*time.Millisecond)
 	duration(&c.DiskDeadline, 10*time.Second)
 	if c.Disk == nil {
 		c.Disk = wal.OS

@@ -34,7 +34,9 @@ const (
 	// a blip after which the same leader is heard again.
 	leaderlessMax = 250 * time.Millisecond
 	// quickMax bounds how long a lost connection keeps the election wait short.
-	quickMax = 3 * time.Second
+	// Whoever is not elected by then is on a machine so busy that votes take
+	// longer than that wait, and candidates would go on to collide.
+	quickMax = 700 * time.Millisecond
 )
 
 // follow keeps a stream to whichever other node leads.

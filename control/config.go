@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/wal"
 	"github.com/musterhq/muster/control/admission"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
@@ -69,6 +70,9 @@ type Config struct {
 
 	// Raft's timers; 0 for consensus' defaults.
 	Heartbeat, Election, LeaderLease time.Duration
+	// RaftMultiplier makes all of them as many times as long, for machines that
+	// are slow or far from each other; 0: 1.
+	RaftMultiplier int
 
 	// Disk is what raft's log is kept on; nil: the machine's own. Tests put
 	// failing ones here.
@@ -123,6 +127,9 @@ func (c *Config) complete() error {
 	}
 	if _, _, err := net.SplitHostPort(c.GossipAddress); err != nil {
 		return fmt.Errorf("gossip-address: %q is not host:port: %w", c.GossipAddress, err)
+	}
+	if c.RaftMultiplier < 0 || c.RaftMultiplier > consensus.MultiplierMax {
+		return fmt.Errorf("raft-multiplier: %d: want 1 to %d", c.RaftMultiplier, consensus.MultiplierMax)
 	}
 	if c.NotReadyToleration == 0 {
 		c.NotReadyToleration = DefaultNotReadyToleration

@@ -38,6 +38,9 @@ import (
 // drainTimeout bounds how long requests under way may take once the node stops.
 const drainTimeout = 2 * time.Second
 
+// transferTimeout bounds how long a leader that stops tries to hand over.
+const transferTimeout = time.Second
+
 // Server is a control node.
 type Server struct {
 	cfg       Config
@@ -106,7 +109,7 @@ func (s *Server) open(place *place) (err error) {
 		Name: cfg.Name, ClusterID: s.id.ClusterID, Dir: cfg.Dir, Address: cfg.Address,
 		StateMachine: s.machine, Layer: s.mux.Layer(cfg.Address), Dial: s.connections.Dial,
 		Bootstrap: place.founder, Disk: cfg.Disk,
-		Heartbeat: cfg.Heartbeat, Election: cfg.Election, LeaderLease: cfg.LeaderLease,
+		Heartbeat: cfg.Heartbeat, Election: cfg.Election, LeaderLease: cfg.LeaderLease, Multiplier: cfg.RaftMultiplier,
 		Logger: cfg.Logger.With("part", "consensus"),
 	})
 	if err != nil {
@@ -177,8 +180,8 @@ func (s *Server) release() {
 }
 
 // Run serves until ctx ends or the node cannot go on. What others need to see
-// us leave in order is closed last: first agents and clients are sent away,
-// then leadership is handed on, then the port closes.
+// us leave in order is closed last: first leadership is handed on, then agents
+// and clients are sent away, then the port closes.
 func (s *Server) Run(ctx context.Context) error {
 	base, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -207,6 +210,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return ignoreClosed(s.grpc.Serve(s.mux.GRPC())) })
 	group.Go(func() error {
 		<-ctx.Done()
+		s.giveUpLeadership(base)
 		s.drain(web)
 		return nil
 	})
@@ -248,6 +252,17 @@ func ignoreClosed(err error) error {
 		return nil
 	}
 	return err
+}
+
+// giveUpLeadership comes first when a node stops: what clients ask meanwhile is
+// then decided by the next leader, and nobody waits for this one's last seconds.
+func (s *Server) giveUpLeadership(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	defer cancel()
+	err := s.node.TransferLeadership(ctx)
+	if err != nil && !errors.Is(err, consensus.ErrNotLeader) {
+		s.cfg.Logger.Info("leadership was not handed over before stopping", "reason", err)
+	}
 }
 
 // drain lets requests under way finish, for a while. Watches and sessions have

@@ -58,6 +58,7 @@ The directory then holds server-token and agent-token, with which others join
 	flags.DurationVar(&cfg.UnreachableToleration, "unreachable-toleration", control.DefaultUnreachableToleration, "how long pods that say nothing of it stay on a node that is not heard")
 	flags.DurationVar(&cfg.Heartbeat, "raft-heartbeat", 0, "how long a follower waits for the leader before it asks for an election (0: 400ms, for a LAN)")
 	flags.DurationVar(&cfg.Election, "raft-election", 0, "how long a candidate waits for votes (0: the same as --raft-heartbeat)")
+	flags.IntVar(&cfg.RaftMultiplier, "raft-multiplier", 1, "makes raft's three timers as many times as long, for slow machines or distances beyond a LAN (1 to 20); give all control nodes the same")
 	flags.DurationVar(&cfg.LeaderLease, "raft-leader-lease", 0, "how long a leader goes on without hearing a quorum (0: 150ms)")
 	logs.add(flags)
 	return cmd

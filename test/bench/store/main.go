@@ -56,6 +56,7 @@ func run(ctx context.Context) error {
 	b := &bench{clusters: map[string]*cluster{}}
 	var (
 		musterProgram = flag.String("muster", "bin/muster", "the muster program")
+		musterUnary   = flag.Bool("muster-unary", false, "use a gRPC call for each operation on Muster, as for etcd, instead of its client, which shares streams")
 		etcdProgram   = flag.String("etcd", "bin/etcd", "the etcd program")
 		etcdPlain     = flag.Bool("etcd-plain", false, "spare etcd TLS; Muster always has it")
 		systems       = flag.String("systems", "muster,etcd", "which to measure")
@@ -98,7 +99,7 @@ func run(ctx context.Context) error {
 	for name := range strings.SplitSeq(*systems, ",") {
 		switch name {
 		case "muster":
-			b.systems = append(b.systems, muster{*musterProgram})
+			b.systems = append(b.systems, muster{*musterProgram, *musterUnary})
 		case "etcd":
 			b.systems = append(b.systems, etcd{*etcdProgram, *etcdPlain})
 		default:

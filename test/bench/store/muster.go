@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"sigs.k8s.io/yaml"
 
+	"github.com/musterhq/muster/control/operator/kvclient"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
@@ -29,7 +30,10 @@ const (
 // muster is three whole control nodes, each with the API server, and the
 // leader with the scheduler and the controllers. There is no smaller process
 // that has the store.
-type muster struct{ program string }
+type muster struct {
+	program string
+	unary   bool // a gRPC call for each operation, instead of a stream that they share
+}
 
 func (muster) name() string { return "muster" }
 
@@ -140,24 +144,43 @@ func administrator(kubeconfig []byte) (*tls.Config, error) {
 	}, nil
 }
 
-func (muster) client(conn *grpc.ClientConn) client {
-	return musterClient{
-		kv: clusterv1.NewKVClient(conn), members: clusterv1.NewOperatorClient(conn),
+func (m muster) client(conn *grpc.ClientConn) client {
+	c := musterClient{kv: clusterv1.NewKVClient(conn), members: clusterv1.NewOperatorClient(conn)}
+	c.calls = unaryCalls{c.kv}
+	if !m.unary {
+		c.calls = kvclient.New(conn) // ends with its connection
 	}
+	return c
 }
 
 type musterClient struct {
+	calls   calls
 	kv      clusterv1.KVClient
 	members clusterv1.OperatorClient
 }
 
+type calls interface {
+	Get(context.Context, *clusterv1.KVGetRequest) (*clusterv1.KVGetResponse, error)
+	Commit(context.Context, *clusterv1.KVCommitRequest) (*clusterv1.KVCommitResponse, error)
+}
+
+type unaryCalls struct{ kv clusterv1.KVClient }
+
+func (c unaryCalls) Get(ctx context.Context, r *clusterv1.KVGetRequest) (*clusterv1.KVGetResponse, error) {
+	return c.kv.Get(ctx, r)
+}
+
+func (c unaryCalls) Commit(ctx context.Context, r *clusterv1.KVCommitRequest) (*clusterv1.KVCommitResponse, error) {
+	return c.kv.Commit(ctx, r)
+}
+
 func (c musterClient) put(ctx context.Context, key, value []byte) error {
-	_, err := c.kv.Commit(ctx, &clusterv1.KVCommitRequest{Ops: []*clusterv1.KVOp{{Key: key, Value: value}}})
+	_, err := c.calls.Commit(ctx, &clusterv1.KVCommitRequest{Ops: []*clusterv1.KVOp{{Key: key, Value: value}}})
 	return err
 }
 
 func (c musterClient) get(ctx context.Context, key []byte, local bool) error {
-	answer, err := c.kv.Get(ctx, &clusterv1.KVGetRequest{Key: key, Local: local})
+	answer, err := c.calls.Get(ctx, &clusterv1.KVGetRequest{Key: key, Local: local})
 	if err == nil && answer.Item == nil {
 		return fmt.Errorf("key %q is missing", key)
 	}

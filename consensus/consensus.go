@@ -45,6 +45,8 @@ var (
 	ErrForeign = errors.New("belongs to another cluster")
 	// ErrNameTaken: another live node has this name.
 	ErrNameTaken = errors.New("another node with this name is alive")
+	// ErrOtherName: the control node at an address is another than the one meant.
+	ErrOtherName = errors.New("another control node is at that address")
 	// ErrRefused: Config.Admit does not let the node in. Asking again does not help.
 	ErrRefused = errors.New("the cluster does not take this node in")
 )

@@ -197,7 +197,7 @@ func (n *Node) Describe(ctx context.Context, name, address string) (*clusterv1.D
 	case who.GetClusterId() != n.cfg.ClusterID:
 		return nil, fmt.Errorf("the node at %s %w: %s, this is %s", address, ErrForeign, who.GetClusterId(), n.cfg.ClusterID)
 	case who.GetName() != name:
-		return nil, fmt.Errorf("the node at %s is %s, not %s", address, who.GetName(), name)
+		return nil, fmt.Errorf("%w: %s, not %s, is at %s", ErrOtherName, who.GetName(), name, address)
 	}
 	return who, nil
 }

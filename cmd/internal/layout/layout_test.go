@@ -40,6 +40,7 @@ var matrix = []struct {
 	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/auth", "control/store", "control/kube", "proto/agent/..."}, ""},
 	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
 	{"control/operator", []string{"consensus/transport", "control/store", "fsm/kv", "fsm/watch", "proto/..."}, ""},
+	{"control/autopilot", []string{"consensus", "control/store", "fsm", "proto/cluster/..."}, "a leader's duty, and answers to operators"},
 	{"control/backup", []string{"fsm", "proto/..."}, "the form of a file"},
 	{"control/scheduler/...", []string{"control/scheduler/...", "control/resource", "control/store", "control/controller"}, ""},
 	{"control/controller", []string{"control/resource", "control/store"}, "the runtime of controllers"},

@@ -39,6 +39,9 @@ func (s *Server) duties() []consensus.Duty {
 	return []consensus.Duty{
 		{Name: "founding", Run: s.found},
 		{Name: "controllers", Run: s.reign},
+		{Name: "autopilot", Run: func(ctx context.Context, term *consensus.Term) error {
+			return s.autopilot.Run(ctx, s.store.WithLog(term))
+		}},
 	}
 }
 

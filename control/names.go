@@ -103,6 +103,20 @@ func (n *names) Renew(ctx context.Context, role identity.Role, name string, key,
 	return err
 }
 
+// Keys are those of the control node that has the name from a token, as far as
+// this replica knows.
+func (n *names) Keys(name string) (keys [][sha256.Size]byte) {
+	holder, _, err := n.find(name)
+	if err != nil || holder.Role != identity.Server {
+		return nil
+	}
+	keys = append(keys, holder.Key)
+	if holder.Next != [sha256.Size]byte{} {
+		keys = append(keys, holder.Next)
+	}
+	return keys
+}
+
 // Owns says whether the compute node with this key has the name, as far as this
 // replica knows.
 func (n *names) Owns(name string, key [sha256.Size]byte) bool {

@@ -14,8 +14,10 @@ import (
 	"github.com/musterhq/muster/consensus/gossip"
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/apiserver"
+	"github.com/musterhq/muster/control/autopilot"
 	"github.com/musterhq/muster/control/dispatch"
 	"github.com/musterhq/muster/control/operator"
+	"github.com/musterhq/muster/control/store"
 )
 
 // The parts declare what they need of each other without knowing each other;
@@ -41,6 +43,10 @@ var refusals = operator.Failures{
 	{Err: consensus.ErrNoSpace, Code: codes.ResourceExhausted},
 	{Err: consensus.ErrStopped, Code: codes.Unavailable},
 	{Err: consensus.ErrTooLarge, Code: codes.InvalidArgument},
+	{Err: consensus.ErrRefused, Code: codes.Aborted},
+	{Err: consensus.ErrNameTaken, Code: codes.AlreadyExists},
+	{Err: autopilot.ErrSettings, Code: codes.InvalidArgument},
+	{Err: store.ErrFormat, Code: codes.Aborted},
 }
 
 // kubernetesVersion is the version of the API that is served: that of the

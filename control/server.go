@@ -26,6 +26,7 @@ import (
 	"github.com/musterhq/muster/consensus/transport"
 	"github.com/musterhq/muster/control/admission"
 	"github.com/musterhq/muster/control/apiserver"
+	"github.com/musterhq/muster/control/autopilot"
 	"github.com/musterhq/muster/control/dispatch"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/pki"
@@ -54,6 +55,7 @@ type Server struct {
 	node        *consensus.Node
 	store       *store.Store
 	registry    *resource.Registry
+	autopilot   *autopilot.Autopilot
 	gossip      *gossip.Gossip
 	dispatch    *dispatch.Dispatcher
 	tokens      *tokens
@@ -109,6 +111,10 @@ func (s *Server) open(place *place) (err error) {
 		Name: cfg.Name, ClusterID: s.id.ClusterID, Dir: cfg.Dir, Address: cfg.Address,
 		StateMachine: s.machine, Layer: s.mux.Layer(cfg.Address), Dial: s.connections.Dial,
 		Bootstrap: place.founder, Disk: cfg.Disk,
+		Version: cfg.Version, Format: fsm.Format, Seeds: s.id.Servers,
+		// Nobody asks before the services are registered below.
+		Admit:       func(ctx context.Context, c consensus.Candidate) error { return s.autopilot.Admit(ctx, c) },
+		StableAfter: func(voters int) time.Duration { return s.autopilot.StableAfter(voters) },
 		Heartbeat: cfg.Heartbeat, Election: cfg.Election, LeaderLease: cfg.LeaderLease, Multiplier: cfg.RaftMultiplier,
 		Logger: cfg.Logger.With("part", "consensus"),
 	})
@@ -130,6 +136,9 @@ func (s *Server) open(place *place) (err error) {
 	}))
 	s.tokens = &tokens{store: s.store, authority: s.authority}
 	names := &names{store: s.store, member: s.configured}
+	s.autopilot = autopilot.New(autopilot.Config{
+		Store: s.store, Node: s.node, State: s.gossipState, Keys: names.Keys, Logger: cfg.Logger.With("part", "autopilot"),
+	})
 	s.dispatch = dispatch.New(dispatch.Config{
 		Name: cfg.Name, Store: s.store, Registry: s.registry,
 		Servers: s.serverAddresses, Peers: s.peers, Dial: s.connections.Dial,
@@ -152,7 +161,7 @@ func (s *Server) open(place *place) (err error) {
 	s.dispatch.Register(s.grpc)
 	operator.New(s.view, s.tokens).Register(s.grpc)
 	operator.NewKV(s.store, refusals).Register(s.grpc)
-	operator.NewRaft(s.view, s.node, refusals).Register(s.grpc)
+	operator.NewRaft(s.view, s.node, s.autopilot, refusals).Register(s.grpc)
 	operator.NewSnapshot(s.store, s.clusterIdentity, refusals).Register(s.grpc)
 	clusterv1.RegisterJoinServer(s.grpc, pki.NewService(pki.ServiceConfig{
 		Authority: s.authority, Tokens: s.tokens, Names: names,
@@ -218,6 +227,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.dispatch.Run(ctx) })
 	group.Go(func() error { return s.node.WhileLeader(ctx, s.duties()...) })
 	group.Go(func() error { return s.becomeMember(ctx) })
+	group.Go(func() error { return s.store.WatchFormat(ctx) })
 	group.Go(func() error { return s.rememberServers(ctx) })
 	group.Go(func() error { return s.watchReady(ctx) })
 	group.Go(func() error {
@@ -408,6 +418,14 @@ func (s *Server) clusterIdentity() (*clusterv1.ClusterIdentity, error) {
 		ServiceAccountKey: serviceAccountKey, GossipKey: s.id.GossipKey, Settings: s.id.Settings,
 		SavedBy: s.cfg.Name, Version: s.cfg.Version, Saved: time.Now().Unix(),
 	}, err
+}
+
+// gossipState is what gossip says of a node, and since when.
+func (s *Server) gossipState(name string) (string, time.Time) {
+	if m, known := s.gossip.Member(name); known {
+		return m.State, m.Since
+	}
+	return "unknown", time.Time{}
 }
 
 func (s *Server) configured(name string) bool {

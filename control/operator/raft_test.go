@@ -21,7 +21,8 @@ type council struct {
 	mu      sync.Mutex
 	view    View
 	removed []string
-	err     error  // of both verbs
+	added   []string
+	err     error  // of all verbs
 	heir    string // who leads after a transfer
 }
 
@@ -39,10 +40,36 @@ func newCouncil(states ...string) *council {
 }
 
 func (c *council) service() *Raft {
-	return NewRaft(func() View { c.mu.Lock(); defer c.mu.Unlock(); return c.view }, c, failures)
+	return NewRaft(func() View { c.mu.Lock(); defer c.mu.Unlock(); return c.view }, c, c, failures)
 }
 
-func (c *council) RemoveServer(_ context.Context, name string) error {
+func (c *council) Removed(name string) bool { return name == "gone" }
+
+func (c *council) Describe(context.Context) map[string]*clusterv1.DescribeResponse {
+	return map[string]*clusterv1.DescribeResponse{
+		"c1": {Name: "c1", LastIndex: 20, Version: "v1", Disk: clusterv1.DiskState_DISK_OK},
+		"c2": {Name: "c2", LastIndex: 13, Version: "v2", Disk: clusterv1.DiskState_DISK_FULL, DiskFreeBytes: 7},
+	}
+}
+
+func (c *council) Health(context.Context) *clusterv1.AutopilotResponse { return nil }
+
+func (c *council) Settings(context.Context) *clusterv1.AutopilotSettings { return nil }
+
+func (c *council) SetSettings(_ context.Context, s *clusterv1.AutopilotSettings) (*clusterv1.AutopilotSettings, error) {
+	return s, c.err
+}
+
+func (c *council) Add(_ context.Context, name, address string) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.added = append(c.added, name+" "+address)
+	}
+	return false, c.err
+}
+
+func (c *council) Remove(_ context.Context, name string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err == nil {
@@ -130,13 +157,14 @@ func TestOnlyTheLeaderChangesAnything(t *testing.T) {
 			c.view.Leader, c.view.LeaderAddress, c.err = test.leader, test.address, test.err
 			_, remove := c.service().RemovePeer(t.Context(), &clusterv1.RemovePeerRequest{Name: "c3"})
 			_, transfer := c.service().TransferLeadership(t.Context(), &clusterv1.TransferLeadershipRequest{})
-			for verb, err := range map[string]error{"remove": remove, "transfer": transfer} {
+			_, add := c.service().AddPeer(t.Context(), &clusterv1.AddPeerRequest{Name: "c4", Address: "10.0.0.4:6443"})
+			for verb, err := range map[string]error{"remove": remove, "transfer": transfer, "add": add} {
 				if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%s: got %v, want one with %q", verb, err, test.want)
 				}
 			}
-			if len(c.removed) > 0 {
-				t.Errorf("removed %v", c.removed)
+			if len(c.removed) > 0 || len(c.added) > 0 {
+				t.Errorf("removed %v, added %v", c.removed, c.added)
 			}
 		})
 	}
@@ -152,5 +180,61 @@ func TestTransferSaysWhoLeads(t *testing.T) {
 	alone := newCouncil("alive", "alive non-voter")
 	if _, err := alone.service().TransferLeadership(t.Context(), nil); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("without another voter: got %v, want FailedPrecondition", err)
+	}
+}
+
+// An answer may be lost after the removal was done; to ask again must not look
+// like a mistake.
+func TestRemovingTwiceIsNoError(t *testing.T) {
+	c := newCouncil("alive", "alive", "alive")
+	got, err := c.service().RemovePeer(t.Context(), &clusterv1.RemovePeerRequest{Name: "gone"})
+	if err != nil || !got.Already || len(c.removed) > 0 {
+		t.Errorf("got %v, %v; removed %v", got, err, c.removed)
+	}
+}
+
+func TestAddPeerSaysWhatIsWrong(t *testing.T) {
+	c := newCouncil("alive", "alive", "alive")
+	for _, test := range []struct {
+		name, address string
+		want          codes.Code
+		text          string
+	}{
+		{"c4", "10.0.0.4:6443", codes.OK, ""},
+		{"", "10.0.0.4:6443", codes.InvalidArgument, "name"},
+		{"c4", "10.0.0.4", codes.InvalidArgument, "host:port"},
+		{"c4", "10.0.0.2:6443", codes.AlreadyExists, "c2 is at 10.0.0.2:6443"},
+	} {
+		_, err := c.service().AddPeer(t.Context(), &clusterv1.AddPeerRequest{Name: test.name, Address: test.address})
+		if status.Code(err) != test.want || !strings.Contains(fmt.Sprint(err), test.text) {
+			t.Errorf("%q at %q: got %v, want %v with %q", test.name, test.address, err, test.want, test.text)
+		}
+	}
+	if got := fmt.Sprint(c.added); got != "[c4 10.0.0.4:6443]" {
+		t.Errorf("added %s", got)
+	}
+}
+
+// Who is asked for more than the configuration says so; who does not answer is
+// told from who is in order.
+func TestListPeersDescribesWhoAnswers(t *testing.T) {
+	c := newCouncil("alive", "alive", "dead")
+	for _, leader := range []string{"c1", ""} {
+		c.view.Leader = leader
+		got, err := c.service().ListPeers(t.Context(), &clusterv1.ListPeersRequest{Describe: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var words []string
+		for _, p := range got.Peers {
+			words = append(words, fmt.Sprint(p.Name, " ", p.Reachable, " ", p.Version, " ", p.Lag, " ", p.Disk, " ", p.DiskFreeBytes))
+		}
+		if want := "c1 true v1 0 DISK_OK 0, c2 true v2 7 DISK_FULL 7, c3 false  0 DISK_UNKNOWN 0"; strings.Join(words, ", ") != want {
+			t.Errorf("leader %q: got  %s\nwant %s", leader, strings.Join(words, ", "), want)
+		}
+	}
+	plain, err := c.service().ListPeers(t.Context(), &clusterv1.ListPeersRequest{})
+	if err != nil || plain.Peers[0].Reachable {
+		t.Errorf("got %v, %v; want nobody asked", plain, err)
 	}
 }

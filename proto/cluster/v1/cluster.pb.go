@@ -3531,7 +3531,9 @@ func (x *AutopilotSettings) GetStableAfterSeconds() int64 {
 }
 
 type ListPeersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Ask each of them what it is, which takes up to a second when one is silent.
+	Describe      bool `protobuf:"varint,1,opt,name=describe,proto3" json:"describe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3564,6 +3566,13 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ListPeersRequest) GetDescribe() bool {
+	if x != nil {
+		return x.Describe
+	}
+	return false
 }
 
 type ListPeersResponse struct {
@@ -3676,12 +3685,19 @@ func (x *ListPeersResponse) GetWarning() string {
 }
 
 type Peer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
-	Leader        bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
-	State         string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"` // alive, dead, left or unknown, as gossip knows it
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Address string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Voter   bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader  bool                   `protobuf:"varint,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	State   string                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"` // alive, dead, left or unknown, as gossip knows it
+	// It was asked and answered; what follows is only good then.
+	Reachable bool   `protobuf:"varint,6,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	Version   string `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"`
+	// Log entries that it is behind the leader, or without one behind the longest log.
+	Lag           uint64    `protobuf:"varint,8,opt,name=lag,proto3" json:"lag,omitempty"`
+	Disk          DiskState `protobuf:"varint,9,opt,name=disk,proto3,enum=muster.cluster.v1.DiskState" json:"disk,omitempty"`
+	DiskFreeBytes uint64    `protobuf:"varint,10,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3751,6 +3767,41 @@ func (x *Peer) GetState() string {
 	return ""
 }
 
+func (x *Peer) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
+func (x *Peer) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Peer) GetLag() uint64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *Peer) GetDisk() DiskState {
+	if x != nil {
+		return x.Disk
+	}
+	return DiskState_DISK_UNKNOWN
+}
+
+func (x *Peer) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
 type RemovePeerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -3805,7 +3856,9 @@ func (x *RemovePeerRequest) GetForce() bool {
 }
 
 type RemovePeerResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It had been removed before.
+	Already       bool `protobuf:"varint,1,opt,name=already,proto3" json:"already,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3838,6 +3891,13 @@ func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RemovePeerResponse.ProtoReflect.Descriptor instead.
 func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *RemovePeerResponse) GetAlready() bool {
+	if x != nil {
+		return x.Already
+	}
+	return false
 }
 
 type TransferLeadershipRequest struct {
@@ -4508,8 +4568,9 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x15_cleanup_dead_serversB\x1c\n" +
 	"\x1a_dead_server_after_secondsB\r\n" +
 	"\v_min_votersB\x17\n" +
-	"\x15_stable_after_seconds\"\x12\n" +
-	"\x10ListPeersRequest\"\xac\x02\n" +
+	"\x15_stable_after_seconds\".\n" +
+	"\x10ListPeersRequest\x12\x1a\n" +
+	"\bdescribe\x18\x01 \x01(\bR\bdescribe\"\xac\x02\n" +
 	"\x11ListPeersResponse\x12-\n" +
 	"\x05peers\x18\x01 \x03(\v2\x17.muster.cluster.v1.PeerR\x05peers\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12%\n" +
@@ -4521,17 +4582,24 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"last_index\x18\a \x01(\x04R\tlastIndex\x12#\n" +
 	"\rapplied_index\x18\b \x01(\x04R\fappliedIndex\x12\x18\n" +
-	"\awarning\x18\t \x01(\tR\awarning\"x\n" +
+	"\awarning\x18\t \x01(\tR\awarning\"\x9c\x02\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x04 \x01(\bR\x06leader\x12\x14\n" +
-	"\x05state\x18\x05 \x01(\tR\x05state\"=\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x1c\n" +
+	"\treachable\x18\x06 \x01(\bR\treachable\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x12\x10\n" +
+	"\x03lag\x18\b \x01(\x04R\x03lag\x120\n" +
+	"\x04disk\x18\t \x01(\x0e2\x1c.muster.cluster.v1.DiskStateR\x04disk\x12&\n" +
+	"\x0fdisk_free_bytes\x18\n" +
+	" \x01(\x04R\rdiskFreeBytes\"=\n" +
 	"\x11RemovePeerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05force\x18\x02 \x01(\bR\x05force\"\x14\n" +
-	"\x12RemovePeerResponse\"\x1b\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\".\n" +
+	"\x12RemovePeerResponse\x12\x18\n" +
+	"\aalready\x18\x01 \x01(\bR\aalready\"\x1b\n" +
 	"\x19TransferLeadershipRequest\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\"g\n" +
@@ -4714,63 +4782,64 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	50, // 25: muster.cluster.v1.AutopilotResponse.servers:type_name -> muster.cluster.v1.ServerHealth
 	0,  // 26: muster.cluster.v1.ServerHealth.disk:type_name -> muster.cluster.v1.DiskState
 	55, // 27: muster.cluster.v1.ListPeersResponse.peers:type_name -> muster.cluster.v1.Peer
-	64, // 28: muster.cluster.v1.SaveSnapshotResponse.cluster:type_name -> muster.cluster.v1.ClusterIdentity
-	8,  // 29: muster.cluster.v1.ClusterIdentity.settings:type_name -> muster.cluster.v1.ClusterSettings
-	2,  // 30: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
-	6,  // 31: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
-	9,  // 32: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
-	11, // 33: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
-	13, // 34: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
-	15, // 35: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
-	17, // 36: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
-	19, // 37: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
-	22, // 38: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
-	24, // 39: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
-	27, // 40: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
-	34, // 41: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
-	37, // 42: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
-	41, // 43: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
-	43, // 44: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
-	29, // 45: muster.cluster.v1.KV.Pipe:input_type -> muster.cluster.v1.KVPipeRequest
-	53, // 46: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
-	56, // 47: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
-	58, // 48: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
-	46, // 49: muster.cluster.v1.Raft.AddPeer:input_type -> muster.cluster.v1.AddPeerRequest
-	48, // 50: muster.cluster.v1.Raft.Autopilot:input_type -> muster.cluster.v1.AutopilotRequest
-	51, // 51: muster.cluster.v1.Raft.GetAutopilotSettings:input_type -> muster.cluster.v1.GetAutopilotSettingsRequest
-	52, // 52: muster.cluster.v1.Raft.SetAutopilotSettings:input_type -> muster.cluster.v1.AutopilotSettings
-	62, // 53: muster.cluster.v1.Snapshot.Save:input_type -> muster.cluster.v1.SaveSnapshotRequest
-	60, // 54: muster.cluster.v1.Snapshot.Restore:input_type -> muster.cluster.v1.RestoreSnapshotRequest
-	4,  // 55: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
-	7,  // 56: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
-	10, // 57: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
-	12, // 58: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
-	14, // 59: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
-	16, // 60: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
-	65, // 61: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
-	20, // 62: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
-	23, // 63: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
-	25, // 64: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
-	28, // 65: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
-	35, // 66: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
-	38, // 67: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
-	42, // 68: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
-	44, // 69: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
-	31, // 70: muster.cluster.v1.KV.Pipe:output_type -> muster.cluster.v1.KVPipeResponse
-	54, // 71: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
-	57, // 72: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
-	59, // 73: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
-	47, // 74: muster.cluster.v1.Raft.AddPeer:output_type -> muster.cluster.v1.AddPeerResponse
-	49, // 75: muster.cluster.v1.Raft.Autopilot:output_type -> muster.cluster.v1.AutopilotResponse
-	52, // 76: muster.cluster.v1.Raft.GetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
-	52, // 77: muster.cluster.v1.Raft.SetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
-	63, // 78: muster.cluster.v1.Snapshot.Save:output_type -> muster.cluster.v1.SaveSnapshotResponse
-	61, // 79: muster.cluster.v1.Snapshot.Restore:output_type -> muster.cluster.v1.RestoreSnapshotResponse
-	55, // [55:80] is the sub-list for method output_type
-	30, // [30:55] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	0,  // 28: muster.cluster.v1.Peer.disk:type_name -> muster.cluster.v1.DiskState
+	64, // 29: muster.cluster.v1.SaveSnapshotResponse.cluster:type_name -> muster.cluster.v1.ClusterIdentity
+	8,  // 30: muster.cluster.v1.ClusterIdentity.settings:type_name -> muster.cluster.v1.ClusterSettings
+	2,  // 31: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
+	6,  // 32: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
+	9,  // 33: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
+	11, // 34: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
+	13, // 35: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
+	15, // 36: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
+	17, // 37: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
+	19, // 38: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
+	22, // 39: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
+	24, // 40: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
+	27, // 41: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
+	34, // 42: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
+	37, // 43: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
+	41, // 44: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
+	43, // 45: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
+	29, // 46: muster.cluster.v1.KV.Pipe:input_type -> muster.cluster.v1.KVPipeRequest
+	53, // 47: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
+	56, // 48: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
+	58, // 49: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
+	46, // 50: muster.cluster.v1.Raft.AddPeer:input_type -> muster.cluster.v1.AddPeerRequest
+	48, // 51: muster.cluster.v1.Raft.Autopilot:input_type -> muster.cluster.v1.AutopilotRequest
+	51, // 52: muster.cluster.v1.Raft.GetAutopilotSettings:input_type -> muster.cluster.v1.GetAutopilotSettingsRequest
+	52, // 53: muster.cluster.v1.Raft.SetAutopilotSettings:input_type -> muster.cluster.v1.AutopilotSettings
+	62, // 54: muster.cluster.v1.Snapshot.Save:input_type -> muster.cluster.v1.SaveSnapshotRequest
+	60, // 55: muster.cluster.v1.Snapshot.Restore:input_type -> muster.cluster.v1.RestoreSnapshotRequest
+	4,  // 56: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
+	7,  // 57: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
+	10, // 58: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
+	12, // 59: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
+	14, // 60: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
+	16, // 61: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
+	65, // 62: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
+	20, // 63: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
+	23, // 64: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
+	25, // 65: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
+	28, // 66: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
+	35, // 67: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
+	38, // 68: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
+	42, // 69: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
+	44, // 70: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
+	31, // 71: muster.cluster.v1.KV.Pipe:output_type -> muster.cluster.v1.KVPipeResponse
+	54, // 72: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
+	57, // 73: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
+	59, // 74: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
+	47, // 75: muster.cluster.v1.Raft.AddPeer:output_type -> muster.cluster.v1.AddPeerResponse
+	49, // 76: muster.cluster.v1.Raft.Autopilot:output_type -> muster.cluster.v1.AutopilotResponse
+	52, // 77: muster.cluster.v1.Raft.GetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
+	52, // 78: muster.cluster.v1.Raft.SetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
+	63, // 79: muster.cluster.v1.Snapshot.Save:output_type -> muster.cluster.v1.SaveSnapshotResponse
+	61, // 80: muster.cluster.v1.Snapshot.Restore:output_type -> muster.cluster.v1.RestoreSnapshotResponse
+	56, // [56:81] is the sub-list for method output_type
+	31, // [31:56] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }

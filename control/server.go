@@ -162,7 +162,11 @@ func (s *Server) open(place *place) (err error) {
 	operator.New(s.view, s.tokens).Register(s.grpc)
 	operator.NewKV(s.store, refusals).Register(s.grpc)
 	operator.NewRaft(s.view, s.node, s.autopilot, refusals).Register(s.grpc)
-	operator.NewSnapshot(s.store, s.clusterIdentity, refusals).Register(s.grpc)
+	operator.NewSnapshot(operator.SnapshotConfig{
+		Store: s.store, Cluster: s.clusterIdentity, View: s.view, Failures: refusals,
+		Restored: func(ctx context.Context) error { return resource.EnsureBootstrap(ctx, s.registry) },
+		Logger:   cfg.Logger.With("part", "operator"),
+	}).Register(s.grpc)
 	clusterv1.RegisterJoinServer(s.grpc, pki.NewService(pki.ServiceConfig{
 		Authority: s.authority, Tokens: s.tokens, Names: names,
 		GossipKey: s.id.GossipKey, Settings: s.id.Settings,

@@ -117,16 +117,20 @@ const followMax = 3
 
 // lead asks the control node that leads, whichever is asked first.
 func (o *operatorFlags) lead(ctx context.Context, ask func(clusterv1.RaftClient) error) error {
+	return o.leader(ctx, func(conn *grpc.ClientConn) error { return ask(clusterv1.NewRaftClient(conn)) })
+}
+
+// leader gives ask the control node that leads.
+func (o *operatorFlags) leader(ctx context.Context, ask func(*grpc.ClientConn) error) error {
 	var follow func(*grpc.ClientConn, int) error
 	follow = func(conn *grpc.ClientConn, further int) error {
-		raft := clusterv1.NewRaftClient(conn)
-		err := ask(raft)
+		err := ask(conn)
 		if status.Code(err) != codes.FailedPrecondition || further == 0 {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(ctx, operatorTimeout)
 		defer cancel()
-		peers, notKnown := raft.ListPeers(ctx, &clusterv1.ListPeersRequest{})
+		peers, notKnown := clusterv1.NewRaftClient(conn).ListPeers(ctx, &clusterv1.ListPeersRequest{})
 		if notKnown != nil || peers.LeaderAddress == "" || peers.Leader == peers.AnsweredBy {
 			return err
 		}

@@ -23,8 +23,8 @@ import (
 func newSnapshotCommand() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "snapshot",
-		Short: "Save the cluster to a file, and look into one",
-	}, newSnapshotSaveCommand(), newSnapshotInspectCommand())
+		Short: "Save the cluster to a file, look into one, and go back to one",
+	}, newSnapshotSaveCommand(), newSnapshotInspectCommand(), newSnapshotRestoreCommand())
 }
 
 // passphraseFlags say where the passphrase is. It is never an argument, which
@@ -191,20 +191,32 @@ A file with as much as one wrong byte is refused: status 1.`,
 }
 
 func inspectSnapshot(to io.Writer, path string, passphrase []byte, form output) error {
-	file, err := os.Open(path)
+	report, err := readReport(path, passphrase)
 	if err != nil {
 		return err
+	}
+	if form == outputJSON {
+		return printJSON(to, report, false)
+	}
+	return report.print(to)
+}
+
+// readReport reads and checks a whole file.
+func readReport(path string, passphrase []byte) (*snapshotReport, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	report, err := backup.Inspect(file, passphrase)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	out := snapshotReport{
+	out := &snapshotReport{
 		ClusterID: report.Cluster.ClusterId, SavedBy: report.Cluster.SavedBy, Version: report.Cluster.Version,
 		Saved: time.Unix(report.Cluster.Saved, 0).UTC(), Revision: report.Revision,
 		Encrypted: report.Encrypted, Bytes: info.Size(), Kinds: []snapshotKind{},
@@ -212,18 +224,19 @@ func inspectSnapshot(to io.Writer, path string, passphrase []byte, form output) 
 	for _, kind := range report.Kinds {
 		out.Kinds = append(out.Kinds, snapshotKind(kind))
 	}
-	if form == outputJSON {
-		return printJSON(to, out, false)
-	}
+	return out, nil
+}
+
+func (r *snapshotReport) print(to io.Writer) error {
 	encrypted := "not encrypted"
-	if out.Encrypted {
+	if r.Encrypted {
 		encrypted = "encrypted"
 	}
 	fmt.Fprintf(to, "cluster %s at revision %d, saved %s by %s; %d bytes, %s\n\n",
-		out.ClusterID, out.Revision, out.Saved.Format(time.RFC3339), out.SavedBy, out.Bytes, encrypted)
+		r.ClusterID, r.Revision, r.Saved.Format(time.RFC3339), r.SavedBy, r.Bytes, encrypted)
 	w := tabwriter.NewWriter(to, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "KIND\tCOUNT\tBYTES")
-	for _, kind := range out.Kinds {
+	for _, kind := range r.Kinds {
 		fmt.Fprintf(w, "%s\t%d\t%d\n", kind.Name, kind.Count, kind.Bytes)
 	}
 	return w.Flush()

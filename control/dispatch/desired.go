@@ -98,6 +98,9 @@ func (d *desired) replace(page store.Page) {
 // put, drop and reach run with mu held.
 func (d *desired) put(item *kv.Item) {
 	node := item.Fields.Get("spec.nodeName")
+	if d.nodeOf[item.Key] != node {
+		d.drop(item.Key) // another pod of that name, seen in a list
+	}
 	if node == "" {
 		return
 	}

@@ -2,6 +2,10 @@ package operator
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,18 +18,28 @@ import (
 // stateBytesMax is how much state one message carries.
 const stateBytesMax = 1 << 20
 
+// SnapshotConfig is what the service needs of its control node.
+type SnapshotConfig struct {
+	Store *store.Store
+	// Cluster is what is saved beside the state, and tells this cluster from others.
+	Cluster func() (*clusterv1.ClusterIdentity, error)
+	// View says who leads.
+	View func() View
+	// Restored is called after the state was replaced, for what every cluster has.
+	Restored func(context.Context) error
+	Failures Failures
+	Logger   *slog.Logger
+}
+
 // Snapshot is cluster.v1.Snapshot on one control node.
 type Snapshot struct {
 	clusterv1.UnimplementedSnapshotServer
-	store    *store.Store
-	cluster  func() (*clusterv1.ClusterIdentity, error)
-	failures Failures
+	SnapshotConfig
+	restoring sync.Mutex
 }
 
-// NewSnapshot makes the service. cluster says what is saved beside the state.
-func NewSnapshot(s *store.Store, cluster func() (*clusterv1.ClusterIdentity, error), failures Failures) *Snapshot {
-	return &Snapshot{store: s, cluster: cluster, failures: failures}
-}
+// NewSnapshot makes the service.
+func NewSnapshot(cfg SnapshotConfig) *Snapshot { return &Snapshot{SnapshotConfig: cfg} }
 
 // Register adds the service to a gRPC server.
 func (s *Snapshot) Register(r grpc.ServiceRegistrar) { clusterv1.RegisterSnapshotServer(r, s) }
@@ -33,15 +47,15 @@ func (s *Snapshot) Register(r grpc.ServiceRegistrar) { clusterv1.RegisterSnapsho
 // Save sends the state as it is when the call begins; writes go on meanwhile.
 func (s *Snapshot) Save(r *clusterv1.SaveSnapshotRequest, stream grpc.ServerStreamingServer[clusterv1.SaveSnapshotResponse]) error {
 	if !r.Local {
-		if err := s.store.ReadBarrier(stream.Context()); err != nil {
-			return s.failures.status(err)
+		if err := s.Store.ReadBarrier(stream.Context()); err != nil {
+			return s.Failures.status(err)
 		}
 	}
-	cluster, err := s.cluster()
+	cluster, err := s.Cluster()
 	if err != nil {
 		return status.Error(codes.Internal, err.Error())
 	}
-	write, err := s.store.Raw().Snapshot()
+	write, err := s.Store.Raw().Snapshot()
 	if err != nil {
 		return status.Error(codes.Internal, err.Error())
 	}
@@ -70,4 +84,67 @@ func (w stateWriter) Write(state []byte) (int, error) {
 		sent, state = sent+n, state[n:]
 	}
 	return sent, nil
+}
+
+// Restore replaces the state of the whole cluster by a saved one.
+func (s *Snapshot) Restore(stream grpc.ClientStreamingServer[clusterv1.RestoreSnapshotRequest, clusterv1.RestoreSnapshotResponse]) error {
+	if view := s.View(); view.Leader != view.Name {
+		if view.Leader == "" {
+			return status.Error(codes.Unavailable, "no leader: a restore needs a quorum of control nodes; without one see muster operator recover, or muster server --init --restore")
+		}
+		return status.Errorf(codes.FailedPrecondition, "the leader is %s at %s", view.Leader, view.LeaderAddress)
+	}
+	if !s.restoring.TryLock() {
+		return status.Error(codes.Aborted, "another restore is under way")
+	}
+	defer s.restoring.Unlock()
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	cluster, err := s.Cluster()
+	if err != nil {
+		return status.Error(codes.Internal, err.Error())
+	}
+	if first.ClusterId != cluster.ClusterId && !first.Foreign {
+		return status.Errorf(codes.PermissionDenied, "the snapshot is of cluster %s, this is %s: with --foreign its state is taken all the same", first.ClusterId, cluster.ClusterId)
+	}
+	s.Logger.Warn("restore of a saved state begins", "cluster", first.ClusterId)
+	done, err := s.Store.Replace(stream.Context(), &stateReader{stream: stream, left: first.State})
+	if errors.Is(err, store.ErrInvalid) {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if errors.Is(err, store.ErrReplaceInterrupted) {
+		return status.Error(codes.Aborted, err.Error())
+	}
+	if err != nil {
+		s.Logger.Error("restore of a saved state ended", "error", err)
+		return s.Failures.status(err)
+	}
+	s.Logger.Warn("the cluster's state was replaced by a saved one", "saved revision", done.SavedRevision, "revision", done.Revision, "items", done.Items)
+	if err := s.Restored(stream.Context()); err != nil {
+		s.Logger.Error("what every cluster has was not made after the restore; the next leader does", "error", err)
+	}
+	return stream.SendAndClose(&clusterv1.RestoreSnapshotResponse{
+		SavedRevision: done.SavedRevision, Revision: done.Revision, Items: uint64(done.Items),
+	})
+}
+
+// stateReader reads what is sent.
+type stateReader struct {
+	stream grpc.ClientStreamingServer[clusterv1.RestoreSnapshotRequest, clusterv1.RestoreSnapshotResponse]
+	left   []byte
+}
+
+func (r *stateReader) Read(into []byte) (int, error) {
+	for len(r.left) == 0 {
+		message, err := r.stream.Recv()
+		if err != nil { // io.EOF when the sender is done
+			return 0, err
+		}
+		r.left = message.State
+	}
+	n := copy(into, r.left)
+	r.left = r.left[n:]
+	return n, nil
 }

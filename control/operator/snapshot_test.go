@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -17,9 +18,10 @@ import (
 
 func TestSavedStateIsWhole(t *testing.T) {
 	s, log, _ := storetest.Open(t)
-	service := NewSnapshot(s, func() (*clusterv1.ClusterIdentity, error) {
-		return &clusterv1.ClusterIdentity{ClusterId: "x"}, nil
-	}, failures)
+	service := NewSnapshot(SnapshotConfig{
+		Store: s, Failures: failures, Logger: slog.New(slog.DiscardHandler),
+		Cluster: func() (*clusterv1.ClusterIdentity, error) { return &clusterv1.ClusterIdentity{ClusterId: "x"}, nil },
+	})
 	kv := clusterv1.NewKVClient(dial(t, NewKV(s, failures).Register))
 	for i := range 3 { // one value takes several messages
 		commit(t, kv, put(fmt.Sprint("p/", i), string(bytes.Repeat([]byte{byte(i)}, 3<<20))))

@@ -228,6 +228,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { return s.gossip.Run(ctx) })
+	group.Go(func() error { return s.machine.Run(ctx) })
 	group.Go(func() error { return s.dispatch.Run(ctx) })
 	group.Go(func() error { return s.node.WhileLeader(ctx, s.duties()...) })
 	group.Go(func() error { return s.becomeMember(ctx) })

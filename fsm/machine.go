@@ -43,6 +43,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/musterhq/muster/fsm/kv"
 	"github.com/musterhq/muster/fsm/watch"
@@ -52,20 +53,28 @@ import (
 type Config struct {
 	// HistoryEvents and HistoryBytes bound the watch history, whichever is
 	// reached first. Bytes count what the history keeps alive beyond the
-	// current state. 0: 100,000 events and 256 MiB.
+	// current state. 0: 100,000 events and 24 MiB.
 	HistoryEvents int
 	HistoryBytes  int64
+	// HistoryAge is for how long events are kept if the other bounds allow,
+	// give or take half a minute. It needs Run. 0: 10 minutes.
+	HistoryAge time.Duration
 	// Logger is told about snapshots. nil: nobody is.
 	Logger *slog.Logger
 }
 
+// sweepEvery is how often Run lets go of what is too old.
+const sweepEvery = 30 * time.Second
+
 // Machine is the state. Apply and Restore are called by one goroutine at a time;
 // everything else by any, at any time.
 type Machine struct {
-	log      *slog.Logger
-	history  *watch.History
-	interned interner // of the applying goroutine
-	batch    batch    // of the applying goroutine
+	log        *slog.Logger
+	history    *watch.History
+	historyAge time.Duration
+	past       past
+	interned   interner // of the applying goroutine
+	batch      batch    // of the applying goroutine
 
 	mu        sync.RWMutex
 	items     *kv.Map
@@ -81,16 +90,37 @@ func New(cfg Config) *Machine {
 		cfg.HistoryEvents = 100_000
 	}
 	if cfg.HistoryBytes <= 0 {
-		cfg.HistoryBytes = 256 << 20
+		cfg.HistoryBytes = 24 << 20
+	}
+	if cfg.HistoryAge <= 0 {
+		cfg.HistoryAge = 10 * time.Minute
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Machine{
-		log:      cfg.Logger,
-		history:  watch.NewHistory(cfg.HistoryEvents, cfg.HistoryBytes, 0),
-		interned: interner{},
-		items:    kv.NewMap(),
+		log:        cfg.Logger,
+		history:    watch.NewHistory(cfg.HistoryEvents, cfg.HistoryBytes, 0),
+		historyAge: cfg.HistoryAge,
+		interned:   interner{},
+		items:      kv.NewMap(),
+	}
+}
+
+// Run lets go of what has become too old until ctx ends, which is no error: of
+// history, of views of the past that nobody came back for, and so of memory that
+// a burst of writes took. Without it the machine works, within its other bounds.
+func (m *Machine) Run(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			m.history.Sweep(now, now.Add(-m.historyAge))
+			m.past.sweep(now, m.history)
+		}
 	}
 }
 

@@ -32,6 +32,7 @@ func (m *Machine) Restore(r io.Reader) error {
 	m.items, m.revision, m.compacted = s.items, s.header.Revision, s.header.Compacted
 	m.moved()
 	m.history.Reset(m.revision)
+	m.past.forget()
 	m.log.Info("state restored from a snapshot", "revision", m.revision, "items", m.items.Len())
 	return nil
 }

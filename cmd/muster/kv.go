@@ -141,9 +141,9 @@ func newKVListCommand() *cobra.Command {
 		Short: "List the keys that begin with a prefix, in order",
 		Long: `List the keys that begin with a prefix, in order.
 
-Each page of up to 1000 keys is at one revision; writes may come between two
-pages. The revision printed with -o json is the first page's: a watch from
-there misses nothing.`,
+All keys are as they were at one revision, which -o json prints: a watch from
+there misses nothing. A list that takes longer than the control nodes remember
+what has changed since, ten minutes at most, ends with an error.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
@@ -179,7 +179,7 @@ there misses nothing.`,
 	return cmd
 }
 
-// list reads page after page, 0: all.
+// list reads page after page of one revision, 0: all.
 func (o *operatorFlags) list(ctx context.Context, request *clusterv1.KVListRequest, limit int) (items []*clusterv1.KVItem, revision uint64, more bool, err error) {
 	for {
 		const pageMax = 1000
@@ -195,14 +195,12 @@ func (o *operatorFlags) list(ctx context.Context, request *clusterv1.KVListReque
 		if err != nil {
 			return nil, 0, false, err
 		}
-		if revision == 0 {
-			revision = page.Revision
-		}
+		revision = page.Revision
 		items = append(items, page.Items...)
 		if !page.More || len(items) == limit {
 			return items, revision, page.More, nil
 		}
-		request.After = items[len(items)-1].Key
+		request.After, request.Revision = items[len(items)-1].Key, revision
 	}
 }
 

@@ -108,6 +108,9 @@ func (n *controlNode) Get(_ context.Context, r *clusterv1.KVGetRequest) (*cluste
 }
 
 func (n *controlNode) List(_ context.Context, r *clusterv1.KVListRequest) (*clusterv1.KVListResponse, error) {
+	if len(r.After) > 0 && r.Revision != 9 {
+		return nil, status.Errorf(codes.InvalidArgument, "a further page of revision %d, want 9", r.Revision)
+	}
 	page := &clusterv1.KVListResponse{Revision: 9}
 	for _, item := range n.items {
 		switch {

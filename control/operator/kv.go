@@ -2,7 +2,9 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/musterhq/muster/control/store"
 	"github.com/musterhq/muster/fsm/kv"
+	"github.com/musterhq/muster/fsm/watch"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 	storagev1 "github.com/musterhq/muster/proto/storage/v1"
 )
@@ -20,6 +23,8 @@ const (
 	// watch takes before it ends with the next item. An item is smaller than a
 	// command of the log, so that a message stays far below transport.MessageMax.
 	messageBytesMax = 4 << 20
+	// reachMax is how long a list waits for this replica to reach its revision.
+	reachMax = 5 * time.Second
 )
 
 // KV is cluster.v1.KV on one control node. Any node serves it: writes go
@@ -61,14 +66,37 @@ func (k *KV) List(ctx context.Context, r *clusterv1.KVListRequest) (*clusterv1.K
 	return k.list(ctx, r, func(local bool) error { return k.current(ctx, local) })
 }
 
-func (k *KV) list(_ context.Context, r *clusterv1.KVListRequest, current func(local bool) error) (*clusterv1.KVListResponse, error) {
+func (k *KV) list(ctx context.Context, r *clusterv1.KVListRequest, current func(local bool) error) (*clusterv1.KVListResponse, error) {
 	if r.Limit > listMax {
 		return nil, status.Errorf(codes.InvalidArgument, "limit %d: at most %d", r.Limit, listMax)
 	}
 	if err := current(r.Local); err != nil {
 		return nil, err
 	}
-	return list(k.store.View(), r), nil
+	if r.Revision == 0 {
+		return list(k.store.View(), r), nil
+	}
+	view, err := k.viewAt(ctx, string(r.Prefix), r.Revision)
+	if err != nil {
+		return nil, err
+	}
+	return list(view, r), nil
+}
+
+// viewAt waits for this replica to reach a revision, for a while.
+func (k *KV) viewAt(ctx context.Context, prefix string, revision uint64) (*kv.View, error) {
+	waiting, cancel := context.WithTimeout(ctx, reachMax)
+	defer cancel()
+	view, err := k.store.Raw().ViewAt(waiting, prefix, revision)
+	switch {
+	case err == nil:
+		return view, nil
+	case errors.Is(err, watch.ErrCompacted):
+		return nil, status.Errorf(codes.OutOfRange, "the state at revision %d is not kept any more: list anew", revision)
+	case ctx.Err() == nil && waiting.Err() != nil:
+		return nil, status.Errorf(codes.Unavailable, "this control node has not reached revision %d: it is at %d", revision, k.store.Revision())
+	}
+	return nil, k.failures.status(err)
 }
 
 func list(view *kv.View, r *clusterv1.KVListRequest) *clusterv1.KVListResponse {

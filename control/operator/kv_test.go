@@ -298,6 +298,71 @@ func TestWatchSaysHowFarItIs(t *testing.T) {
 	}
 }
 
+// The pages of one revision do not show what was written between them.
+func TestListPagesOfOneRevision(t *testing.T) {
+	machine := fsm.New(fsm.Config{HistoryEvents: 10})
+	s := store.New(storetest.NewLog(machine), machine)
+	c := clusterv1.NewKVClient(dial(t, NewKV(s, failures).Register))
+	for i := range 5 {
+		commit(t, c, put(fmt.Sprintf("k/%d", i), "old"))
+	}
+	var got []string
+	r := &clusterv1.KVListRequest{Prefix: []byte("k/"), Limit: 2}
+	for {
+		page, err := c.List(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if page.Revision != 5 {
+			t.Errorf("a page of revision %d, want 5", page.Revision)
+		}
+		for _, item := range page.Items {
+			got = append(got, string(item.Key)+"="+string(item.Value))
+		}
+		if !page.More {
+			break
+		}
+		r.After, r.Revision = page.Items[len(page.Items)-1].Key, page.Revision
+		commit(t, c, put("k/3", "new"))
+		commit(t, c, put("k/31", "new"))
+		commit(t, c, &clusterv1.KVOp{Key: []byte("k/4"), Delete: true})
+	}
+	if want := "[k/0=old k/1=old k/2=old k/3=old k/4=old]"; fmt.Sprint(got) != want {
+		t.Errorf("pages of %v, want %s", got, want)
+	}
+	for i := range 10 {
+		commit(t, c, put("other", fmt.Sprint(i)))
+	}
+	r.Revision = 5
+	if _, err := c.List(t.Context(), r); status.Code(err) != codes.OutOfRange {
+		t.Errorf("a page of a forgotten revision: %v, want OutOfRange", err)
+	}
+	// A replica that is behind waits until it is there.
+	ahead := s.Revision() + 1
+	answered := make(chan error, 1)
+	go func() {
+		page, err := c.List(t.Context(), &clusterv1.KVListRequest{Revision: ahead, Local: true})
+		if err == nil && page.Revision != ahead {
+			err = fmt.Errorf("a page of revision %d, want %d", page.Revision, ahead)
+		}
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		t.Errorf("a page of revision %d was answered %v at revision %d", ahead, err, ahead-1)
+	case <-time.After(50 * time.Millisecond):
+		commit(t, c, put("other", "last"))
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := c.List(ctx, &clusterv1.KVListRequest{Revision: ahead + 100}); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("a page of a revision that does not come: %v, want DeadlineExceeded", err)
+	}
+}
+
 func TestForgottenPastIsOutOfRange(t *testing.T) {
 	machine := fsm.New(fsm.Config{HistoryEvents: 2})
 	s := store.New(storetest.NewLog(machine), machine)

@@ -4,13 +4,16 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/musterhq/muster/fsm"
 	"github.com/musterhq/muster/fsm/kv"
+	"github.com/musterhq/muster/fsm/watch"
 )
 
 // ListOptions say what to list. The zero value is everything.
@@ -44,7 +47,8 @@ func (e *ExpiredError) Error() string        { return "the list's revision is no
 func (e *ExpiredError) Is(target error) bool { return target == ErrExpired }
 
 // List returns the objects that are selected, or the first Limit of them. A
-// list with more pages is kept for some minutes, within bounds, on this node.
+// list can be continued on any node, for as long as that node remembers the
+// changes of this kind since.
 func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 	selection, err := t.selects(opts.Namespace, opts.Labels, opts.Fields)
 	if err != nil {
@@ -56,7 +60,7 @@ func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 			return Page{}, err
 		}
 	}
-	view, err := t.store.viewAt(from)
+	view, err := t.store.viewAt(selection.prefix, from)
 	if err != nil {
 		return Page{}, fmt.Errorf("list %s: %w", selection.prefix, err)
 	}
@@ -73,7 +77,6 @@ func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 		next.Remaining = page.Remaining
 	}
 	page.Continue = next.String()
-	t.store.views.keep(view)
 	return page, nil
 }
 
@@ -105,6 +108,22 @@ func collect(ctx context.Context, view *kv.View, s *selection, after string, lim
 		page.Items = append(page.Items, item)
 	}
 	return page, false, nil
+}
+
+// viewAt returns the state that a list is read from.
+func (s *Store) viewAt(prefix string, p position) (*kv.View, error) {
+	if p.Revision == 0 {
+		return s.machine.View(), nil
+	}
+	view, err := s.machine.ViewAt(prefix, p.Revision)
+	if errors.Is(err, watch.ErrCompacted) || errors.Is(err, fsm.ErrAhead) {
+		expired := &ExpiredError{}
+		if p.After != "" {
+			expired.Continue = position{After: p.After}.String()
+		}
+		return nil, expired
+	}
+	return view, err
 }
 
 // position is where a list goes on, opaque to clients.

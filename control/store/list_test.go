@@ -55,92 +55,138 @@ func firstPage(t testing.TB, s *Store) Page {
 	return page
 }
 
+// twins are the stores of two nodes: what either writes, both have.
+func twins(cfg fsm.Config) (one, other *Store, machines []*fsm.Machine) {
+	machines = []*fsm.Machine{fsm.New(cfg), fsm.New(cfg)}
+	log := &everywhere{machines: machines}
+	return New(log, machines[0]), New(log, machines[1]), machines
+}
+
+type everywhere struct {
+	mu       sync.Mutex
+	machines []*fsm.Machine
+}
+
+func (e *everywhere) Propose(_ context.Context, cmd []byte) (answer []byte, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range e.machines {
+		if answer, err = m.ApplyOne(cmd); err != nil {
+			return nil, err
+		}
+	}
+	return answer, nil
+}
+
+func (e *everywhere) ReadBarrier(context.Context) error { return nil }
+
+// The node that answered the first page may be gone by the second, and the
+// objects may be other ones by then: any node goes on with the same list.
+func TestListGoesOnOnAnyNode(t *testing.T) {
+	one, other, _ := twins(fsm.Config{})
+	const pods = 50
+	for i := range pods {
+		create(t, one, fmt.Sprintf("pod-%02d", i))
+	}
+	page := firstPage(t, one)
+	revision, names := page.Revision, []string{page.Items[0].Key}
+	for i := 0; page.Continue != ""; i++ {
+		// One that was listed goes, one that was not, and others come between them.
+		for _, name := range []string{fmt.Sprintf("pod-%02d", i), fmt.Sprintf("pod-%02d", pods-1-i)} {
+			if _, err := one.Table(Pods).Delete(t.Context(), "a", name, 0, ""); err != nil && !errors.Is(err, ErrNotFound) {
+				t.Fatal(err)
+			}
+		}
+		create(t, one, fmt.Sprintf("pod-%02d-late", i+3))
+		var err error
+		if page, err = []*Store{other, one}[i%2].Table(Pods).List(t.Context(), ListOptions{Limit: 3, Continue: page.Continue}); err != nil {
+			t.Fatal(err)
+		}
+		if page.Revision != revision {
+			t.Fatalf("a page of revision %d, want %d", page.Revision, revision)
+		}
+		for _, item := range page.Items {
+			names = append(names, item.Key)
+		}
+	}
+	for i, name := range names {
+		if want := fmt.Sprintf("pods/a/pod-%02d", i); name != want {
+			t.Fatalf("the list's item %d is %s, want %s", i, name, want)
+		}
+	}
+	if len(names) != pods {
+		t.Errorf("%d pods, want %d", len(names), pods)
+	}
+}
+
 // A list may be continued for minutes, but not for ever. Then the answer says
 // how to go on with the newest state, where the list was.
 func TestListCanBeContinuedForSomeMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newDirect(fsm.Config{})
+		one, other, machines := twins(fsm.Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var runs sync.WaitGroup
+		for _, m := range machines {
+			runs.Go(func() { _ = m.Run(ctx) })
+		}
 		for i := range 3 {
-			create(t, s, fmt.Sprintf("pod-%d", i))
+			create(t, one, fmt.Sprintf("pod-%d", i))
 		}
-		page := firstPage(t, s)
-		create(t, s, "pod-1-new")
+		page := firstPage(t, one)
+		create(t, one, "pod-1-new")
 		next := func(token string) (Page, error) {
-			return s.Table(Pods).List(t.Context(), ListOptions{Limit: 1, Continue: token})
+			return other.Table(Pods).List(t.Context(), ListOptions{Limit: 1, Continue: token})
 		}
-		for range 3 { // each page is a reason to keep it longer
-			time.Sleep(viewAge - time.Second)
+		for range 3 {
+			time.Sleep(3 * time.Minute)
 			again, err := next(page.Continue)
 			if err != nil || again.Items[0].Key != "pods/a/pod-1" || again.Revision != page.Revision {
 				t.Fatalf("second page %v, %v, want pod-1 at revision %d", again, err, page.Revision)
 			}
 		}
-		time.Sleep(viewAge + viewInterval + time.Second)
-		s.views.mu.Lock()
-		if n := len(s.views.kept); n != 0 || s.views.sweeping {
-			t.Errorf("%d states are kept after nobody came back, want 0", n)
-		}
-		s.views.mu.Unlock()
+		time.Sleep(2 * time.Minute)
 		_, err := next(page.Continue)
 		var expired *ExpiredError
 		if !errors.Is(err, ErrExpired) || !errors.As(err, &expired) {
 			t.Fatalf("second page after too long: %v, want %v", err, ErrExpired)
 		}
 		fresh, err := next(expired.Continue)
-		if err != nil || fresh.Items[0].Key != "pods/a/pod-1" || fresh.Revision != s.Revision() {
+		if err != nil || fresh.Items[0].Key != "pods/a/pod-1" || fresh.Revision != other.Revision() {
 			t.Fatalf("going on: %v, %v, want pod-1 at the newest revision", fresh, err)
 		}
 		if fresh, err = next(fresh.Continue); err != nil || fresh.Items[0].Key != "pods/a/pod-1-new" {
 			t.Errorf("going on further: %v, %v, want pod-1-new", fresh, err)
 		}
-		time.Sleep(2 * viewAge) // the timer ends with the bubble
+		cancel()
+		runs.Wait()
 	})
 }
 
-func TestKeptStatesAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newDirect(fsm.Config{})
-		create(t, s, "pod-a")
-		create(t, s, "pod-b")
-		oldest := firstPage(t, s)
-		var last Page
-		for i := range viewsMax {
-			create(t, s, fmt.Sprintf("pod-c%d", i))
-			last = firstPage(t, s)
+func TestListOfAnEarlierRevision(t *testing.T) {
+	s := newDirect(fsm.Config{HistoryEvents: 3})
+	for i := range 5 {
+		create(t, s, fmt.Sprintf("pod-%d", i)) // at revision i+1
+	}
+	for revision, want := range map[uint64]int{0: 5, 5: 5, 4: 4, 3: 3, 2: 2} {
+		page, err := s.Table(Pods).List(t.Context(), ListOptions{Revision: revision})
+		if err != nil || len(page.Items) != want || revision > 0 && page.Revision != revision {
+			t.Errorf("list at %d has %d pods at %d, %v, want %d", revision, len(page.Items), page.Revision, err, want)
 		}
-		if n := len(s.views.kept); n != viewsMax {
-			t.Errorf("%d states kept, want %d", n, viewsMax)
+	}
+	for _, revision := range []uint64{1, 6} {
+		if _, err := s.Table(Pods).List(t.Context(), ListOptions{Revision: revision}); !errors.Is(err, ErrExpired) {
+			t.Errorf("list at %d: %v, want %v", revision, err, ErrExpired)
 		}
-		if _, err := s.Table(Pods).List(t.Context(), ListOptions{Continue: oldest.Continue}); !errors.Is(err, ErrExpired) {
-			t.Errorf("the oldest list: %v, want %v", err, ErrExpired)
+	}
+	// Changes of another kind do not take a list its past.
+	for range 10 {
+		if _, err := s.System().Create(t.Context(), fmt.Sprint(s.Revision()), nil); err != nil {
+			t.Fatal(err)
 		}
-		if _, err := s.Table(Pods).List(t.Context(), ListOptions{Continue: last.Continue}); err != nil {
-			t.Errorf("the newest list: %v, want nil", err)
-		}
-		// A state far behind keeps too much alive that was overwritten since.
-		s.views.newest = func() uint64 { return last.Revision + viewLagMax + 1 }
-		create(t, s, "pod-d")
-		if _, err := s.Table(Pods).List(t.Context(), ListOptions{Continue: last.Continue}); !errors.Is(err, ErrExpired) {
-			t.Errorf("a list %d revisions behind: %v, want %v", viewLagMax+1, err, ErrExpired)
-		}
-	})
-}
-
-func TestListOfAKeptRevision(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newDirect(fsm.Config{})
-		create(t, s, "pod-a")
-		create(t, s, "pod-b")
-		kept := firstPage(t, s)
-		create(t, s, "pod-c")
-		for revision, want := range map[uint64]int{0: 3, kept.Revision: 2, s.Revision(): 3} {
-			page, err := s.Table(Pods).List(t.Context(), ListOptions{Revision: revision})
-			if err != nil || len(page.Items) != want {
-				t.Errorf("list at %d has %d pods, %v, want %d", revision, len(page.Items), err, want)
-			}
-		}
-		time.Sleep(2 * viewAge)
-	})
+	}
+	if page, err := s.Table(Pods).List(t.Context(), ListOptions{Revision: 6}); err != nil || len(page.Items) != 5 {
+		t.Errorf("list at 6 has %d pods, %v, want 5", len(page.Items), err)
+	}
 }
 
 // Whatever a client sends as a token: no panic, and nothing from outside the

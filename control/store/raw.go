@@ -21,6 +21,15 @@ func (s *Store) Raw() Raw { return Raw{store: s} }
 // read.
 func (r Raw) Get(key string) (*kv.Item, uint64) { return r.store.machine.Get(key) }
 
+// ViewAt returns the state of a prefix at a revision, once this replica is
+// there: watch.ErrCompacted when it is not known any more, or ctx's error.
+func (r Raw) ViewAt(ctx context.Context, prefix string, revision uint64) (*kv.View, error) {
+	if err := r.store.WaitRevision(ctx, revision); err != nil {
+		return nil, err
+	}
+	return r.store.machine.ViewAt(prefix, revision)
+}
+
 // Commit sends a transaction through the log. A guard that fails is a result.
 func (r Raw) Commit(ctx context.Context, txn *storagev1.Txn) (*storagev1.Result, error) {
 	return r.store.propose(ctx, txn)

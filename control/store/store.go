@@ -48,7 +48,6 @@ type Log interface {
 type Store struct {
 	log     Log
 	machine *fsm.Machine
-	views   *views
 	// formatOf is fsm.FormatOf, except in tests.
 	formatOf func(cmd []byte) uint32
 }
@@ -56,14 +55,14 @@ type Store struct {
 // New returns a store that reads from m and writes through log, which must
 // apply to m.
 func New(log Log, m *fsm.Machine) *Store {
-	return &Store{log: log, machine: m, views: newViews(m.Revision), formatOf: fsm.FormatOf}
+	return &Store{log: log, machine: m, formatOf: fsm.FormatOf}
 }
 
 // WithLog returns the same store writing through another log of the same
 // machine: leader duties write through their term, so that a deposed leader's
 // writes fail.
 func (s *Store) WithLog(log Log) *Store {
-	return &Store{log: log, machine: s.machine, views: s.views, formatOf: s.formatOf}
+	return &Store{log: log, machine: s.machine, formatOf: s.formatOf}
 }
 
 // ReadBarrier returns once this replica holds every write acknowledged, by any

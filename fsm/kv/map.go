@@ -69,6 +69,10 @@ type View struct {
 // Revision is the one that the view shows.
 func (v *View) Revision() uint64 { return v.revision }
 
+// Map returns a map that begins as the view and goes its own way. One goroutine
+// at a time may call it on the same view; others may read the view meanwhile.
+func (v *View) Map() *Map { return &Map{tree: v.tree.Clone()} }
+
 // Get returns the item of a key, or nil.
 func (v *View) Get(key string) *Item { return get(v.tree, key) }
 

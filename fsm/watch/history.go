@@ -10,9 +10,10 @@ package watch
 
 import (
 	"errors"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/musterhq/muster/fsm/kv"
 )
@@ -42,17 +43,18 @@ func (e Event) Key() string {
 // state before. The new state is either in the map, or the Prev of a later
 // event and counted there.
 func (e Event) cost() int64 {
-	const header = 64
-	return header + e.Prev.Size()
+	const own = 32 // in the queue and its file
+	return own + e.Prev.Size()
 }
 
-// History is the newest events, bounded in number and in bytes; the oldest go
-// first. Events are filed by the first segment of their key ("pods" of
-// "pods/default/web"), so that a busy table costs the watchers of a quiet one
-// nothing: they are neither woken by it nor made to walk over it, and they can
-// resume from any revision after which nothing of their own table was dropped.
+// History is the newest events, bounded in number, in bytes and, if somebody
+// calls Sweep, in age; the oldest go first. Events are filed by the first
+// segment of their key ("pods" of "pods/default/web"), so that a busy table
+// costs the watchers of a quiet one nothing: they are neither woken by it nor
+// made to walk over it, and they can resume from any revision after which
+// nothing of their own table was dropped.
 //
-// One goroutine writes (Append, Compact, Reset); any number watch.
+// One goroutine writes (Append, Compact, Reset); any number watch or sweep.
 type History struct {
 	eventsMax int
 	bytesMax  int64
@@ -62,10 +64,25 @@ type History struct {
 	floor  uint64 // where the history begins: nothing is known of before
 	epoch  uint64 // counts resets: watchers of an earlier one are stale
 	bytes  int64
-	all    *log
-	tables map[string]*log
-	waits  map[string]*wait // by prefix, up to and with its last '/'
+	events queue
+	// dropped is the newest revision of an event that was dropped.
+	dropped uint64
+	tables  map[string]*file
+	// forgotten is the newest revision that a table which is not in tables may
+	// have had an event at.
+	forgotten uint64
+	marks     []mark           // ascending
+	waits     map[string]*wait // by prefix, up to and with its last '/'
 }
+
+// mark says that all events with a lower number are older than a time.
+type mark struct {
+	number uint64
+	at     time.Time
+}
+
+// tablesMax is how many tables are remembered that have no events.
+const tablesMax = 1024
 
 // NewHistory returns a history that knows nothing at or below revision.
 func NewHistory(eventsMax int, bytesMax int64, revision uint64) *History {
@@ -82,11 +99,13 @@ func (h *History) Append(events []Event) {
 	for _, e := range events {
 		h.last = e.Revision
 		h.bytes += e.cost()
-		h.all.push(e)
-		h.table(tableOf(e.Key())).push(e)
+		if name, ok := tableOf(e.Key()); ok {
+			h.table(name).push(h.events.end())
+		}
+		h.events.push(e)
 		h.wake(e)
 	}
-	for h.all.len() > h.eventsMax || h.bytes > h.bytesMax && h.all.len() > 0 {
+	for h.events.len() > h.eventsMax || h.bytes > h.bytesMax && h.events.len() > 0 {
 		h.drop()
 	}
 }
@@ -96,9 +115,35 @@ func (h *History) Append(events []Event) {
 func (h *History) Compact(revision uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for h.all.len() > 0 && h.all.at(0).Revision <= revision {
+	for h.events.len() > 0 && h.events.at(h.events.first).Revision <= revision {
 		h.drop()
 	}
+}
+
+// Sweep forgets events that a call of Sweep at or before a time has found
+// here. Called every now and then with the present and a time before it, it
+// bounds the age of events, and lets go of the memory of a history to which
+// nothing is added.
+func (h *History) Sweep(now, before time.Time) {
+	h.mu.Lock()
+	end := h.events.end()
+	if n := len(h.marks); n == 0 || h.marks[n-1].number != end {
+		h.marks = append(h.marks, mark{number: end, at: now})
+	}
+	upTo := uint64(0)
+	for len(h.marks) > 0 && !h.marks[0].at.After(before) {
+		upTo = h.marks[0].number
+		h.marks = slices.Delete(h.marks, 0, 1)
+	}
+	epoch := h.epoch
+	for looked := 1; h.epoch == epoch && h.events.len() > 0 && h.events.first < upTo; looked++ {
+		h.drop()
+		if looked%scanMax == 0 {
+			h.mu.Unlock() // writers get a turn
+			h.mu.Lock()
+		}
+	}
+	h.mu.Unlock()
 }
 
 // Reset forgets everything and goes on from revision. All watchers get
@@ -108,7 +153,8 @@ func (h *History) Reset(revision uint64) {
 	defer h.mu.Unlock()
 	h.last, h.floor, h.bytes = revision, revision, 0
 	h.epoch++
-	h.all, h.tables = &log{}, map[string]*log{}
+	h.events, h.tables, h.marks = queue{}, map[string]*file{}, nil
+	h.dropped, h.forgotten = 0, 0
 	for _, w := range h.waits {
 		close(w.woken)
 	}
@@ -121,69 +167,145 @@ func (h *History) Reset(revision uint64) {
 func (h *History) LastChange(prefix string, atOrBefore uint64) uint64 {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	changed := h.floor
-	if table := h.lookup(prefix); table != nil {
-		changed = max(changed, table.dropped)
-		if i := table.after(atOrBefore); i > 0 {
-			changed = table.at(i - 1).Revision
-		}
+	events := h.of(prefix)
+	changed := max(h.floor, events.dropped())
+	if i := events.after(atOrBefore); i > 0 {
+		changed = events.at(i - 1).Revision
 	}
 	return min(changed, atOrBefore)
 }
 
+// Reaches says whether every event of the prefix after a revision is known.
+func (h *History) Reaches(prefix string, revision uint64) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return revision >= h.floor && revision >= h.of(prefix).dropped()
+}
+
+// Undo calls undo with the events that have the prefix and a revision above
+// to, and not above from, the newest first. ErrCompacted when some of them are
+// forgotten, also meanwhile. Writers get their turns.
+func (h *History) Undo(prefix string, from, to uint64, undo func(Event)) error {
+	turn := make([]Event, 0, 256)
+	for cursor := from; cursor > to; {
+		h.mu.RLock()
+		events := h.of(prefix)
+		if to < h.floor || to < events.dropped() {
+			h.mu.RUnlock()
+			return ErrCompacted
+		}
+		i, looked := events.after(cursor)-1, 0
+		for cursor = to; i >= 0; i-- {
+			e := events.at(i)
+			if e.Revision <= to {
+				break
+			}
+			if looked++; looked > scanMax {
+				cursor = e.Revision
+				break
+			}
+			if strings.HasPrefix(e.Key(), prefix) {
+				turn = append(turn, e)
+			}
+		}
+		h.mu.RUnlock()
+		for _, e := range turn {
+			undo(e)
+		}
+		clear(turn)
+		turn = turn[:0]
+	}
+	return nil
+}
+
 func (h *History) drop() {
-	e := h.all.pop()
+	e := h.events.pop()
 	h.bytes -= e.cost()
-	h.table(tableOf(e.Key())).pop()
-}
-
-func (h *History) table(name string) *log {
-	t := h.tables[name]
-	if t == nil {
-		t = &log{}
-		h.tables[strings.Clone(name)] = t
+	h.dropped = e.Revision
+	name, ok := tableOf(e.Key())
+	if !ok {
+		return
 	}
-	return t
-}
-
-// lookup returns where the events of a prefix are filed, nil if there are none.
-func (h *History) lookup(prefix string) *log {
-	if !strings.Contains(prefix, "/") {
-		return h.all
+	h.table(name).pop(e.Revision)
+	if len(h.tables) > tablesMax+h.events.len() {
+		for name, f := range h.tables {
+			if f.len() == 0 {
+				h.forgotten = max(h.forgotten, f.dropped)
+				delete(h.tables, name)
+			}
+		}
 	}
-	return h.tables[tableOf(prefix)]
 }
 
-func tableOf(key string) string {
-	table, _, _ := strings.Cut(key, "/")
-	return table
-}
-
-// log is a queue of events in ascending order of revisions.
-type log struct {
-	events  []Event
-	head    int
-	dropped uint64 // the newest revision that was popped
-}
-
-func (l *log) len() int         { return len(l.events) - l.head }
-func (l *log) at(i int) Event   { return l.events[l.head+i] }
-func (l *log) push(event Event) { l.events = append(l.events, event) }
-
-func (l *log) pop() Event {
-	e := l.events[l.head]
-	l.events[l.head] = Event{}
-	l.head++
-	l.dropped = e.Revision
-	if l.head >= 1024 && 2*l.head >= len(l.events) {
-		n := copy(l.events, l.events[l.head:])
-		clear(l.events[n:])
-		l.events, l.head = l.events[:n], 0
+func (h *History) table(name string) *file {
+	f := h.tables[name]
+	if f == nil {
+		f = &file{dropped: h.forgotten}
+		h.tables[strings.Clone(name)] = f
 	}
-	return e
+	return f
+}
+
+// events are those that may have a prefix: all, or those of its table.
+type events struct {
+	history *History
+	all     bool
+	file    *file // nil: the table has none
+}
+
+// of returns the events that may have a prefix. The lock is held, and must be as long
+// as they are used.
+func (h *History) of(prefix string) events {
+	name, ok := tableOf(prefix)
+	if !ok {
+		return events{history: h, all: true}
+	}
+	return events{history: h, file: h.tables[name]}
+}
+
+func (v events) len() int {
+	switch {
+	case v.all:
+		return v.history.events.len()
+	case v.file == nil:
+		return 0
+	}
+	return v.file.len()
+}
+
+func (v events) at(i int) Event {
+	q := &v.history.events
+	if v.all {
+		return q.at(q.first + uint64(i))
+	}
+	return v.file.at(q, i)
 }
 
 // after is the index of the first event above revision.
-func (l *log) after(revision uint64) int {
-	return sort.Search(l.len(), func(i int) bool { return l.at(i).Revision > revision })
+func (v events) after(revision uint64) int {
+	q := &v.history.events
+	switch {
+	case v.all:
+		return int(q.after(revision) - q.first)
+	case v.file == nil:
+		return 0
+	}
+	return v.file.after(q, revision)
+}
+
+// dropped is the newest revision of an event that is not here any more.
+func (v events) dropped() uint64 {
+	switch {
+	case v.all:
+		return v.history.dropped
+	case v.file == nil:
+		return v.history.forgotten
+	}
+	return v.file.dropped
+}
+
+// tableOf is a key's first segment. A key, or prefix, of less than that has none.
+func tableOf(key string) (string, bool) {
+	table, _, ok := strings.Cut(key, "/")
+	return table, ok
 }

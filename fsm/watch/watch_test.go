@@ -1,11 +1,13 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -152,10 +154,10 @@ func TestHistoryIsBoundedInBytes(t *testing.T) {
 			t.Fatalf("%d bytes of history, want at most %d", h.bytes, h.bytesMax)
 		}
 	}
-	if got := h.all.len(); got != 5 {
+	if got := h.events.len(); got != 5 {
 		t.Errorf("%d events kept, want 5", got)
 	}
-	for h.all.len() > 0 {
+	for h.events.len() > 0 {
 		h.drop()
 	}
 	if h.bytes != 0 {
@@ -312,6 +314,105 @@ func TestCompactForgetsUpToItsRevision(t *testing.T) {
 	h.Compact(1000)
 	if _, err := h.Watch("pods/", 10); err != nil {
 		t.Errorf("Watch after the newest revision: %v, want nil", err)
+	}
+}
+
+// Undoing takes several turns. What is dropped between them may be missing.
+func TestUndoIsNewestFirstOrRefused(t *testing.T) {
+	const n = 3*scanMax + 10
+	h := NewHistory(2*n, 1<<30, 0)
+	for i := range uint64(n) {
+		h.Append([]Event{created(i+1, fmt.Sprintf("pods/%c/1", 'a'+i%2))})
+	}
+	for _, tt := range []struct {
+		prefix         string
+		from, to       uint64
+		first, last, n uint64
+	}{
+		{"pods/", n, 0, n, 1, n},
+		{"", n, 0, n, 1, n},
+		{"pods/a/", n, 0, n - 1, 1, n / 2},
+		{"pods/", n - 5, n - 10, n - 5, n - 9, 5},
+		{"pods/", n - 5, scanMax, n - 5, scanMax + 1, n - 5 - scanMax},
+		{"nodes/", n, 0, 0, 0, 0},
+	} {
+		var got []uint64
+		if err := h.Undo(tt.prefix, tt.from, tt.to, func(e Event) { got = append(got, e.Revision) }); err != nil {
+			t.Fatal(err)
+		}
+		if uint64(len(got)) != tt.n || tt.n > 0 && (got[0] != tt.first || got[len(got)-1] != tt.last) || !slices.IsSortedFunc(got, func(a, b uint64) int { return cmp.Compare(b, a) }) {
+			t.Errorf("%q from %d to %d: %d events, want %d from %d to %d", tt.prefix, tt.from, tt.to, len(got), tt.n, tt.first, tt.last)
+		}
+	}
+	for _, meanwhile := range []func(){func() { h.Compact(1) }, func() { h.Compact(n) }, func() { h.Reset(n) }} {
+		err := h.Undo("pods/", n, 0, func(e Event) {
+			if e.Revision == n-10 {
+				meanwhile()
+			}
+		})
+		if !errors.Is(err, ErrCompacted) {
+			t.Errorf("some of it is dropped meanwhile: %v, want %v", err, ErrCompacted)
+		}
+		if err := h.Undo("pods/", n, 0, func(Event) { t.Error("an event although some are missing") }); !errors.Is(err, ErrCompacted) {
+			t.Errorf("some of it is missing: %v, want %v", err, ErrCompacted)
+		}
+	}
+}
+
+// A queue is walked while it grows and shrinks past the bounds of its chunks.
+func TestQueueIsTheEventsInOrder(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	var q queue
+	var f file
+	var model []Event
+	revision, dropped := uint64(0), uint64(0)
+	for round := range 300 {
+		for range r.IntN(700) {
+			revision += 1 + r.Uint64N(3)
+			f.push(q.end())
+			q.push(created(revision, "k"))
+			model = append(model, created(revision, "k"))
+		}
+		for range r.IntN(min(len(model), 700+round) + 1) {
+			dropped = model[0].Revision
+			if got := q.pop(); got.Revision != dropped {
+				t.Fatalf("popped revision %d, want %d", got.Revision, dropped)
+			}
+			f.pop(dropped)
+			model = model[1:]
+		}
+		if q.len() != len(model) || f.len() != len(model) || len(q.chunks) > 2+len(model)/chunkLen || cap(f.numbers) > 128+4*len(model) {
+			t.Fatalf("%d and %d events in %d chunks and room for %d, want %d", q.len(), f.len(), len(q.chunks), cap(f.numbers), len(model))
+		}
+		for range 20 {
+			asked := dropped + r.Uint64N(revision-dropped+3)
+			want, _ := slices.BinarySearchFunc(model, asked+1, func(e Event, r uint64) int { return cmp.Compare(e.Revision, r) })
+			if got := int(q.after(asked) - q.first); got != want {
+				t.Fatalf("the first event after %d is number %d, want %d", asked, got, want)
+			}
+			if got := f.after(&q, asked); got != want || got < len(model) && f.at(&q, got).Revision != model[got].Revision {
+				t.Fatalf("the file's first event after %d is number %d, want %d", asked, got, want)
+			}
+		}
+	}
+}
+
+// A table for every key must not be remembered for ever. What was forgotten
+// with them is not taken for known.
+func TestTablesWithoutEventsAreForgotten(t *testing.T) {
+	h := NewHistory(10, 1<<20, 0)
+	const tables = 10 * tablesMax
+	for i := range uint64(tables) {
+		h.Append([]Event{created(i+1, fmt.Sprintf("table-%d/x", i)), created(i+1, fmt.Sprintf("no-table-%d", i))})
+	}
+	if n := len(h.tables); n > tablesMax+20 {
+		t.Errorf("%d tables are remembered, want about %d", n, tablesMax)
+	}
+	if _, err := h.Watch("table-0/", 0); !errors.Is(err, ErrCompacted) {
+		t.Errorf("a watch of a table whose event is gone: %v, want %v", err, ErrCompacted)
+	}
+	if _, err := h.Watch("table-0/", tables); err != nil {
+		t.Errorf("a watch from now: %v, want nil", err)
 	}
 }
 

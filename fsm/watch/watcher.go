@@ -82,11 +82,10 @@ func (w *Watcher) Progress() uint64 {
 	if w.behind() {
 		return w.cursor
 	}
-	if table := w.history.lookup(w.prefix); table != nil {
-		for i := table.after(w.cursor); i < table.len(); i++ {
-			if e := table.at(i); strings.HasPrefix(e.Key(), w.prefix) {
-				return e.Revision - 1
-			}
+	events := w.history.of(w.prefix)
+	for i := events.after(w.cursor); i < events.len(); i++ {
+		if e := events.at(i); strings.HasPrefix(e.Key(), w.prefix) {
+			return e.Revision - 1
 		}
 	}
 	return max(w.cursor, w.history.last)
@@ -94,27 +93,23 @@ func (w *Watcher) Progress() uint64 {
 
 // scan moves the cursor over at most scanMax events and collects those of the
 // prefix. more says that there are further ones to look at.
-func (w *Watcher) scan(events *[]Event) (more bool, err error) {
+func (w *Watcher) scan(found *[]Event) (more bool, err error) {
 	h := w.history
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if w.behind() {
 		return false, ErrCompacted
 	}
-	table := h.lookup(w.prefix)
-	if table == nil {
-		w.cursor = max(w.cursor, h.last)
-		return false, nil
-	}
-	first := table.after(w.cursor)
-	for i := first; i < table.len(); i++ {
+	from := h.of(w.prefix)
+	first := from.after(w.cursor)
+	for i, n := first, from.len(); i < n; i++ {
 		if i == first+scanMax {
 			return true, nil
 		}
-		e := table.at(i)
+		e := from.at(i)
 		w.cursor = e.Revision
 		if strings.HasPrefix(e.Key(), w.prefix) {
-			if *events = append(*events, e); len(*events) == batchMax {
+			if *found = append(*found, e); len(*found) == batchMax {
 				return false, nil
 			}
 		}
@@ -129,8 +124,7 @@ func (w *Watcher) behind() bool {
 	if w.epoch != h.epoch || w.cursor < h.floor {
 		return true
 	}
-	table := h.lookup(w.prefix)
-	return table != nil && w.cursor < table.dropped
+	return w.cursor < h.of(w.prefix).dropped()
 }
 
 // wait is where watchers of one prefix sleep until the next event under it.

@@ -67,8 +67,12 @@ func testPages(t *testing.T, s *store.Store) {
 	}
 	_, err := s.Table(store.Pods).List(t.Context(), store.ListOptions{Continue: "no token"})
 	wantError(t, "a token that is none", err, store.ErrInvalid)
-	_, err = s.Table(store.Pods).List(t.Context(), store.ListOptions{Revision: at - 1})
-	wantError(t, "a revision that nobody kept", err, store.ErrExpired)
+	earlier, err := s.Table(store.Pods).List(t.Context(), store.ListOptions{Namespace: "a", Revision: at - 2})
+	if err != nil || earlier.Revision != at-2 || len(earlier.Items) != 9 {
+		t.Errorf("a list at an earlier revision has %d pods at %d, %v, want 9 at %d", len(earlier.Items), earlier.Revision, err, at-2)
+	}
+	_, err = s.Table(store.Pods).List(t.Context(), store.ListOptions{Revision: s.Revision() + 1})
+	wantError(t, "a revision that is yet to come", err, store.ErrExpired)
 }
 
 func testSelect(t *testing.T, s *store.Store) {

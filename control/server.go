@@ -42,6 +42,10 @@ const drainTimeout = 2 * time.Second
 // transferTimeout bounds how long a leader that stops tries to hand over.
 const transferTimeout = time.Second
 
+// ErrRefused ends a control node that its cluster does not let in, such as one
+// that was removed; the message says why, and what to do.
+var ErrRefused = consensus.ErrRefused
+
 // Server is a control node.
 type Server struct {
 	cfg       Config
@@ -115,7 +119,7 @@ func (s *Server) open(place *place) (err error) {
 		// Nobody asks before the services are registered below.
 		Admit:       func(ctx context.Context, c consensus.Candidate) error { return s.autopilot.Admit(ctx, c) },
 		StableAfter: func(voters int) time.Duration { return s.autopilot.StableAfter(voters) },
-		Heartbeat: cfg.Heartbeat, Election: cfg.Election, LeaderLease: cfg.LeaderLease, Multiplier: cfg.RaftMultiplier,
+		Heartbeat:   cfg.Heartbeat, Election: cfg.Election, LeaderLease: cfg.LeaderLease, Multiplier: cfg.RaftMultiplier,
 		Logger: cfg.Logger.With("part", "consensus"),
 	})
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/musterhq/muster/control"
 )
 
 // version is set by the linker (make build).
@@ -33,9 +35,16 @@ func main() {
 		if !errors.Is(err, errReported) {
 			fmt.Fprintln(os.Stderr, "muster:", err)
 		}
+		if errors.Is(err, control.ErrRefused) {
+			os.Exit(statusRefused)
+		}
 		os.Exit(1)
 	}
 }
+
+// statusRefused ends a control node that its cluster does not let in: starting
+// it again changes nothing, so the systemd unit does not.
+const statusRefused = 3
 
 // errReported ends the process with status 1 without another line: what went
 // wrong has been said.

@@ -30,7 +30,7 @@ func newOperatorCommand() *cobra.Command {
 Every verb speaks to the control nodes as an administrator, with a certificate
 of the kubeconfig, and ends with status 0 when it was done and with 1 when it
 was not. With -o json it prints what it has to say as JSON.`,
-	}, newKVCommand(), newRaftCommand(), newSnapshotCommand())
+	}, newKVCommand(), newRaftCommand(), newAutopilotCommand(), newSnapshotCommand())
 }
 
 // group is a command that is only there for its verbs; another word is an error.

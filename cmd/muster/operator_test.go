@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -36,6 +37,7 @@ type controlNode struct {
 	asked   []string // of verbs that change something
 	peers   *clusterv1.ListPeersResponse
 	err     error  // of verbs that change something
+	unwell  bool   // what Autopilot says
 	hangUp  func() // breaks the connection that Commit came on
 	dies    bool   // hangs up instead of answering Commit
 	request *clusterv1.KVCommitRequest
@@ -91,7 +93,33 @@ func (n *controlNode) Save(_ *clusterv1.SaveSnapshotRequest, stream grpc.ServerS
 }
 
 func (n *controlNode) RemovePeer(_ context.Context, r *clusterv1.RemovePeerRequest) (*clusterv1.RemovePeerResponse, error) {
-	return &clusterv1.RemovePeerResponse{}, n.ask("remove " + r.Name)
+	return &clusterv1.RemovePeerResponse{Already: r.Name == "gone"}, n.ask("remove " + r.Name)
+}
+
+func (n *controlNode) AddPeer(_ context.Context, r *clusterv1.AddPeerRequest) (*clusterv1.AddPeerResponse, error) {
+	return &clusterv1.AddPeerResponse{}, n.ask("add " + r.Name + " " + r.Address)
+}
+
+func (n *controlNode) Autopilot(context.Context, *clusterv1.AutopilotRequest) (*clusterv1.AutopilotResponse, error) {
+	return &clusterv1.AutopilotResponse{
+		Healthy: !n.unwell, FailureTolerance: 1, Leader: "c1", Quorum: true, AnsweredBy: "c1", Format: 1, Warnings: []string{"c3 is gone"},
+		Servers: []*clusterv1.ServerHealth{
+			{Name: "c1", Address: "a:1", Voter: true, Leader: true, Healthy: true, State: "alive", Since: 60, Version: "v1", Format: 1, LastIndex: 9, AppliedIndex: 9, Disk: clusterv1.DiskState_DISK_OK, DiskFreeBytes: 3 << 29},
+			{Name: "c3", Address: "a:3", Reason: "it does not answer", State: "dead", Since: 120},
+		},
+	}, nil
+}
+
+func (n *controlNode) GetAutopilotSettings(context.Context, *clusterv1.GetAutopilotSettingsRequest) (*clusterv1.AutopilotSettings, error) {
+	return &clusterv1.AutopilotSettings{
+		CleanupDeadServers: proto.Bool(true), DeadServerAfterSeconds: proto.Int64(600), MinVoters: proto.Uint32(3), StableAfterSeconds: proto.Int64(2),
+	}, nil
+}
+
+func (n *controlNode) SetAutopilotSettings(ctx context.Context, given *clusterv1.AutopilotSettings) (*clusterv1.AutopilotSettings, error) {
+	all, _ := n.GetAutopilotSettings(ctx, nil)
+	proto.Merge(all, given)
+	return all, n.ask("set " + given.String())
 }
 
 func (n *controlNode) TransferLeadership(context.Context, *clusterv1.TransferLeadershipRequest) (*clusterv1.TransferLeadershipResponse, error) {
@@ -190,7 +218,10 @@ func newLab(t *testing.T, count int) *lab {
 		leader := l.nodes[min(1, count-1)]
 		node.peers = &clusterv1.ListPeersResponse{
 			Leader: "c2", LeaderAddress: leader.address, AnsweredBy: "c" + string(rune('1'+i)), Quorum: true,
-			Peers: []*clusterv1.Peer{{Name: "c2", Address: leader.address, Voter: true, Leader: true, State: "alive"}},
+			Peers: []*clusterv1.Peer{
+				{Name: "c2", Address: leader.address, Voter: true, Leader: true, State: "alive", Reachable: true, Version: "v1", Lag: 7, Disk: clusterv1.DiskState_DISK_FULL, DiskFreeBytes: 5},
+				{Name: "c3", Address: "a:3", State: "dead"},
+			},
 		}
 	}
 	admin := cluster.Admin()
@@ -250,10 +281,19 @@ func TestOperatorVerbsPrint(t *testing.T) {
 		{"operator kv watch --after 5 --count 2", "6 put k 1 7 delete k 0", ""},
 		{"operator kv watch --count 1", "10 put k 1", ""},
 		{"operator kv watch --count 2 -o json", `{"type":"put","key":"k","value":"v","revision":10} {"type":"delete","key":"k","revision":11}`, ""},
-		{"operator raft list-peers", "NAME ADDRESS STATE VOTER LEADER c2 " + l.nodes[1].address + " alive yes yes", "something is wrong"},
-		{"operator raft list-peers -o json", `{ "leader": "c2", "leaderAddress": "` + l.nodes[1].address + `", "quorum": true, "answeredBy": "c1", "term": 0, "lastIndex": 0, "appliedIndex": 0, "warning": "something is wrong", "peers": [ { "name": "c2", "address": "` + l.nodes[1].address + `", "state": "alive", "voter": true, "leader": true } ] }`, "something is wrong"},
+		{"operator raft list-peers", "NAME ADDRESS STATE VOTER LEADER LAG VERSION DISK c2 " + l.nodes[1].address + " alive yes yes 7 v1 full c3 a:3 dead no no - - -", "something is wrong"},
+		{"operator raft list-peers -o json", `{ "leader": "c2", "leaderAddress": "` + l.nodes[1].address + `", "quorum": true, "answeredBy": "c1", "term": 0, "lastIndex": 0, "appliedIndex": 0, "warning": "something is wrong", "peers": [ { "name": "c2", "address": "` + l.nodes[1].address + `", "state": "alive", "voter": true, "leader": true, "reachable": true, "version": "v1", "lag": 7, "disk": "full", "diskFreeBytes": 5 }, { "name": "c3", "address": "a:3", "state": "dead", "voter": false, "leader": false, "reachable": false } ] }`, "something is wrong"},
+		{"operator raft add-peer c9 10.0.0.9:6443", "added c9 at 10.0.0.9:6443; it votes once it has caught up", ""},
+		{"operator raft add-peer c9 10.0.0.9:6443 -o json", `{ "added": "c9", "address": "10.0.0.9:6443", "voter": false }`, ""},
+		{"operator raft remove-peer gone", "gone was removed before", ""},
+		{"operator autopilot get-config", "cleanup-dead-servers true dead-server-after 10m0s min-voters 3 stable-after 2s", ""},
+		{"operator autopilot get-config -o json", `{ "cleanupDeadServers": true, "deadServerAfter": "10m0s", "minVoters": 3, "stableAfter": "2s" }`, ""},
+		{"operator autopilot set-config --min-voters 5 --dead-server-after 1h", "cleanup-dead-servers true dead-server-after 1h0m0s min-voters 5 stable-after 2s", ""},
+		{"operator autopilot set-config --cleanup-dead-servers=false -o json", `{ "cleanupDeadServers": false, "deadServerAfter": "10m0s", "minVoters": 3, "stableAfter": "2s" }`, ""},
+		{"operator autopilot health", "healthy: yes, 1 more may fail NAME ADDRESS VOTER LEADER HEALTHY SINCE CONTACT INDEX FORMAT VERSION DISK FREE REASON c1 a:1 yes yes yes 1970-01-01T00:01:00Z leads 9 1 v1 1.5 GiB - c3 a:3 no no no 1970-01-01T00:02:00Z - - - - - it does not answer", "warning: c3 is gone"},
+		{"operator autopilot health -o json", `{ "healthy": true, "failureTolerance": 1, "leader": "c1", "quorum": true, "answeredBy": "c1", "format": 1, "warnings": [ "c3 is gone" ], "servers": [ { "name": "c1", "address": "a:1", "voter": true, "leader": true, "healthy": true, "state": "alive", "since": "1970-01-01T00:01:00Z", "version": "v1", "format": 1, "lastIndex": 9, "appliedIndex": 9, "lastContactMs": 0, "disk": "ok", "diskFreeBytes": 1610612736 }, { "name": "c3", "address": "a:3", "voter": false, "leader": false, "healthy": false, "reason": "it does not answer", "state": "dead", "since": "1970-01-01T00:02:00Z", "lastContactMs": 0 } ] }`, "warning: c3 is gone"},
 		{"operator raft remove-peer c9", "removed c9", ""},
-		{"operator raft remove-peer c9 -o json", `{ "removed": "c9" }`, ""},
+		{"operator raft remove-peer c9 -o json", `{ "already": false, "removed": "c9" }`, ""},
 		{"operator raft transfer-leadership", "c3 leads", ""},
 		{"operator raft transfer-leadership -o json", `{ "leader": "c3" }`, ""},
 		{"members", "NAME ROLE ADDRESS STATE VERSION LEADER c2 server a:1 alive v yes", ""},
@@ -294,6 +334,9 @@ func TestOperatorVerbsRefuse(t *testing.T) {
 		{"operator kv putt a b", `unknown command "putt"`},
 		{"operator rafts", `unknown command "rafts"`},
 		{"operator raft remove-peer", "accepts 1 arg"},
+		{"operator raft add-peer c9", "accepts 2 arg"},
+		{"operator autopilot set-config", "nothing to change"},
+		{"operator autopilot set-config --stable-after 1500ms", "whole seconds"},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			stdout, _, err := l.muster("", strings.Fields(test.line)...)
@@ -466,5 +509,15 @@ func TestFailedSaveLeavesNothing(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left %v, %v", left, err)
+	}
+}
+
+// A script asks by the status; the table is printed all the same.
+func TestHealthEndsWithStatus1WhenUnwell(t *testing.T) {
+	l := newLab(t, 1)
+	l.nodes[0].unwell = true
+	stdout, _, err := l.muster("", "operator", "autopilot", "health")
+	if !errors.Is(err, errReported) || !strings.Contains(stdout, "healthy: no") {
+		t.Errorf("got %v and %q", err, stdout)
 	}
 }

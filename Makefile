@@ -38,6 +38,10 @@ status: lab ## List the hosts of that cluster and what runs on them
 chaos-smoke: deps build images ## Kill hosts of a cluster of its own under load, and print what it cost (root)
 	go test -count=1 -timeout 20m -v ./test/netns -args -full
 
+.PHONY: chaos
+chaos: ## Linearizability under faults, for SEED (1; also 1..20) and TIME each (5m) (root)
+	go test -count=1 -timeout 0 -v ./test/chaos -run TestPromisesHoldUnderFaults -args -seeds '$(or $(SEED),1)' -time $(or $(TIME),5m)
+
 ##@ Build
 
 .PHONY: build

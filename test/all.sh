@@ -24,7 +24,7 @@ plain() { go test -timeout 15m "$@"; }
 
 # Packages whose tests link Kubernetes' own code (through control/kube) compile
 # for many minutes under the race detector; `make race` is for them.
-mapfile -t all < <(go list ./... | grep -v '/test/netns$')
+mapfile -t all < <(go list ./... | grep -v -e '/test/netns$' -e '/test/chaos$')
 declare -A heavy=()
 while read -r package; do heavy[${package%% *}]=1; done < <(
 	go list -test -f '{{$p := .ImportPath}}{{range .Deps}}{{if eq . "k8s.io/kubernetes/pkg/apis/core"}}{{println $p}}{{end}}{{end}}' ./... |
@@ -41,7 +41,9 @@ step "tests with the race detector" race "${light[@]}"
 step "tests of packages with Kubernetes' code" plain "${slow[@]}"
 if [ "$(id -u)" = 0 ]; then
 	step "five hosts with real containers, short form" go test -count=1 -timeout 15m -v ./test/netns
+	step "linearizability under faults, short form" go test -count=1 -timeout 15m -v ./test/chaos
 else
+	skip "linearizability under faults" "needs root"
 	skip "five hosts with real containers" "needs root"
 fi
 

@@ -18,12 +18,13 @@ func ParseBalance(value string) (int, error) {
 	return strconv.Atoi(amount)
 }
 
-// CheckBank holds every list of the accounts below prefix against their sum,
-// which transfers leave as it is: one that shows half a transfer has another.
+// CheckBank holds every list of the accounts of one bank, whose prefix begins
+// with prefix, against their sum, which transfers leave as it is: a list that
+// shows half a transfer has another.
 func CheckBank(history []*Op, prefix string, accounts, sum int) []Violation {
 	var r report
 	for _, op := range history {
-		if op.Outcome != OK || op.List != prefix || len(op.Items) == 0 {
+		if op.Outcome != OK || !strings.HasPrefix(op.List, prefix) || len(op.Items) == 0 {
 			continue // empty: before the accounts were opened, all at once
 		}
 		got := 0

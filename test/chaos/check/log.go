@@ -24,6 +24,7 @@ type Log struct {
 	told   map[uint64]string // by whom first
 	gaps   []span            // no watch could be resumed there
 	first  uint64            // lowest revision that watches tell
+	newest uint64
 	report report
 }
 
@@ -81,6 +82,7 @@ func (w *Watch) Message(node string, events []Event, reached uint64) {
 		} else if known != e {
 			l.report.add(Watches, "%s: change %d is %s=%q, but %s said %s=%q", who, e.Revision, e.Key, e.Value, l.told[e.Revision], known.Key, known.Value)
 		}
+		l.newest = max(l.newest, e.Revision)
 		w.seen = append(w.seen, e.Revision)
 		w.at = e.Revision
 	}
@@ -220,4 +222,11 @@ func (s *states) list(prefix string, revision uint64) []Item {
 		}
 	}
 	return items
+}
+
+// Newest is the newest revision that any watch has told.
+func (l *Log) Newest() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newest
 }

@@ -44,7 +44,7 @@ type output struct {
 // read, with porcupine, for each group of keys by itself: linearizability is
 // local (Herlihy and Wing, theorem 1). The revisions are not used; a guard is
 // taken for what it stands for, the value that was read. group says which keys
-// transactions touch together.
+// transactions touch together; lists of a prefix for which it says "" are left out.
 //
 // It spends at most budget on a group. What it cannot decide is a violation
 // (Undecided). Groups that have no order are drawn into dir unless it is "".
@@ -129,7 +129,9 @@ func operations(history []*Op, log *Log, group func(string) string) map[string][
 		case op.Get != "":
 			name, in.get = group(op.Get), at(op.Get)
 		default:
-			name = group(op.List)
+			if name = group(op.List); name == "" {
+				continue
+			}
 		}
 		for _, item := range op.Items {
 			out.found[at(item.Key)] = item.Value

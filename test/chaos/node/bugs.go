@@ -25,6 +25,14 @@ func sign(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc
 	return response, err
 }
 
+// signStream adds it to streams, as a header and a trailer.
+func signStream(server any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	signature := metadata.Pairs(processKey, strconv.Itoa(os.Getpid()))
+	_ = stream.SetHeader(signature)
+	stream.SetTrailer(signature)
+	return handle(server, stream)
+}
+
 // bugs are what can be planted. Each breaks one promise of the KV service, and
 // leaves the others alone as far as it can.
 var bugs = map[string]grpc.UnaryServerInterceptor{

@@ -10,12 +10,18 @@ import (
 
 // faults are what is wrong with this node's machine at the moment.
 type faults struct {
+	disk *disk
 }
 
 // listen takes commands over a Unix socket, one a line, each answered by "ok"
-// or by what is wrong with it:
+// and the wall clock in Unix seconds, or by what is wrong with it:
 //
-//	clock 3h        the wall clock is that much ahead (or behind: -3h)
+//	clock 3h      the wall clock is that much ahead (or behind: -3h)
+//	disk hung     a sync hangs until the disk is told otherwise
+//	disk full     ENOSPC
+//	disk failing  a sync fails with EIO
+//	disk 200ms    a sync takes that much longer
+//	disk ok
 func (f *faults) listen(socket string) (net.Listener, error) {
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
@@ -36,9 +42,11 @@ func (f *faults) listen(socket string) (net.Listener, error) {
 func (f *faults) serve(conn net.Conn) {
 	defer conn.Close()
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
-		answer := "ok"
+		answer := ""
 		if err := f.do(strings.Fields(lines.Text())); err != nil {
 			answer = err.Error()
+		} else {
+			answer = fmt.Sprintf("ok %d", time.Now().Unix())
 		}
 		fmt.Fprintln(conn, answer)
 	}
@@ -55,6 +63,8 @@ func (f *faults) do(words []string) error {
 			return err
 		}
 		return setClock(offset)
+	case "disk":
+		return f.disk.set(words[1])
 	default:
 		return fmt.Errorf("%q: no such fault", words[0])
 	}

@@ -52,8 +52,10 @@ func run() error {
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	cfg.Version = "v0.0.0-chaos"
 	cfg.Interceptors = append(cfg.Interceptors, sign, planted)
+	cfg.StreamInterceptors = append(cfg.StreamInterceptors, signStream)
 
-	faults := &faults{}
+	faults := &faults{disk: newDisk()}
+	cfg.Disk = faults.disk
 	listener, err := faults.listen(socket)
 	if err != nil {
 		return err

@@ -151,6 +151,7 @@ func (m *Machine) perform(o *op, b *batch) uint64 {
 		m.revision++
 		m.items.Delete(prev.Key)
 	}
+	m.bytes += item.Size() - prev.Size()
 	b.events = append(b.events, watch.Event{Revision: m.revision, Item: item, Prev: prev})
 	return m.revision
 }

@@ -53,7 +53,8 @@ import (
 type Config struct {
 	// HistoryEvents and HistoryBytes bound the watch history, whichever is
 	// reached first. Bytes count what the history keeps alive beyond the
-	// current state. 0: 100,000 events and 24 MiB.
+	// current state. 0: 100,000 events, and 16 MiB or, if that is more and Run
+	// has seen it, half of what the state itself takes, but at most 128 MiB.
 	HistoryEvents int
 	HistoryBytes  int64
 	// HistoryAge is for how long events are kept if the other bounds allow,
@@ -62,6 +63,11 @@ type Config struct {
 	// Logger is told about snapshots. nil: nobody is.
 	Logger *slog.Logger
 }
+
+const (
+	historyBytesMin = 16 << 20
+	historyBytesMax = 128 << 20
+)
 
 // sweepEvery is how often Run lets go of what is too old.
 const sweepEvery = 30 * time.Second
@@ -72,12 +78,14 @@ type Machine struct {
 	log        *slog.Logger
 	history    *watch.History
 	historyAge time.Duration
+	share      bool // the history may take a share of the state
 	past       past
 	interned   interner // of the applying goroutine
 	batch      batch    // of the applying goroutine
 
 	mu        sync.RWMutex
 	items     *kv.Map
+	bytes     int64 // that items take, as Item.Size says
 	revision  uint64
 	compacted uint64        // as commanded; replicated, unlike the history's own bounds
 	view      *kv.View      // of items as they are, nil when nobody asked since the last change
@@ -86,11 +94,12 @@ type Machine struct {
 
 // New returns an empty machine at revision 0.
 func New(cfg Config) *Machine {
+	share := false
 	if cfg.HistoryEvents <= 0 {
 		cfg.HistoryEvents = 100_000
 	}
 	if cfg.HistoryBytes <= 0 {
-		cfg.HistoryBytes = 24 << 20
+		cfg.HistoryBytes, share = historyBytesMin, true
 	}
 	if cfg.HistoryAge <= 0 {
 		cfg.HistoryAge = 10 * time.Minute
@@ -102,6 +111,7 @@ func New(cfg Config) *Machine {
 		log:        cfg.Logger,
 		history:    watch.NewHistory(cfg.HistoryEvents, cfg.HistoryBytes, 0),
 		historyAge: cfg.HistoryAge,
+		share:      share,
 		interned:   interner{},
 		items:      kv.NewMap(),
 	}
@@ -118,9 +128,27 @@ func (m *Machine) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			m.history.Sweep(now, now.Add(-m.historyAge))
-			m.past.sweep(now, m.history)
+			m.tidy(now)
 		}
+	}
+}
+
+func (m *Machine) tidy(now time.Time) {
+	if m.share {
+		m.mu.RLock()
+		state := m.bytes
+		m.mu.RUnlock()
+		m.history.SetBytes(min(max(state/2, historyBytesMin), historyBytesMax))
+	}
+	m.history.Sweep(now, now.Add(-m.historyAge))
+	m.past.sweep(now, m.history)
+}
+
+// weigh counts the bytes of a state that was put in the place of another. m.mu is held.
+func (m *Machine) weigh() {
+	m.bytes = 0
+	for item := range m.items.Clone(0).Range("", "") {
+		m.bytes += item.Size()
 	}
 }
 

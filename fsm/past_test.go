@@ -227,6 +227,55 @@ func TestHistoryDoesNotGrowOld(t *testing.T) {
 	})
 }
 
+// The bound of the history follows the size of the state, which is counted
+// along and not walked.
+func TestHistoryMayTakeAShareOfTheState(t *testing.T) {
+	m := New(Config{})
+	check := func(when string) {
+		t.Helper()
+		var want int64
+		for item := range m.View().Range("", "") {
+			want += item.Size()
+		}
+		if m.bytes != want {
+			t.Errorf("%s: %d bytes counted, want %d", when, m.bytes, want)
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 5))
+	for range 500 {
+		apply(t, m, randomCommand(r, m.Revision()))
+	}
+	check("after random commands")
+	if err := m.Restore(bytes.NewReader(snapshotOf(t, m))); err != nil {
+		t.Fatal(err)
+	}
+	check("after a restore")
+	const size, n = 1 << 20, 60
+	for range 2 {
+		for i := range n {
+			apply(t, m, txn(put(fmt.Sprintf("t/%d", i), string(make([]byte, size)))))
+		}
+		m.tidy(time.Now())
+	}
+	check("after many puts")
+	// Each event of the second round keeps a megabyte: 15 of them fit at first, 30 now.
+	for range 2 {
+		for i := range n {
+			apply(t, m, txn(put(fmt.Sprintf("t/%d", i), string(make([]byte, size)))))
+		}
+	}
+	if _, err := m.ViewAt("t/", m.Revision()-25); err != nil {
+		t.Errorf("25 MiB ago, with 60 MiB of state: %v, want nil", err)
+	}
+	for i := range n {
+		apply(t, m, txn(del(fmt.Sprintf("t/%d", i))))
+	}
+	m.tidy(time.Now())
+	if _, err := m.ViewAt("t/", m.Revision()-25); !errors.Is(err, watch.ErrCompacted) {
+		t.Errorf("25 MiB ago, with no state: %v, want %v", err, watch.ErrCompacted)
+	}
+}
+
 // A client whose node goes away resumes its watch on another. Nodes are fed the
 // same commands in other groups, remember more or less, and are restored from
 // one another meanwhile. It must see each change exactly once and in order, or
@@ -327,6 +376,7 @@ func TestWatchHopsBetweenNodes(t *testing.T) {
 // answered the first; the third costs nothing.
 func BenchmarkRewind(b *testing.B) {
 	m := loaded(b, 100_000)
+	m.tidy(time.Now())
 	revision := m.Revision()
 	for i := range 15_000 {
 		apply(b, m, txn(put(podKey(i*97%100_000), podValue[:1000])))

@@ -111,6 +111,8 @@ func (m *Machine) adopt(s *snapshot, items *kv.Map, except string, ahead uint64)
 		items.Put(item)
 	}
 	m.items, m.compacted = items, m.revision
+	m.weigh()
 	m.moved()
 	m.history.Reset(m.revision)
+	m.past.forget()
 }

@@ -30,6 +30,7 @@ func (m *Machine) Restore(r io.Reader) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.items, m.revision, m.compacted = s.items, s.header.Revision, s.header.Compacted
+	m.weigh()
 	m.moved()
 	m.history.Reset(m.revision)
 	m.past.forget()

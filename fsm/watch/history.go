@@ -105,6 +105,18 @@ func (h *History) Append(events []Event) {
 		h.events.push(e)
 		h.wake(e)
 	}
+	h.trim()
+}
+
+// SetBytes changes the bound in bytes.
+func (h *History) SetBytes(bytesMax int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.bytesMax = bytesMax
+	h.trim()
+}
+
+func (h *History) trim() {
 	for h.events.len() > h.eventsMax || h.bytes > h.bytesMax && h.events.len() > 0 {
 		h.drop()
 	}

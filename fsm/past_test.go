@@ -246,7 +246,9 @@ func TestHistoryMayTakeAShareOfTheState(t *testing.T) {
 		apply(t, m, randomCommand(r, m.Revision()))
 	}
 	check("after random commands")
-	if err := m.Restore(bytes.NewReader(snapshotOf(t, m))); err != nil {
+	snapshot := snapshotOf(t, m)
+	m = New(Config{})
+	if err := m.Restore(bytes.NewReader(snapshot)); err != nil {
 		t.Fatal(err)
 	}
 	check("after a restore")

@@ -212,7 +212,13 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	port.Go(func() error { return failWith(fail, "port", s.mux.Run(portCtx)) })
-	node.Go(func() error { return failWith(fail, "consensus", s.node.Run(nodeCtx)) })
+	node.Go(func() error {
+		err := s.node.Run(nodeCtx) // says itself what it is
+		if err != nil {
+			fail(err)
+		}
+		return err
+	})
 
 	web := &http.Server{
 		Handler:           s.api,
@@ -248,6 +254,9 @@ func (s *Server) Run(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	stopNode()
 	nodeErr := node.Wait()
+	if errors.Is(cause, consensus.ErrStopped) && nodeErr != nil {
+		cause = nodeErr // who waits for the node hears that it has ended before it says why
+	}
 	closePort()
 	portErr := port.Wait()
 	closeErr := s.connections.Close()

@@ -41,6 +41,10 @@ type Config struct {
 
 	// Init makes a new cluster if Dir holds no node yet.
 	Init bool
+	// Restore, with Init, is a file of a saved cluster that the new one is made
+	// of, and RestorePassphrase what it is encrypted with. Dir must be empty.
+	Restore           string
+	RestorePassphrase []byte
 	// Join lists control nodes, host:port, to join through if Dir holds no node
 	// yet; Token is the cluster's server token.
 	Join  []string
@@ -84,6 +88,12 @@ type Config struct {
 	Interceptors       []grpc.UnaryServerInterceptor
 	StreamInterceptors []grpc.StreamServerInterceptor
 
+	// SnapshotLogBytes is by how much raft's log grows before it is replaced by a
+	// snapshot; 0 for consensus' default.
+	SnapshotLogBytes int64
+	// Snapshots of the cluster that this node saves by itself.
+	Snapshots Schedule
+
 	Version string
 	Logger  *slog.Logger
 }
@@ -97,6 +107,12 @@ func (c *Config) complete() error {
 	}
 	if c.Init && len(c.Join) > 0 {
 		return errors.New("init and join: give one of them: a node makes a cluster or joins one")
+	}
+	if c.Restore != "" && !c.Init {
+		return errors.New("restore: give --init as well: a saved cluster is restored into a new one; for a running cluster there is muster operator snapshot restore")
+	}
+	if err := c.Snapshots.complete(); err != nil {
+		return err
 	}
 	if len(c.Join) > 0 && c.Token == "" {
 		return errors.New("token: joining needs the cluster's server token; the first node's directory holds it as server-token")

@@ -100,6 +100,16 @@ func openPlace(ctx context.Context, cfg *Config) (*place, error) {
 	if err := identity.CheckName(cfg.Name); err != nil {
 		return nil, fmt.Errorf("name: %w", err)
 	}
+	if cfg.Restore != "" {
+		p, err := restorePlace(cfg)
+		if err != nil {
+			return nil, err
+		}
+		return p, p.writeAdmin(cfg)
+	}
+	if err := checkRestored(cfg.Dir); err != nil {
+		return nil, err
+	}
 	p, err := loadPlace(cfg)
 	switch {
 	case err == nil:

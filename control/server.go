@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -63,6 +64,8 @@ type Server struct {
 	gossip      *gossip.Gossip
 	dispatch    *dispatch.Dispatcher
 	tokens      *tokens
+	scheduled   *scheduled
+	metrics     *prometheus.Registry // what /metrics shows
 	api         *apiserver.Server
 	grpc        *grpc.Server
 
@@ -95,7 +98,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		connections: newConnections(place.id),
 		machine:     fsm.New(fsm.Config{Logger: cfg.Logger.With("part", "fsm")}),
 		ready:       make(chan struct{}),
+		metrics:     prometheus.NewRegistry(),
 	}
+	s.scheduled = newScheduled(s)
 	if err := s.open(place); err != nil {
 		s.release()
 		return nil, err
@@ -107,6 +112,9 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 // open: see release.
 func (s *Server) open(place *place) (err error) {
 	cfg := s.cfg
+	if err := s.scheduled.register(s.metrics); err != nil {
+		return err
+	}
 	if s.mux, err = transport.Listen(cfg.Listen, s.id); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -155,6 +163,8 @@ func (s *Server) open(place *place) (err error) {
 		Tokens: s.tokens, Streams: s.dispatch, Ready: s.healthy, Failures: failures,
 		Version: kubernetesVersion(cfg.Version),
 		Logger:  cfg.Logger.With("part", "apiserver"),
+
+		Registerer: s.metrics, Gatherer: s.metrics,
 	})
 	if err != nil {
 		return err
@@ -245,6 +255,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.store.WatchFormat(ctx) })
 	group.Go(func() error { return s.rememberServers(ctx) })
 	group.Go(func() error { return s.watchReady(ctx) })
+	group.Go(func() error { return s.scheduled.Run(ctx) })
 	group.Go(func() error {
 		return s.id.RunRenewal(ctx, s.cfg.Logger, func(_ context.Context, request []byte) ([]byte, error) {
 			return s.authority.Renew(s.id.Certificate().Leaf, request)

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,6 +23,8 @@ func newServerCommand() *cobra.Command {
 		logs     logFlags
 		cfg      control.Config
 		settings clusterv1.ClusterSettings
+
+		restorePassphrase, snapshotPassphrase passphraseFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "server",
@@ -33,6 +37,11 @@ control node is all that a later start needs.
   muster server --init --name c1 --dir /var/lib/muster --address 10.0.0.1:6443
   muster server --join 10.0.0.1:6443 --token "$TOKEN" --name c2 --dir /var/lib/muster --address 10.0.0.2:6443
   muster server --dir /var/lib/muster
+  muster server --init --restore cluster.snapshot --name c1 --dir /var/lib/muster --address 10.0.0.1:6443
+
+The last makes a cluster anew of a saved one, with its keys and its objects, in
+an empty directory: its compute nodes come back, and other control nodes join by
+a token. With --snapshot-dir the node saves the cluster there every hour.
 
 The directory then holds server-token and agent-token, with which others join
 (first node only; muster token makes more), and admin.kubeconfig.`,
@@ -46,6 +55,12 @@ The directory then holds server-token and agent-token, with which others join
 				return err
 			}
 			cfg.Version, cfg.Logger, cfg.Settings = version, log, &settings
+			if cfg.RestorePassphrase, err = restorePassphrase.read(cmd.InOrStdin()); err != nil {
+				return fmt.Errorf("restore: %w", err)
+			}
+			if cfg.Snapshots.Passphrase, err = snapshotPassphrase.read(cmd.InOrStdin()); err != nil {
+				return fmt.Errorf("snapshots: %w", err)
+			}
 			server, err := control.New(cmd.Context(), cfg)
 			if err != nil {
 				return err
@@ -57,6 +72,8 @@ The directory then holds server-token and agent-token, with which others join
 	flags.StringVar(&cfg.Dir, "dir", "/var/lib/muster", "directory that holds all that this node keeps")
 	flags.StringVar(&cfg.Name, "name", "", "name of this node, for good; no other node may have it (default: the last start's, at first the host name)")
 	flags.BoolVar(&cfg.Init, "init", false, "make a new cluster with this node as its first")
+	flags.StringVar(&cfg.Restore, "restore", "", "with --init: file of a saved cluster to make the new one of; --dir must be empty")
+	flags.StringVar(&restorePassphrase.file, "restore-passphrase-file", "", "file that holds the passphrase of --restore, - for standard input")
 	flags.StringSliceVar(&cfg.Join, "join", nil, "address, host:port, of a control node to join through; may be given several times")
 	flags.StringVar(&cfg.Token, "token", "", "server token of the cluster to join")
 	flags.StringVar(&cfg.Address, "address", "", "address, host:port, at which the other nodes reach this one (default: the last start's, at first this machine's address and port 6443)")
@@ -72,6 +89,11 @@ The directory then holds server-token and agent-token, with which others join
 	flags.DurationVar(&cfg.Election, "raft-election", 0, "how long a candidate waits for votes (0: the same as --raft-heartbeat)")
 	flags.IntVar(&cfg.RaftMultiplier, "raft-multiplier", 1, "makes raft's three timers as many times as long, for slow machines or distances beyond a LAN (1 to 20); give all control nodes the same")
 	flags.DurationVar(&cfg.LeaderLease, "raft-leader-lease", 0, "how long a leader goes on without hearing a quorum (0: 150ms)")
+	flags.Int64Var(&cfg.SnapshotLogBytes, "raft-snapshot-bytes", 0, "bytes that raft's log grows by before a snapshot replaces it, or the last snapshot's size if that is more (0: 67108864)")
+	flags.StringVar(&cfg.Snapshots.Dir, "snapshot-dir", "", "directory to save the cluster to, again and again (default: it is not saved)")
+	flags.DurationVar(&cfg.Snapshots.Every, "snapshot-every", time.Hour, "with --snapshot-dir: how often, unless nothing has changed")
+	flags.IntVar(&cfg.Snapshots.Keep, "snapshot-keep", 24, "with --snapshot-dir: how many of this node's snapshots are kept")
+	flags.StringVar(&snapshotPassphrase.file, "snapshot-passphrase-file", "", "with --snapshot-dir: file that holds a passphrase to encrypt with; the snapshots hold the cluster's keys")
 	logs.add(flags)
 	return cmd
 }

@@ -37,7 +37,16 @@ func Inspect(from io.Reader, passphrase []byte) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	report, byName := &Report{Cluster: cluster, Encrypted: opening[openingLen-1] == encrypted, Revision: machine.Revision()}, map[string]*Kind{}
+	return &Report{
+		Cluster: cluster, Encrypted: opening[openingLen-1] == encrypted,
+		Revision: machine.Revision(), Kinds: Kinds(machine),
+	}, nil
+}
+
+// Kinds counts what a machine has.
+func Kinds(machine *fsm.Machine) []Kind {
+	var kinds []Kind
+	byName := map[string]*Kind{}
 	for item := range machine.View().Range("", "") {
 		name, _, _ := strings.Cut(item.Key, "/")
 		kind := byName[name]
@@ -49,8 +58,8 @@ func Inspect(from io.Reader, passphrase []byte) (*Report, error) {
 		kind.Bytes += int64(len(item.Key) + len(item.Value))
 	}
 	for _, kind := range byName {
-		report.Kinds = append(report.Kinds, *kind)
+		kinds = append(kinds, *kind)
 	}
-	slices.SortFunc(report.Kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
-	return report, nil
+	slices.SortFunc(kinds, func(a, b Kind) int { return strings.Compare(a.Name, b.Name) })
+	return kinds
 }

@@ -64,6 +64,8 @@ type node struct {
 	process *process
 	// excused: a fault is at work that may end the process.
 	excused bool
+	// clock is by how much its wall clock is off, over all its processes.
+	clock time.Duration
 }
 
 // process is one run of a node.
@@ -181,7 +183,7 @@ func (n *node) start(args ...string) error {
 	// The path of a Unix socket must be short, and the directory may be deep.
 	socket := filepath.Join(os.TempDir(), fmt.Sprintf("chaos-%d-%s.sock", os.Getpid(), n.name))
 	_ = os.Remove(socket)
-	args = append([]string{"-dir", n.dir, "-name", n.name, "-address", n.address(), "-faults", socket, "-bug", n.in.bug}, args...)
+	args = append([]string{"-dir", n.dir, "-name", n.name, "-address", n.address(), "-faults", socket, "-bug", n.in.bug, "-clock", n.clock.String()}, args...)
 	p := &process{cmd: exec.Command(n.in.program, args...), socket: socket, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -287,6 +289,13 @@ func (n *node) wipe() error {
 		return fmt.Errorf("%s runs", n.name)
 	}
 	return os.RemoveAll(n.dir)
+}
+
+// keepClock has later processes of the node begin with its wall clock off.
+func (n *node) keepClock(offset time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.clock = offset
 }
 
 // fault tells the node's process what is wrong with its machine, see package
@@ -420,6 +429,7 @@ func (c *cluster) heal() error {
 	}
 	var errs []error
 	for _, n := range c.nodes {
+		n.keepClock(0)
 		_ = n.signal(syscall.SIGCONT)
 		if n.up() {
 			for _, what := range []string{"disk ok", "clock 0s"} {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -134,11 +136,17 @@ func (r *run) inflict(ctx context.Context, f fault, nodes []*node, hold time.Dur
 		}
 		return nil
 	case "clock":
+		for _, n := range nodes {
+			n.keepClock(f.clock)
+			defer n.keepClock(0)
+		}
 		return r.told(ctx, nodes, fmt.Sprintf("clock %v", f.clock), "clock 0s", hold)
 	case "failing":
 		return r.fail(ctx, n, hold)
 	case "wipe", "remove":
 		return r.replace(ctx, n, hold, f.kind == "remove")
+	case "forget":
+		return r.forget(ctx, n, hold)
 	case "transfer":
 		r.transfers(ctx, hold)
 		return nil
@@ -160,7 +168,7 @@ func (r *run) told(ctx context.Context, nodes []*node, begin, end string, hold t
 	for _, n := range nodes {
 		clock, err := n.fault(begin)
 		if err != nil {
-			r.Log.Warn("fault not begun", "node", n.name, "fault", begin, "error", err)
+			r.skipped(n, begin, err)
 		} else if jump, ok := strings.CutPrefix(begin, "clock "); ok {
 			want, _ := time.ParseDuration(jump)
 			if got := time.Until(clock); (got - want).Abs() > time.Minute {
@@ -175,6 +183,14 @@ func (r *run) told(ctx context.Context, nodes []*node, begin, end string, hold t
 		}
 	}
 	return nil
+}
+
+// skipped notes a fault that did not come about, as the node had just ended.
+func (r *run) skipped(n *node, what string, err error) {
+	r.Log.Warn("fault not begun", "node", n.name, "fault", what, "error", err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.missed++
 }
 
 // links puts a fault on the links that it is about, or heals them.
@@ -219,7 +235,7 @@ func (r *run) fail(ctx context.Context, n *node, hold time.Duration) error {
 	n.excuse(true)
 	defer n.excuse(false)
 	if _, err := n.fault("disk failing"); err != nil {
-		r.Log.Warn("fault not begun", "node", n.name, "error", err)
+		r.skipped(n, "disk failing", err)
 		return nil
 	}
 	waiting, cancel := context.WithTimeout(ctx, exitMax)
@@ -236,12 +252,7 @@ func (r *run) fail(ctx context.Context, n *node, hold time.Duration) error {
 // from the cluster while it is alive, or when it is dead. Two nodes must have
 // everything before the third may lose it.
 func (r *run) replace(ctx context.Context, n *node, hold time.Duration, alive bool) error {
-	waiting, cancel := context.WithTimeout(ctx, rejoinMax)
-	defer cancel()
-	if err := r.cluster.awaitHealthy(waiting); err != nil {
-		if ctx.Err() == nil {
-			r.found(check.Available, "before %s was to be wiped, after %v: %v", n.name, rejoinMax, err)
-		}
+	if !r.wellBefore(ctx, n) {
 		return nil
 	}
 	// A node that is removed may end by itself.
@@ -271,12 +282,46 @@ func (r *run) replace(ctx context.Context, n *node, hold time.Duration, alive bo
 		return err
 	}
 	n.excuse(false)
-	joining, cancel := context.WithTimeout(ctx, rejoinMax)
-	defer cancel()
-	if err := r.cluster.awaitHealthy(joining); err != nil && ctx.Err() == nil {
-		r.found(check.Available, "%v after %s joined again: %v", rejoinMax, n.name, err)
-	}
+	r.wellAfter(ctx, n)
 	return nil
+}
+
+// forget takes a node's log and snapshots, with its term and its votes, and
+// leaves it its name and its keys: it must start over as one that does not vote.
+func (r *run) forget(ctx context.Context, n *node, hold time.Duration) error {
+	if !r.wellBefore(ctx, n) {
+		return nil
+	}
+	n.kill()
+	_ = pause(ctx, hold)
+	if err := os.RemoveAll(filepath.Join(n.dir, "raft")); err != nil {
+		return err
+	}
+	if err := n.start(); err != nil {
+		return err
+	}
+	r.wellAfter(ctx, n)
+	return nil
+}
+
+// wellBefore waits until a node may lose what it has.
+func (r *run) wellBefore(ctx context.Context, n *node) bool {
+	ctx, cancel := context.WithTimeout(ctx, rejoinMax)
+	defer cancel()
+	err := r.cluster.awaitHealthy(ctx)
+	if err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		r.found(check.Available, "before %s was to lose what it has, after %v: %v", n.name, rejoinMax, err)
+	}
+	return err == nil
+}
+
+// wellAfter waits until it is a full member again.
+func (r *run) wellAfter(ctx context.Context, n *node) {
+	ctx, cancel := context.WithTimeout(ctx, rejoinMax)
+	defer cancel()
+	if err := r.cluster.awaitHealthy(ctx); err != nil && !errors.Is(ctx.Err(), context.Canceled) {
+		r.found(check.Available, "%v after %s came back with nothing: %v", rejoinMax, n.name, err)
+	}
 }
 
 // remove asks whoever leads.

@@ -63,13 +63,14 @@ type Result struct {
 	Pause time.Duration
 	// Recovery is how long after the last fault a write succeeded.
 	Recovery time.Duration
-	Steps    int
-	Checking time.Duration
+	// Steps were planned; Missed faults of them did not come about.
+	Steps, Missed int
+	Checking      time.Duration
 }
 
 func (r *Result) String() string {
-	return fmt.Sprintf("%d faults, %d operations (%d ok, %d failed guards, %d refused, %d unknown), %d changes, longest pause of writes %v, writable %v after healing, checked in %v",
-		r.Steps, r.Operations, r.Outcomes[check.OK], r.Outcomes[check.Failed], r.Outcomes[check.Refused], r.Outcomes[check.Unknown],
+	return fmt.Sprintf("%d steps (%d faults did not come about), %d operations (%d ok, %d failed guards, %d refused, %d unknown), %d changes, longest pause of writes %v, writable %v after healing, checked in %v",
+		r.Steps, r.Missed, r.Operations, r.Outcomes[check.OK], r.Outcomes[check.Failed], r.Outcomes[check.Refused], r.Outcomes[check.Unknown],
 		r.Changes, r.Pause.Round(10*time.Millisecond), r.Recovery.Round(10*time.Millisecond), r.Checking.Round(10*time.Millisecond))
 }
 
@@ -90,6 +91,7 @@ type run struct {
 	lastWrite  time.Duration
 	pauseMax   time.Duration
 	end        uint64 // revision at which watches may end
+	missed     int    // faults that did not come about
 }
 
 func (r *run) now() time.Duration { return time.Since(r.began) }
@@ -147,7 +149,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	r.cluster.close()
 	result := &Result{
-		Operations: len(history), Outcomes: r.outcomes, Pause: r.pauseMax, Steps: len(steps), Recovery: final.recovery,
+		Operations: len(history), Outcomes: r.outcomes, Pause: r.pauseMax, Steps: len(steps), Missed: r.missed, Recovery: final.recovery,
 	}
 	checking := time.Now()
 	if err := r.save(history); err != nil {

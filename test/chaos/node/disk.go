@@ -25,6 +25,7 @@ type disk struct {
 	slow    time.Duration // that much more for each sync
 	full    bool          // ENOSPC for whatever takes more room
 	failing bool          // EIO for each sync
+	used    bool          // a file was opened through it
 }
 
 func newDisk() *disk { return &disk{Disk: wal.OS} }
@@ -42,6 +43,9 @@ func (d *disk) set(what string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.used {
+		return errors.New("disk: the node keeps nothing on it, so that no fault of it is felt")
+	}
 	if d.healed != nil {
 		close(d.healed)
 		d.healed = nil
@@ -99,6 +103,9 @@ func (d *disk) OpenFile(name string, flag int, perm fs.FileMode) (wal.File, erro
 	if err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	d.used = true
+	d.mu.Unlock()
 	return &file{File: f, name: name, disk: d}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/musterhq/muster/control"
 )
@@ -30,6 +31,7 @@ func run() error {
 		join   string
 		socket string
 		bug    string
+		clock  time.Duration
 	)
 	flag.StringVar(&cfg.Dir, "dir", "", "directory of the node")
 	flag.StringVar(&cfg.Name, "name", "", "name of the node")
@@ -39,9 +41,15 @@ func run() error {
 	flag.StringVar(&cfg.Token, "token", "", "server token")
 	flag.StringVar(&socket, "faults", "", "path of the socket to take faults from")
 	flag.StringVar(&bug, "bug", "", "plant a bug: "+strings.Join(bugNames(), ", "))
+	flag.DurationVar(&clock, "clock", 0, "by how much the wall clock is off from the start")
 	flag.Parse()
 	if join != "" {
 		cfg.Join = strings.Split(join, ",")
+	}
+	if clock != 0 {
+		if err := setClock(clock); err != nil {
+			return err
+		}
 	}
 	planted, err := plant(bug)
 	if err != nil {

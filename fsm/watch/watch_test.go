@@ -104,6 +104,27 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 }
 
+// A watcher that is slow to take what it got keeps that alive, also when the
+// history has dropped it: of large items it gets few.
+func TestBatchesAreBoundedInBytes(t *testing.T) {
+	h := NewHistory(10_000, 1<<30, 0)
+	w := mustWatch(t, h, "pods/", 0)
+	const n, size = 100, 100_000
+	for i := range uint64(n) {
+		e := created(i+1, "pods/a/1")
+		e.Item.Value = make([]byte, size)
+		h.Append([]Event{e})
+	}
+	seen := 0
+	for seen < n {
+		got, reached := poll(t, w)
+		seen += len(got)
+		if len(got) == 0 || len(got) > batchBytesMax/size+1 || reached != uint64(seen) {
+			t.Fatalf("%d events up to %d of %d, want 1 to %d each time", len(got), reached, n, batchBytesMax/size+1)
+		}
+	}
+}
+
 // Looking for a rare event means looking at many others, in several turns.
 func TestEventBehindManyOthersIsFoundAtOnce(t *testing.T) {
 	const others = 3*scanMax + 10

@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	batchMax = 1000 // events that one Next returns
-	scanMax  = 8192 // events looked at before writers get a turn
+	batchMax      = 1000    // events that one Next returns
+	batchBytesMax = 1 << 20 // bytes of their items, but for the last: what a slow watcher keeps alive
+	scanMax       = 8192    // events looked at before writers get a turn
 )
 
 // Watcher walks the events of a prefix. One goroutine uses it. It holds
@@ -33,7 +34,7 @@ func (h *History) Watch(prefix string, after uint64) (*Watcher, error) {
 	return w, nil
 }
 
-// Next returns the next events, at most 1,000, and the revision reached: no
+// Next returns the next events, at most 1,000 and about 1 MiB of them, and the revision reached: no
 // event of the prefix at or below it is outstanding. It waits until there is
 // an event, or until ctx ends; then it returns no events and ctx's error, and
 // the revision reached still holds (which is what bookmarks are made of).
@@ -64,8 +65,9 @@ func (w *Watcher) Next(ctx context.Context) ([]Event, uint64, error) {
 // Poll is Next without waiting: no events means that there are none yet.
 func (w *Watcher) Poll() ([]Event, uint64, error) {
 	var events []Event
+	var bytes int64
 	for {
-		more, err := w.scan(&events)
+		more, err := w.scan(&events, &bytes)
 		if err != nil {
 			return nil, w.cursor, err
 		}
@@ -93,7 +95,7 @@ func (w *Watcher) Progress() uint64 {
 
 // scan moves the cursor over at most scanMax events and collects those of the
 // prefix. more says that there are further ones to look at.
-func (w *Watcher) scan(found *[]Event) (more bool, err error) {
+func (w *Watcher) scan(found *[]Event, bytes *int64) (more bool, err error) {
 	h := w.history
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -109,7 +111,8 @@ func (w *Watcher) scan(found *[]Event) (more bool, err error) {
 		e := from.at(i)
 		w.cursor = e.Revision
 		if strings.HasPrefix(e.Key(), w.prefix) {
-			if *found = append(*found, e); len(*found) == batchMax {
+			*bytes += e.Item.Size() + e.Prev.Size()
+			if *found = append(*found, e); len(*found) == batchMax || *bytes >= batchBytesMax {
 				return false, nil
 			}
 		}

@@ -172,7 +172,7 @@ func (s *Session) converse(ctx context.Context, address string, lingering *sync.
 			_ = conn.Close()
 		})
 	}()
-	c.heard.Store(time.Now().UnixNano())
+	c.hears()
 	group, together := errgroup.WithContext(life)
 	stream, err := c.client.Session(together)
 	if err != nil {
@@ -215,12 +215,19 @@ type conversation struct {
 	address  string
 	end      context.CancelCauseFunc
 	welcomed atomic.Bool
-	heard    atomic.Int64 // when something last came, Unix nanoseconds
+	heard    atomic.Pointer[time.Time] // when something last came, by the monotonic clock
 
 	streams    sync.WaitGroup
 	open       atomic.Int64
 	streamLife context.Context
 	endStreams context.CancelFunc
+}
+
+// hears notes that something has come. A time as a number would be the wall
+// clock's, and end every conversation when that jumps.
+func (c *conversation) hears() {
+	now := time.Now()
+	c.heard.Store(&now)
 }
 
 // watchSilence ends the conversation when nothing is heard for too long.
@@ -237,7 +244,7 @@ func (c *conversation) watchSilence(ctx context.Context) error {
 		if c.welcomed.Load() {
 			limit = c.cfg.Silence
 		}
-		if silent := time.Since(time.Unix(0, c.heard.Load())); silent > limit {
+		if silent := time.Since(*c.heard.Load()); silent > limit {
 			err := fmt.Errorf("nothing heard for %v", silent.Round(time.Millisecond))
 			c.end(err)
 			return err
@@ -255,7 +262,7 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 		if err != nil {
 			return err
 		}
-		c.heard.Store(time.Now().UnixNano())
+		c.hears()
 		if _, ok := message.Message.(*agentv1.ToAgent_Welcome); !ok && !c.welcomed.Load() {
 			if message.GetGoAway() != nil {
 				return errGoAway

@@ -41,6 +41,7 @@ var matrix = []struct {
 	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
 	{"control/operator", []string{"consensus/transport", "control/store", "fsm/kv", "fsm/watch", "proto/..."}, ""},
 	{"control/autopilot", []string{"consensus", "control/store", "fsm", "proto/cluster/..."}, "a leader's duty, and answers to operators"},
+	{"control/operator/kvclient", []string{"proto/..."}, ""},
 	{"control/backup", []string{"fsm", "proto/..."}, "the form of a file"},
 	{"control/scheduler/...", []string{"control/scheduler/...", "control/resource", "control/store", "control/controller"}, ""},
 	{"control/controller", []string{"control/resource", "control/store"}, "the runtime of controllers"},

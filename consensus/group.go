@@ -15,10 +15,13 @@ const (
 	// bound it answers ErrBusy.
 	queueCommandsMax = 8192
 	queueBytesMax    = 64 << 20
-	// Entries that are on their way at once: one is written here while the
-	// followers write the one before. More only made the groups smaller
-	// (DESIGN.md has the figures).
-	entriesInFlightMax = 2
+	// Entries that are on their way at once. A further one goes only when so many
+	// commands or bytes wait for it: while the disks keep up, one entry at a time
+	// makes the largest groups and costs least (DESIGN.md has the figures); behind
+	// a slow disk or a long way, several are under way.
+	entriesInFlightMax = 4
+	furtherCommandsMin = 64
+	furtherBytesMin    = 256 << 10
 )
 
 // submission is a command in the leader's queue. refuse is called at most once,
@@ -37,8 +40,9 @@ type proposer struct {
 	committed func(o outcome, entriesInFlight int)
 	metrics   *metrics
 
-	slots chan struct{} // one held for each entry on its way
-	tasks *tasks        // of the node: those who wait for raft's answers
+	inFlight atomic.Int64  // entries on their way
+	changed  chan struct{} // room for one: an entry has ended, or enough wait for a further one
+	tasks    *tasks        // of the node: those who wait for raft's answers
 
 	mu     sync.RWMutex
 	over   bool
@@ -49,8 +53,8 @@ type proposer struct {
 func newProposer(term uint64, apply func([]byte) raft.ApplyFuture, committed func(outcome, int), m *metrics, t *tasks) *proposer {
 	return &proposer{
 		term: term, apply: apply, committed: committed, metrics: m, tasks: t,
-		slots: make(chan struct{}, entriesInFlightMax),
-		queue: make(chan submission, queueCommandsMax),
+		changed: make(chan struct{}, 1),
+		queue:   make(chan submission, queueCommandsMax),
 	}
 }
 
@@ -67,6 +71,9 @@ func (p *proposer) submit(s submission) error {
 	}
 	select {
 	case p.queue <- s:
+		if p.inFlight.Load() > 0 && p.enough() {
+			poke(p.changed)
+		}
 		return nil
 	default:
 		p.queued.Add(-size)
@@ -107,15 +114,40 @@ func (p *proposer) run(ctx context.Context) {
 				return
 			}
 		}
-		select {
-		case p.slots <- struct{}{}:
-		case <-ctx.Done():
+		if !p.awaitTurn(ctx) {
 			group[0].refuse(ErrNotLeader)
 			return
 		}
 		group, held = p.fill(group)
 		p.send(group)
 	}
+}
+
+// awaitTurn waits until the next entry may go, or answers false when ctx has ended.
+func (p *proposer) awaitTurn(ctx context.Context) bool {
+	for {
+		switch n := p.inFlight.Load(); {
+		case n == 0, n < entriesInFlightMax && p.enough():
+			p.inFlight.Add(1)
+			return true
+		}
+		select {
+		case <-p.changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// enough says whether what waits is worth an entry of its own beside others.
+func (p *proposer) enough() bool {
+	return len(p.queue) >= furtherCommandsMin || p.queued.Load() >= furtherBytesMin
+}
+
+// ended is called when an entry is on its way no longer.
+func (p *proposer) ended() {
+	p.inFlight.Add(-1)
+	poke(p.changed)
 }
 
 // fill adds what waits in the queue, within the bounds of an envelope.
@@ -150,13 +182,13 @@ func (p *proposer) send(group []submission) {
 		begin := time.Now()
 		err := p.settle(<-accepted)
 		p.metrics.committed(begin)
-		<-p.slots
+		p.ended()
 		if err != nil {
 			refuseAll(group, err)
 		}
 	})
 	if !waiting { // the node is stopping
-		<-p.slots
+		p.ended()
 		refuseAll(group, ErrNotLeader)
 		return
 	}
@@ -178,7 +210,7 @@ func (p *proposer) settle(future raft.ApplyFuture) error {
 		if o.failed != nil {
 			return errLost
 		}
-		p.committed(o, len(p.slots)-1)
+		p.committed(o, int(p.inFlight.Load())-1)
 		if o.late {
 			return ErrNotLeader
 		}

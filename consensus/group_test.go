@@ -84,13 +84,17 @@ func (p *proposing) add(t *testing.T, data []byte) {
 	}
 }
 
-// occupy has as many entries on their way as may be.
-func (p *proposing) occupy(t *testing.T) {
+// occupy has as many entries on their way as may be, and says how many commands they have.
+func (p *proposing) occupy(t *testing.T) (commands int) {
 	t.Helper()
 	for i := range entriesInFlightMax {
-		p.add(t, fmt.Append(nil, i))
+		for range 1 + min(i, 1)*furtherCommandsMin {
+			p.add(t, fmt.Append(nil, i))
+			commands++
+		}
 		p.until(t, "an entry", func() bool { return p.log.taken() == i+1 })
 	}
+	return commands
 }
 
 func (p *proposing) until(t *testing.T, what string, holds func() bool) {
@@ -126,9 +130,33 @@ func TestGroupsFormWhileEntriesAreOnTheirWay(t *testing.T) {
 	}
 }
 
+// While one entry is on its way, the next waits for company.
+func TestFewCommandsWaitForTheEntryBefore(t *testing.T) {
+	p := newProposing(t)
+	p.add(t, nil)
+	p.until(t, "the first entry", func() bool { return p.log.taken() == 1 })
+	for range furtherCommandsMin {
+		p.add(t, nil)
+	}
+	time.Sleep(10 * time.Millisecond)
+	if got := p.log.taken(); got != 1 {
+		t.Fatalf("%d entries on their way, want one", got)
+	}
+	p.add(t, nil)
+	p.until(t, "an entry of enough commands", func() bool { return p.log.taken() == 2 })
+	p.add(t, nil)
+	p.log.settle(0, outcome{term: 5}, nil)
+	p.log.settle(1, outcome{term: 5}, nil)
+	p.until(t, "an entry when none is on its way", func() bool { return p.log.taken() == 3 })
+	p.add(t, make([]byte, furtherBytesMin))
+	p.until(t, "an entry of enough bytes", func() bool { return p.log.taken() == 4 })
+	p.log.settle(2, outcome{term: 5}, nil)
+	p.log.settle(3, outcome{term: 5}, nil)
+}
+
 func TestGroupsAreBounded(t *testing.T) {
 	p := newProposing(t)
-	p.occupy(t)
+	occupied := p.occupy(t)
 	big := make([]byte, envelopeBytesMax/3)
 	for range 6 {
 		p.add(t, big)
@@ -136,7 +164,7 @@ func TestGroupsAreBounded(t *testing.T) {
 	for range 2 * envelopeCommandsMax {
 		p.add(t, nil)
 	}
-	for settled, commands := 0, 0; commands < entriesInFlightMax+6+2*envelopeCommandsMax; settled++ {
+	for settled, commands := 0, 0; commands < occupied+6+2*envelopeCommandsMax; settled++ {
 		p.until(t, "an entry", func() bool { return p.log.taken() > settled })
 		p.log.mu.Lock()
 		commands += len(p.log.entries[settled].commands)

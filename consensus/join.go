@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	joinPause    = 50 * time.Millisecond // doubles up to joinPauseMax while nobody takes this node in
+	joinPause    = 50 * time.Millisecond // doubles up to joinPauseMax while nobody answers
 	joinPauseMax = time.Second
-	joinCallMax  = 5 * time.Second // for one answer
+	// stablePauseMax is what it grows to while the leader waits and sees.
+	stablePauseMax = 400 * time.Millisecond
+	joinCallMax    = 5 * time.Second // for one answer
 )
 
 // Join asks the leader, through any of the seeds (host:port), to add this node,
@@ -27,7 +29,7 @@ const (
 func (n *Node) Join(ctx context.Context, seeds []string) error {
 	n.joining.Add(1)
 	defer n.joining.Add(-1)
-	pause, said := joinPause, ""
+	pause, said, answered := joinPause, "", false
 	for {
 		if n.isVoterHere() {
 			return nil
@@ -36,9 +38,10 @@ func (n *Node) Join(ctx context.Context, seeds []string) error {
 		if final(err) {
 			return err
 		}
-		if progress {
-			pause = joinPause
-		} else if reason := fmt.Sprint(err); reason != said {
+		if progress != answered {
+			pause, answered = joinPause, progress
+		}
+		if reason := fmt.Sprint(err); !progress && reason != said {
 			said = reason
 			n.log.Info("not yet a member, asking again", "reason", reason)
 		}
@@ -49,10 +52,16 @@ func (n *Node) Join(ctx context.Context, seeds []string) error {
 		case <-n.stopped:
 			return ErrStopped
 		}
-		if !progress {
-			pause = min(2*pause, joinPauseMax)
-		}
+		pause = longer(pause, progress)
 	}
+}
+
+// longer is the next pause between two questions.
+func longer(pause time.Duration, answered bool) time.Duration {
+	if answered {
+		return min(2*pause, stablePauseMax)
+	}
+	return min(2*pause, joinPauseMax)
 }
 
 // final says whether an answer to AddServer stays the same however often one asks.
@@ -84,6 +93,7 @@ func (n *Node) askToJoin(ctx context.Context, seeds []string) (progress bool, er
 			req.AppliedIndex = n.progress.applied()
 		}
 	}
+	voted := n.isVoterHere()
 	err = errors.New("no address to ask")
 	for _, to := range n.whomToAsk(seeds) {
 		var resp *clusterv1.AddServerResponse
@@ -99,7 +109,7 @@ func (n *Node) askToJoin(ctx context.Context, seeds []string) (progress bool, er
 			}
 			n.streams.admit()
 		}
-		if resp.GetVoter() {
+		if resp.GetVoter() && !voted {
 			n.log.Info("this control node votes")
 		}
 		return true, nil
@@ -163,7 +173,7 @@ const (
 // the configuration has it at another address, as a non-voter or not at all,
 // and when it hears no leader. Its error is that it may not take part any more.
 func (n *Node) stayMember(ctx context.Context) error {
-	var greeted, moved bool
+	var greeted, moved, answered bool
 	heard, said := time.Now(), ""
 	pause := joinPause
 	for {
@@ -189,20 +199,19 @@ func (n *Node) stayMember(ctx context.Context) error {
 		case n.isVoterHere() && leader.ID != "" && greeted, n.isVoterHere() && leader.ID == "" && time.Since(heard) < silentMax:
 			pause = joinPause
 		default:
-			answered, err := n.askToJoin(ctx, n.cfg.Seeds())
+			progress, err := n.askToJoin(ctx, n.cfg.Seeds())
 			if final(err) {
 				return err
 			}
-			if answered {
-				greeted, pause = true, joinPause
-			} else if reason := fmt.Sprint(err); reason != said && leader.ID != "" {
+			if progress != answered {
+				pause, answered = joinPause, progress
+			}
+			greeted = greeted || progress
+			if reason := fmt.Sprint(err); !progress && reason != said && leader.ID != "" {
 				said = reason
 				n.log.Info("asking to be a member", "reason", reason)
 			}
-			wait, pause = pause, min(2*pause, joinPauseMax)
-			if answered && n.isVoterHere() {
-				wait = memberPause
-			}
+			wait, pause = pause, longer(pause, progress)
 		}
 		select {
 		case <-changed:

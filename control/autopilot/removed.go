@@ -27,8 +27,20 @@ type removal struct {
 const keysMax = 16
 
 // Admit says whether a server may be a member (consensus.Config). It is asked on
-// the leader, whose replica is current.
-func (a *Autopilot) Admit(_ context.Context, c consensus.Candidate) error {
+// the leader, whose replica is current. A no ends the server, so the leader
+// makes sure before that it still is one.
+func (a *Autopilot) Admit(ctx context.Context, c consensus.Candidate) error {
+	err := a.admit(c)
+	if err == nil {
+		return nil
+	}
+	if err := a.Store.ReadBarrier(ctx); err != nil {
+		return err
+	}
+	return a.admit(c)
+}
+
+func (a *Autopilot) admit(c consensus.Candidate) error {
 	if format := a.Store.Format(); c.Format != 0 && c.Format < format {
 		return fmt.Errorf("%w: the cluster writes commands of format %d, and the muster on %s reads up to %d: start the newer version that the other control nodes run",
 			consensus.ErrRefused, format, c.Name, c.Format)

@@ -104,6 +104,9 @@ var kinds = []struct {
 	{"clock", 8, false, true, "the wall clock jumps, the monotonic clock does not"},
 }
 
+// diskKinds exclude one another: a disk has one fault at a time.
+var diskKinds = []string{"slow", "hung", "full", "failing"}
+
 // plan makes a schedule from a seed: the same for the same seed, length, size
 // and choice of kinds (empty: all).
 func plan(seed uint64, length time.Duration, nodes int, only []string) []step {
@@ -118,7 +121,7 @@ func plan(seed uint64, length time.Duration, nodes int, only []string) []step {
 			loses, calm := traits(first.kind)
 			s.faults = append(s.faults, pick(rng, nodes, only, func(i int) bool {
 				k := kinds[i]
-				if k.name == first.kind || misled(first.kind, k.name) || misled(k.name, first.kind) {
+				if k.name == first.kind || slices.Contains(diskKinds, k.name) && slices.Contains(diskKinds, first.kind) || misled(first.kind, k.name) || misled(k.name, first.kind) {
 					return false
 				}
 				return k.calm || calm || !loses && !k.loses

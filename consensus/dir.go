@@ -4,51 +4,63 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
-	"time"
 
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sys/unix"
+
+	"github.com/musterhq/muster/consensus/wal"
 )
 
 // dir is Dir/raft:
 //
 //	lock        held by the process that uses the directory; says which
 //	node.json   whose directory this is
-//	log.db      bolt: log, term and vote
+//	log-*       the log, in segments (package wal)
+//	promises    term and vote
 //	snapshots/  the newest two
+//
+// In format 1 log.db, of bolt, held log, term and vote; see convert.go.
 type dir struct {
-	path string
-	lock *os.File
-	node nodeFile
-	bolt *raftboltdb.BoltStore
+	path   string
+	disk   wal.Disk
+	lock   *os.File
+	node   nodeFile
+	log    *wal.Log
+	stable *wal.Stable
 }
 
-// nodeFile is written when log.db exists, so either both are there or the
+// nodeFile is written when the log exists, so either both are there or the
 // directory has not been used yet.
 type nodeFile struct {
-	Format  int    `json:"format"` // 1
+	Format  int    `json:"format"` // 2
 	Cluster string `json:"cluster"`
 	Name    string `json:"name"`
 	// Joined: the cluster has taken this node and its log in. Until then the
 	// node is fresh: it has promised nothing and must not vote.
 	Joined bool `json:"joined"`
+	// Check is a checksum of the others, since format 2.
+	Check string `json:"check,omitempty"`
+}
+
+func (n nodeFile) check() string {
+	return fmt.Sprintf("%08x", crc32.ChecksumIEEE(fmt.Appendf(nil, "%d %q %q %t", n.Format, n.Cluster, n.Name, n.Joined)))
 }
 
 const (
-	dirFormat  = 1
-	probeBytes = 1 << 20 // what must fit on the disk for a start to make sense
+	dirFormat  = 2
+	boltFormat = 1
+	probeBytes = 1 << 20 // what must fit on the disk for a first start to make sense
 )
 
 func openDir(cfg Config) (*dir, error) {
-	d := &dir{path: filepath.Join(cfg.Dir, "raft")}
+	d := &dir{path: filepath.Join(cfg.Dir, "raft"), disk: cfg.Disk}
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return nil, diskError(d.path, err)
 	}
@@ -61,29 +73,116 @@ func openDir(cfg Config) (*dir, error) {
 	if err := d.takeLock(); err != nil {
 		return nil, err
 	}
-	if err := d.probe(); err != nil {
-		return nil, diskError(d.path, err)
-	}
 	used, err := d.readNode(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.openBolt(used); err != nil {
-		return nil, err
+	if err := d.probe(); err != nil && !(used && d.node.Format == dirFormat && errors.Is(err, syscall.ENOSPC)) {
+		// A node that has its log already can serve reads from a full disk.
+		return nil, diskError(d.path, err)
 	}
-	if !used {
-		d.node = nodeFile{Format: dirFormat, Cluster: cfg.ClusterID, Name: cfg.Name}
-		if err := d.writeNode(); err != nil {
-			return nil, diskError(d.path, err)
-		}
+	if used && d.node.Format == boltFormat {
+		err = d.convert()
+	} else if used {
+		err = d.openLog()
+	} else {
+		err = d.createLog(cfg)
+	}
+	if err != nil {
+		return nil, diskError(d.path, err)
 	}
 	opened = true
 	return d, nil
 }
 
+func (d *dir) openLog() (err error) {
+	if d.log, err = wal.Open(d.logOptions()); err != nil {
+		return err
+	}
+	if d.stable, err = wal.OpenStable(d.disk, d.path); err != nil {
+		return err
+	}
+	// What is left when a conversion was interrupted at its very end.
+	if err := os.Remove(d.boltPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// createLog makes an empty log for a directory that has not been used. A process
+// may have ended while it did the same.
+func (d *dir) createLog(cfg Config) error {
+	if err := d.checkUnused(); err != nil {
+		return err
+	}
+	if err := d.newLog(); err != nil {
+		return err
+	}
+	d.node = nodeFile{Format: dirFormat, Cluster: cfg.ClusterID, Name: cfg.Name}
+	return d.writeNode()
+}
+
+// newLog makes an empty log and stable store in place of any that is there.
+func (d *dir) newLog() (err error) {
+	if err := wal.Remove(d.disk, d.path); err != nil {
+		return err
+	}
+	if d.log, err = wal.Create(d.logOptions()); err != nil {
+		return err
+	}
+	d.stable, err = wal.CreateStable(d.disk, d.path)
+	return err
+}
+
+// checkUnused refuses a directory whose node.json was lost.
+func (d *dir) checkUnused() error {
+	lost := func(path string) error {
+		return damaged(path, fmt.Errorf("it was used, but %s is missing", d.nodePath()))
+	}
+	exists, err := wal.Exists(d.disk, d.path)
+	if err != nil {
+		return err
+	}
+	if exists {
+		l, err := wal.Open(d.logOptions())
+		if err != nil {
+			return err
+		}
+		last := l.Next()
+		if err := l.Close(); err != nil {
+			return err
+		}
+		if last > 1 {
+			return lost(d.path)
+		}
+	}
+	if exists, err = wal.ExistsStable(d.disk, d.path); err != nil {
+		return err
+	}
+	if exists {
+		s, err := wal.OpenStable(d.disk, d.path)
+		if err != nil {
+			return err
+		}
+		empty := s.Empty()
+		if err := s.Close(); err != nil {
+			return err
+		}
+		if !empty {
+			return lost(d.path)
+		}
+	}
+	return d.checkUnusedBolt(lost)
+}
+
+func (d *dir) logOptions() wal.Options { return wal.Options{Disk: d.disk, Dir: d.path} }
+
 func (d *dir) close() {
-	if d.bolt != nil {
-		_ = d.bolt.Close() // every write was synced
+	if d.log != nil {
+		_ = d.log.Close() // every write was synced
+	}
+	if d.stable != nil {
+		_ = d.stable.Close()
 	}
 	if d.lock != nil {
 		_ = d.lock.Close() // gives the lock up
@@ -143,6 +242,8 @@ func (d *dir) readNode(cfg Config) (used bool, err error) {
 		return false, damaged(d.nodePath(), errors.New("not what muster wrote there"))
 	}
 	switch {
+	case d.node.Format < boltFormat, d.node.Format == dirFormat && d.node.Check != d.node.check():
+		return false, damaged(d.nodePath(), errors.New("its checksum is wrong"))
 	case d.node.Format > dirFormat:
 		return false, fmt.Errorf("%s was written by a newer muster (format %d, this one knows %d): start that version", d.path, d.node.Format, dirFormat)
 	case d.node.Cluster != cfg.ClusterID:
@@ -156,6 +257,7 @@ func (d *dir) readNode(cfg Config) (used bool, err error) {
 }
 
 func (d *dir) writeNode() error {
+	d.node.Check = d.node.check()
 	b, err := json.MarshalIndent(d.node, "", "  ")
 	if err != nil {
 		return err
@@ -184,87 +286,6 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
-}
-
-func (d *dir) openBolt(used bool) error {
-	path := filepath.Join(d.path, "log.db")
-	switch info, err := os.Stat(path); {
-	case errors.Is(err, fs.ErrNotExist) && used:
-		return damaged(path, errors.New("it is missing")) // bolt would make a new one
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return diskError(path, err)
-	case used && info.Size() == 0:
-		return damaged(path, errors.New("it is empty")) // bolt would start over
-	case info.Size() > 0:
-		file := &boltFile{}
-		if err := guarded(path, func() error { return walkBolt(path, info.Size(), file) }); err != nil {
-			file.close()
-			return err
-		}
-	}
-	file := &boltFile{}
-	err := guarded(path, func() (err error) {
-		d.bolt, err = raftboltdb.New(raftboltdb.Options{
-			Path: path,
-			BoltOptions: &bbolt.Options{
-				Timeout:  time.Second,
-				OpenFile: file.open,
-				// Without these each write would also write the list of free
-				// pages, which grows with every snapshot.
-				NoFreelistSync: true,
-				FreelistType:   bbolt.FreelistMapType,
-			},
-		})
-		return err
-	})
-	if err != nil {
-		file.close()
-	}
-	if err == nil && !used {
-		err = guarded(path, func() error {
-			if last, err := d.bolt.LastIndex(); err != nil || last > 0 {
-				return errors.Join(err, fmt.Errorf("it holds entries, but %s is missing", d.nodePath()))
-			}
-			return nil
-		})
-	}
-	return err
-}
-
-// walkBolt visits every page that bolt is going to read when it opens the file
-// for writing. Bolt does that in a goroutine of its own, where a damaged page
-// would end the process.
-func walkBolt(path string, size int64, file *boltFile) error {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second, OpenFile: file.open})
-	if err != nil {
-		return err
-	}
-	return errors.Join(db.View(func(tx *bbolt.Tx) error {
-		if tx.Size() > size {
-			return fmt.Errorf("%d of %d bytes are left", size, tx.Size())
-		}
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(_, _ []byte) error { return nil })
-		})
-	}), db.Close())
-}
-
-// boltFile remembers the file that bolt opens, and locks, because bolt leaves it
-// open when it panics.
-type boltFile struct{ file *os.File }
-
-func (b *boltFile) open(path string, flag int, mode os.FileMode) (*os.File, error) {
-	var err error
-	b.file, err = os.OpenFile(path, flag, mode)
-	return b.file, err
-}
-
-func (b *boltFile) close() {
-	if b.file != nil { // often closed already
-		_ = unix.Flock(int(b.file.Fd()), unix.LOCK_UN) // the mapping, which stays, would keep the lock
-		_ = b.file.Close()
-	}
 }
 
 // guarded calls f, which reads what may be damaged. Bolt and raft panic on
@@ -304,6 +325,9 @@ func (e *damagedError) Error() string {
 func (e *damagedError) Unwrap() error { return e.cause }
 
 func damaged(path string, cause error) error {
+	if lost := new(wal.DamageError); errors.As(cause, &lost) {
+		path, cause = lost.Path, lost.Cause
+	}
 	if known := new(damagedError); errors.As(cause, &known) {
 		return known
 	}
@@ -312,12 +336,14 @@ func damaged(path string, cause error) error {
 
 // diskError says in one line what is wrong with the disk and what helps.
 func diskError(path string, err error) error {
-	known := new(damagedError)
+	known, lost := new(damagedError), new(wal.DamageError)
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &known):
 		return known
+	case errors.As(err, &lost):
+		return damaged(lost.Path, lost.Cause)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("the disk that holds %s is full: free some space and start again: %w", path, err)
 	case errors.Is(err, syscall.EROFS):

@@ -5,29 +5,41 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/musterhq/muster/consensus/wal"
 )
 
-// disk is raft's log and stable store, and what it may expect of them. Bolt
-// does the work. A write that fails or does not end is the end of this node:
+// disk is raft's log and stable store, and what it may expect of them. Package
+// wal does the work. A write that fails or does not end is the end of this node:
 // fail is told, and nothing is written or promised afterwards, because a
-// repeated fsync may succeed without the data being on the disk.
+// repeated fsync may succeed without the data being on the disk. The exception
+// is a full disk, which refuses before anything is written; see room.go.
 type disk struct {
-	bolt    store
+	store   store
+	log     *wal.Log
 	path    string
 	metrics *metrics
 	fail    func(error)
+	// covered is the newest entry that a snapshot holds.
+	covered func() uint64
 	// early is told of entries before they are written; it does not block.
 	early func([]*raft.Log)
+	// refused is told that there was no room; it does not block.
+	refused func()
 	// running is set once the node is open; until then errors go to the opener.
 	running atomic.Bool
 	// quiet is closed once nothing can leave this node any more.
 	quiet chan struct{}
 
-	broken  atomic.Bool
-	writing atomic.Int64 // start of the write under way, Unix nanoseconds, or 0
+	broken atomic.Bool
+	under  underWay
+	// cut: entries were dropped from the end, to be replaced. Raft goes on as
+	// if they were replaced already, so from here they must be.
+	cut bool
 
 	mu     sync.RWMutex
 	recent recentEntries
@@ -38,13 +50,13 @@ type store interface {
 	raft.StableStore
 }
 
-// stuckFor is how long the write under way has taken.
-func (d *disk) stuckFor() time.Duration {
-	if begin := d.writing.Load(); begin != 0 {
-		return time.Since(time.Unix(0, begin))
-	}
-	return 0
+// walStore is the log and the stable store of a directory.
+type walStore struct {
+	*wal.Log
+	stable
 }
+
+type stable struct{ raft.StableStore }
 
 var errDiskBroken = errors.New("an earlier write to the log failed")
 
@@ -53,10 +65,14 @@ func (d *disk) write(what string, f func() error) error {
 		return errDiskBroken
 	}
 	begin := time.Now()
-	d.writing.Store(begin.UnixNano())
+	done := d.under.begin()
 	err := f()
-	d.writing.Store(0)
+	done()
 	d.metrics.diskWrite(time.Since(begin))
+	if errors.Is(err, wal.ErrNoSpace) && !d.cut {
+		d.refused()
+		return fmt.Errorf("%w: %s: %s: %w", ErrNoSpace, d.path, what, err)
+	}
 	if err != nil {
 		err = diskError(d.path, fmt.Errorf("%s: %w", what, err))
 		d.broken.Store(true)
@@ -67,12 +83,25 @@ func (d *disk) write(what string, f func() error) error {
 	return err
 }
 
+// IsMonotonic makes raft drop the whole log when a snapshot replaces it.
+func (d *disk) IsMonotonic() bool { return true }
+
 func (d *disk) StoreLogs(entries []*raft.Log) error {
-	if len(entries) > 0 && !d.broken.Load() {
+	if len(entries) == 0 {
+		return nil
+	}
+	if !d.broken.Load() {
 		d.early(entries)
 	}
-	err := d.write("append to the log", func() error { return d.bolt.StoreLogs(entries) })
+	err := d.write("append to the log", func() error {
+		// The log drops what is before a gap. Only a snapshot may cause one.
+		if before := entries[0].Index - 1; before >= d.log.Next() && d.covered() < before {
+			return fmt.Errorf("entry %d would follow entry %d", before+1, d.log.Next()-1)
+		}
+		return d.store.StoreLogs(entries)
+	})
 	if err == nil {
+		d.cut = false
 		d.mu.Lock()
 		d.recent.add(entries)
 		d.mu.Unlock()
@@ -83,14 +112,28 @@ func (d *disk) StoreLogs(entries []*raft.Log) error {
 func (d *disk) StoreLog(entry *raft.Log) error { return d.StoreLogs([]*raft.Log{entry}) }
 
 func (d *disk) DeleteRange(first, last uint64) error {
+	newest, _ := d.store.LastIndex()
+	low, _ := d.store.FirstIndex()
+	end := newest > 0 && last >= newest && first > low
+	if end && !d.log.Reserve() {
+		// What replaces them must fit: raft does not look back (raft 1.7.3,
+		// appendEntries, "leaving r.getLastLog() in the wrong state").
+		if err := d.write("replace the end of the log", d.log.Prepare); err != nil {
+			return err
+		}
+	}
 	d.mu.Lock()
 	d.recent.clear()
 	d.mu.Unlock()
-	return d.write("trim the log", func() error { return d.bolt.DeleteRange(first, last) })
+	err := d.write("trim the log", func() error { return d.store.DeleteRange(first, last) })
+	if err == nil && end {
+		d.cut = true
+	}
+	return err
 }
 
-func (d *disk) FirstIndex() (uint64, error) { return d.bolt.FirstIndex() }
-func (d *disk) LastIndex() (uint64, error)  { return d.bolt.LastIndex() }
+func (d *disk) FirstIndex() (uint64, error) { return d.store.FirstIndex() }
+func (d *disk) LastIndex() (uint64, error)  { return d.store.LastIndex() }
 
 // GetLog never returns a command entry other than it was written.
 func (d *disk) GetLog(index uint64, entry *raft.Log) error {
@@ -101,17 +144,21 @@ func (d *disk) GetLog(index uint64, entry *raft.Log) error {
 		*entry = *recent
 		return nil
 	}
-	err := d.bolt.GetLog(index, entry)
-	if err == nil && entry.Index != index {
-		err = fmt.Errorf("entry %d says it is entry %d", index, entry.Index)
-	}
+	done := d.under.begin()
+	err := d.store.GetLog(index, entry)
+	done()
 	if err == nil && entry.Type == raft.LogCommand {
 		err = checkEnvelope(entry.Data)
 	}
 	if err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		return err // not found is an ordinary answer
 	}
-	err = damaged(d.path, fmt.Errorf("log entry %d: %w", index, err))
+	err = fmt.Errorf("log entry %d: %w", index, err)
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		err = diskError(d.path, err)
+	} else {
+		err = damaged(d.path, err)
+	}
 	if !d.running.Load() {
 		return err
 	}
@@ -126,15 +173,24 @@ func (d *disk) GetLog(index uint64, entry *raft.Log) error {
 // might send on that footing can leave the node.
 
 func (d *disk) Set(key, value []byte) error {
-	return d.promise(func() error { return d.bolt.Set(key, value) })
+	return d.promise(func() error { return d.store.Set(key, value) })
 }
 
 func (d *disk) SetUint64(key []byte, value uint64) error {
-	return d.promise(func() error { return d.bolt.SetUint64(key, value) })
+	return d.promise(func() error { return d.store.SetUint64(key, value) })
 }
 
 func (d *disk) promise(f func() error) error {
 	err := d.write("save term and vote", f)
+	for errors.Is(err, ErrNoSpace) && d.running.Load() {
+		// Where overwriting takes no new space this does not happen. Raft waits.
+		select {
+		case <-time.After(roomTick):
+			err = d.write("save term and vote", f)
+		case <-d.quiet:
+			return nil
+		}
+	}
 	if err != nil && d.running.Load() {
 		<-d.quiet
 		return nil
@@ -142,8 +198,43 @@ func (d *disk) promise(f func() error) error {
 	return err
 }
 
-func (d *disk) Get(key []byte) ([]byte, error)       { return d.bolt.Get(key) }
-func (d *disk) GetUint64(key []byte) (uint64, error) { return d.bolt.GetUint64(key) }
+func (d *disk) Get(key []byte) ([]byte, error)       { return d.store.Get(key) }
+func (d *disk) GetUint64(key []byte) (uint64, error) { return d.store.GetUint64(key) }
+
+// underWay is which reads and writes have not ended.
+type underWay struct {
+	mu     sync.Mutex
+	number uint64
+	since  map[uint64]time.Time
+}
+
+// begin notes one that begins now; the function it returns notes its end.
+func (u *underWay) begin() (end func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.since == nil {
+		u.since = map[uint64]time.Time{}
+	}
+	u.number++
+	number := u.number
+	u.since[number] = time.Now()
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		delete(u.since, number)
+	}
+}
+
+// longest is how long the oldest of them has taken; 0 when there is none.
+func (u *underWay) longest() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var longest time.Duration
+	for _, since := range u.since {
+		longest = max(longest, time.Since(since))
+	}
+	return longest
+}
 
 // recentEntries keeps the newest entries in memory, for replication and for
 // applying, within bounds.
@@ -155,7 +246,7 @@ type recentEntries struct {
 
 const (
 	recentMax      = 1024
-	recentBytesMax = 32 << 20
+	recentBytesMax = 8 << 20
 )
 
 func (r *recentEntries) add(entries []*raft.Log) {

@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -25,6 +26,8 @@ const earlyMax = 4
 
 // earlySenders are the pipelines to followers that are open.
 type earlySenders struct {
+	hushed atomic.Bool // nothing is to be sent
+
 	mu   sync.Mutex
 	open map[*earlyPipeline]struct{}
 }
@@ -123,6 +126,9 @@ func (p *earlyPipeline) run() {
 }
 
 func (p *earlyPipeline) sendEarly(entries []*raft.Log) {
+	if p.in.hushed.Load() {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	first, last := entries[0], entries[len(entries)-1]
@@ -142,6 +148,9 @@ func (p *earlyPipeline) sendEarly(entries []*raft.Log) {
 
 // AppendEntries is raft's.
 func (p *earlyPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	if p.in.hushed.Load() {
+		return nil, errHushed
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if n := len(args.Entries); n > 0 && args.Term == p.term && args.Entries[n-1].Index <= p.sent {

@@ -84,6 +84,7 @@ func (n *Node) followLeader(ctx context.Context, leader raft.Server) (broken boo
 	r := &remote{node: n}
 	r.stream, err = forward.Open(ctx, conn, forward.Follower{
 		Name: n.cfg.Name, Origin: n.origin, Term: n.raft.CurrentTerm,
+		Disk:   n.room.full.get,
 		Refuse: func(sequence uint64, err error) { n.pending.refuse(sequence, r, err) },
 	})
 	if err != nil {

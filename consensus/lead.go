@@ -22,6 +22,7 @@ type leadership struct {
 	proposer *proposer
 	rounds   *rounds
 	round    atomic.Uint64
+	room     followersRoom
 	peers    *peers
 }
 
@@ -45,8 +46,22 @@ func (n *Node) trackLeadership(ctx context.Context) {
 	}
 }
 
-// lead is one term, until raft says that it is over.
+// lead is one term, until raft says that it is over. While the disk hangs raft
+// says nothing: then the term is over here, and begins anew if raft still leads
+// afterwards.
 func (n *Node) lead(ctx context.Context) {
+	for n.leadWhileWell(ctx) {
+		select {
+		case <-n.untilHung(false):
+		case <-n.leading:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) leadWhileWell(ctx context.Context) (again bool) {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	over := make(chan struct{})
@@ -54,14 +69,28 @@ func (n *Node) lead(ctx context.Context) {
 		defer close(over)
 		n.serveTerm(ctx)
 	}) {
-		return
+		return false
 	}
 	select {
+	case <-n.untilHung(true):
+		end()
+		if l, _ := n.term.get(); l != nil { // its proposer may be held by raft
+			n.term.clear(l)
+			n.route.clear(l)
+		}
+		select {
+		case <-over:
+			return true
+		case <-n.leading:
+			<-over
+		case <-ctx.Done():
+		}
 	case <-n.leading: // raft's words alternate
 		end()
 		<-over
 	case <-ctx.Done(): // stopping, maybe because raft hangs: close waits, but not for ever
 	}
+	return false
 }
 
 // serveTerm opens the term and serves until ctx ends.
@@ -150,6 +179,9 @@ func (l *leadership) Term() uint64          { return l.number }
 func (l *leadership) Done() <-chan struct{} { return l.ctx.Done() }
 
 func (l *leadership) Propose(origin, sequence uint64, data []byte, refuse func(error)) error {
+	if err := l.refuses(); err != nil {
+		return err
+	}
 	return l.proposer.submit(submission{command{origin, sequence, data}, refuse})
 }
 

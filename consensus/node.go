@@ -49,7 +49,9 @@ type Node struct {
 	settled    sync.RWMutex // held for reading while a server is let in
 	candidates candidates
 	silence    silence
-	joining    atomic.Int32 // calls of Join
+	room       *room
+	hung       watched[bool] // the disk does not end a write
+	joining    atomic.Int32  // calls of Join
 
 	timers    sync.Mutex
 	calmLater *time.Timer
@@ -84,6 +86,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		cfg: cfg, log: cfg.Logger.With("component", "consensus"),
 		leading:  make(chan bool, 16),
 		progress: newProgress(), pending: newPending(), metrics: newMetrics(),
+		room:   newRoom(),
 		broken: make(chan error, 1), stopped: make(chan struct{}),
 	}
 	var random [8]byte
@@ -108,10 +111,12 @@ func (n *Node) openRaft() error {
 	cfg := n.cfg
 	n.raftLog = newRaftLogger(n.log)
 	logger := n.raftLog
-	logPath := filepath.Join(n.dir.path, "log.db")
-	n.disk = &disk{bolt: n.dir.bolt, path: logPath, metrics: n.metrics, fail: n.fail, quiet: make(chan struct{})}
+	n.disk = &disk{
+		store: walStore{n.dir.log, stable{n.dir.stable}}, log: n.dir.log, path: n.dir.path,
+		metrics: n.metrics, fail: n.fail, quiet: make(chan struct{}),
+	}
 	if cfg.wrapStore != nil {
-		n.disk.bolt = cfg.wrapStore(n.disk.bolt)
+		n.disk.store = cfg.wrapStore(n.disk.store)
 	}
 	n.grown = &counted{disk: n.disk, growth: &growth{}, grew: make(chan struct{}, 1)}
 	n.grown.grew <- struct{}{} // the log may be long already
@@ -120,6 +125,9 @@ func (n *Node) openRaft() error {
 		return err
 	}
 	n.snapshots = snapshots
+	n.snapshots.under = &n.disk.under
+	n.disk.covered = func() uint64 { index, _, _ := snapshots.newest(); return index }
+	n.disk.refused = func() { poke(n.room.look) }
 	n.streams = newStreams(cfg.Layer, cfg.Address)
 	n.trans = &patient{name: cfg.Name, log: n.disk, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.streams, MaxPool: transportPool, MaxRPCsInFlight: transportInFlight, Timeout: transportTimeout, Logger: logger,
@@ -139,7 +147,7 @@ func (n *Node) openRaft() error {
 	conf.Logger = logger
 	conf.NoLegacyTelemetry = true
 
-	return guarded(logPath, func() error {
+	return guarded(n.dir.path, func() error {
 		used, err := raft.HasExistingState(n.disk, n.disk, snapshots)
 		if err != nil {
 			return err
@@ -160,7 +168,7 @@ func (n *Node) openRaft() error {
 				return err
 			}
 		}
-		if n.raft, err = raft.NewRaft(conf, n.machine, n.grown, n.disk, snapshots, n.trans); err != nil {
+		if n.raft, err = n.newRaft(conf); err != nil {
 			return err
 		}
 		n.trans.raft.Store(n.raft)
@@ -171,6 +179,35 @@ func (n *Node) openRaft() error {
 		}
 		return nil
 	})
+}
+
+// newRaft starts raft on what the directory holds. Raft takes an older snapshot
+// if the newest cannot be read, which is too old if the log does not reach
+// back to it.
+func (n *Node) newRaft(conf *raft.Config) (_ *raft.Raft, err error) {
+	path := filepath.Join(n.dir.path, "snapshots")
+	missing := func(index uint64) error {
+		return damaged(path, fmt.Errorf("no snapshot that can be read reaches to entry %d, where the log begins", index))
+	}
+	floor := n.dir.log.Floor()
+	defer func() {
+		if p := recover(); p != nil {
+			if err, is := p.(error); is && errors.Is(err, raft.ErrLogNotFound) {
+				panic(missing(floor))
+			}
+			panic(p)
+		}
+	}()
+	r, err := raft.NewRaft(conf, n.machine, n.grown, n.disk, n.snapshots, n.trans)
+	if err != nil {
+		return nil, err
+	}
+	if r.AppliedIndex() < floor { // raft applies nothing but a snapshot before it runs
+		err := missing(floor)
+		_ = r.Shutdown().Error()
+		return nil, err
+	}
+	return r, nil
 }
 
 // setJoined writes down that the cluster has taken this node in.
@@ -222,6 +259,12 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { n.trackSilence(working); return nil })
 	g.Go(func() error { n.electAlone(); return nil })
 	g.Go(func() error { return n.watchDisk(working) })
+	g.Go(func() error { n.watchRoom(working); return nil })
+	n.background.start(func() { // not waited for without bound: the disk may hang
+		if err := n.dir.log.Run(working); err != nil {
+			n.fail(diskError(n.dir.path, fmt.Errorf("prepare the log: %w", err)))
+		}
+	})
 	g.Go(func() error { return n.takeSnapshots(working) })
 	g.Go(func() error {
 		select {
@@ -271,24 +314,6 @@ func (n *Node) handOver(ctx context.Context) {
 	}
 }
 
-// watchDisk ends Run when a write does not end: the kernel may hold it for
-// ever, and a leader like that would go on to be one.
-func (n *Node) watchDisk(ctx context.Context) error {
-	tick := time.NewTicker(max(n.cfg.DiskDeadline/10, 10*time.Millisecond))
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			if took := n.disk.stuckFor(); took > n.cfg.DiskDeadline {
-				return fmt.Errorf("the disk that holds %s hangs: a write has not ended for %s; this node stops so that another can lead",
-					n.disk.path, took.Round(time.Second))
-			}
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
 // close releases all that Open took. Raft keeps running until those who wait
 // for its word have it, because on shutdown it forgets some of them.
 func (n *Node) close() {
@@ -319,6 +344,6 @@ func (n *Node) close() {
 	}
 	n.background.end(settleMax)
 	if settled { // else a write hangs in it
-		n.dir.close()
+		within(shutdownMax, n.dir.close)
 	}
 }

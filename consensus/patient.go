@@ -60,6 +60,9 @@ func (p *patient) about(first uint64) (raft.AppendEntriesRequest, bool) {
 func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	began := time.Now()
 	for {
+		if p.early.hushed.Load() {
+			return errHushed
+		}
 		err := p.NetworkTransport.AppendEntries(id, target, args, resp)
 		if err == nil || isHeartbeat(args) {
 			return err

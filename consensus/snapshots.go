@@ -35,7 +35,8 @@ const (
 // snapshotStore is raft's file store, and what is known of its newest snapshot.
 type snapshotStore struct {
 	raft.SnapshotStore
-	path string
+	path  string
+	under *underWay // nil: nobody watches how long a write takes
 
 	mu    sync.Mutex
 	index uint64
@@ -89,6 +90,14 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	return &snapshotSink{SnapshotSink: sink, store: s, index: index}, nil
 }
 
+// watched notes a write that begins; the function it returns notes its end.
+func (s *snapshotStore) watched() (end func()) {
+	if s.under == nil {
+		return func() {}
+	}
+	return s.under.begin()
+}
+
 type snapshotSink struct {
 	raft.SnapshotSink
 	store   *snapshotStore
@@ -98,12 +107,14 @@ type snapshotSink struct {
 }
 
 func (s *snapshotSink) Write(b []byte) (int, error) {
+	defer s.store.watched()()
 	n, err := s.SnapshotSink.Write(b)
 	s.written += int64(n)
 	return n, err
 }
 
 func (s *snapshotSink) Close() error {
+	defer s.store.watched()()
 	err := s.SnapshotSink.Close()
 	if s.over {
 		return err

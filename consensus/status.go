@@ -18,6 +18,8 @@ func (n *Node) Status() Status {
 		HasQuorum: leader != "" && state != raft.Shutdown,
 		LastIndex: n.raft.LastIndex(), AppliedIndex: n.progress.applied(),
 	}
+	s.DiskFull, _ = n.room.full.get()
+	s.DiskFree, s.LogBytes = n.room.free.Load(), n.dir.log.Bytes()
 	switch heard := n.raft.LastContact(); {
 	case state == raft.Leader:
 	case heard.IsZero():

@@ -22,10 +22,10 @@ func TestDamagedDirectoryIsRefusedInOneLine(t *testing.T) {
 		damage func(dir string) error
 		want   string // in the message
 	}{
-		{"log cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "raft/log.db"), 5000) }, "log.db"},
+		{"log cut short", func(dir string) error { return os.Truncate(filepath.Join(dir, "raft/log-0000000000000001"), 5000) }, "log-0000000000000001"},
 		{"log overwritten", func(dir string) error {
-			return os.WriteFile(filepath.Join(dir, "raft/log.db"), []byte(strings.Repeat("rubbish!", 8192)), 0o600)
-		}, "log.db"},
+			return os.WriteFile(filepath.Join(dir, "raft/log-0000000000000001"), []byte(strings.Repeat("rubbish!", 8192)), 0o600)
+		}, "log-0000000000000001"},
 		{"identity damaged", func(dir string) error {
 			return os.WriteFile(filepath.Join(dir, "identity.json"), []byte("{"), 0o600)
 		}, "identity.json"},

@@ -35,6 +35,8 @@ type Leader interface {
 	// of asking. voucher names a voter that was in this leader's term when it
 	// asked, "" if there is none.
 	ReadIndex(ctx context.Context, voucher string) (uint64, error)
+	// Disk is told whether a follower's disk is full; it does not block.
+	Disk(follower string, full bool)
 }
 
 // Follower is who opens a stream.
@@ -44,6 +46,9 @@ type Follower struct {
 	Origin uint64
 	// Term is raft's current term here.
 	Term func() uint64
+	// Disk says whether this node's disk is full, and has the channel closed when
+	// that changes.
+	Disk func() (full bool, changed <-chan struct{})
 	// Refuse is told what the leader will not apply; it must not block. Success
 	// is not reported: the caller sees the command applied.
 	Refuse func(sequence uint64, err error)

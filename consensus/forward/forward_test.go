@@ -32,6 +32,7 @@ type leader struct {
 	mu       sync.Mutex
 	commands []string
 	origins  []uint64
+	disks    []string
 	vouchers []string
 	late     sync.WaitGroup
 	rounds   atomic.Uint64
@@ -73,6 +74,12 @@ func (l *leader) ReadIndex(ctx context.Context, voucher string) (uint64, error) 
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+}
+
+func (l *leader) Disk(follower string, full bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.disks = append(l.disks, fmt.Sprint(follower, " ", full))
 }
 
 func (l *leader) got() []string {
@@ -227,6 +234,31 @@ func TestReadIndexesAreShared(t *testing.T) {
 	if n := l.rounds.Load(); n > readers/2 {
 		t.Errorf("%d readers took %d rounds, want a few", readers, n)
 	}
+}
+
+// The leader hears of a follower's disk at once, and again when that changes.
+func TestLeaderHearsOfDisks(t *testing.T) {
+	l := &leader{done: make(chan struct{})}
+	conn, _ := serve(t, l)
+	var mu sync.Mutex
+	full, changed := false, make(chan struct{})
+	follow(t, conn, Follower{Name: "f1", Origin: 1, Term: func() uint64 { return 7 }, Disk: func() (bool, <-chan struct{}) {
+		mu.Lock()
+		defer mu.Unlock()
+		return full, changed
+	}})
+	said := func() []string {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return slices.Clone(l.disks)
+	}
+	eventually(t, "the first word", func() bool { return slices.Equal(said(), []string{"f1 false"}) })
+	mu.Lock()
+	old := changed
+	full, changed = true, make(chan struct{})
+	mu.Unlock()
+	close(old)
+	eventually(t, "that it is full", func() bool { return slices.Equal(said(), []string{"f1 false", "f1 true"}) })
 }
 
 // A read index must not be older than the question: who asks while an answer is

@@ -80,6 +80,9 @@ func (f *follower) receive(stream grpc.BidiStreamingServer[clusterv1.FollowReque
 				refuse(err)
 			}
 		}
+		if state := req.GetDisk(); state != clusterv1.DiskState_DISK_UNKNOWN && f.name != "" {
+			f.leader.Disk(f.name, state == clusterv1.DiskState_DISK_FULL)
+		}
 		if number := req.GetRead(); number != 0 {
 			voucher := ""
 			if req.GetReadTerm() == f.leader.Term() {

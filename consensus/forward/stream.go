@@ -127,9 +127,26 @@ func (s *Stream) ReadIndex(ctx context.Context) (uint64, error) {
 }
 
 func (s *Stream) send() error {
+	var said clusterv1.DiskState
 	for {
+		var changed <-chan struct{}
+		if s.who.Disk != nil {
+			var full bool
+			full, changed = s.who.Disk()
+			state := clusterv1.DiskState_DISK_OK
+			if full {
+				state = clusterv1.DiskState_DISK_FULL
+			}
+			if state != said {
+				if err := s.stream.Send(&clusterv1.FollowRequest{Disk: state}); err != nil {
+					return nil // receive knows why
+				}
+				said = state
+			}
+		}
 		select {
 		case <-s.wake:
+		case <-changed:
 		case <-s.stream.Context().Done():
 			return nil // receive knows why
 		}

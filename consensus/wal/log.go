@@ -65,6 +65,7 @@ type Log struct {
 	first    uint64
 	last     uint64
 
+	starved      atomic.Bool             // the next segment could not be made
 	active       atomic.Pointer[segment] // for Run, which holds no lock of it
 	durable      atomic.Uint64           // number of the newest append that is durable
 	acknowledged uint64                  // of Run and Close: the newest mark
@@ -178,6 +179,13 @@ func (l *Log) Floor() uint64 {
 	return l.first - 1
 }
 
+// Next is the index that follows the last.
+func (l *Log) Next() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.last + 1
+}
+
 // Bytes is what the log takes on the disk.
 func (l *Log) Bytes() int64 {
 	l.mu.RLock()
@@ -199,6 +207,9 @@ func (l *Log) Reserve() bool {
 	defer l.mu.RUnlock()
 	return l.spare != nil
 }
+
+// Starved says whether a segment was needed and there was no room for it.
+func (l *Log) Starved() bool { return l.starved.Load() }
 
 // GetLog reads an entry from the disk and checks it. raft.ErrLogNotFound: it is
 // not in the log; DamageError: it is not what was written.
@@ -460,6 +471,7 @@ func (l *Log) prepare(need int64) error {
 	}
 	made, err := createSegment(l.disk, l.dir, place{l.id, s.segment + 1}, sectors)
 	if err != nil {
+		l.starved.Store(full(err))
 		return refused(err)
 	}
 	// From here on the old one may have no name any more.
@@ -477,6 +489,7 @@ func (l *Log) prepare(need int64) error {
 	l.mu.Lock()
 	l.spare = made
 	l.mu.Unlock()
+	l.starved.Store(false)
 	return nil
 }
 

@@ -61,6 +61,9 @@ const (
 
 func openDir(cfg Config) (*dir, error) {
 	d := &dir{path: filepath.Join(cfg.Dir, "raft"), disk: cfg.Disk}
+	if d.disk == nil {
+		d.disk = wal.OS
+	}
 	if err := os.MkdirAll(d.path, 0o700); err != nil {
 		return nil, diskError(d.path, err)
 	}

@@ -273,4 +273,4 @@ func newestChange(dir string) (newest time.Time) {
 }
 
 // stores are the directory's log and stable store.
-func (d *dir) stores() (raft.LogStore, raft.StableStore) { return d.bolt, d.bolt }
+func (d *dir) stores() (raft.LogStore, raft.StableStore) { return d.log, d.stable }

@@ -281,4 +281,3 @@ func TestHungDiskStopsTheNode(t *testing.T) {
 	c.propose(others[0], "the others go on")
 	close(hang)
 }
-

@@ -105,6 +105,7 @@ func (n *Node) serveTerm(ctx context.Context) {
 	l.proposer = newProposer(number, n.apply, l.notify, n.metrics, &n.entries)
 	n.calm()
 	n.silence.reset()
+	l.judgeRoom(ctx)
 	n.route.set(l)
 	n.term.set(l)
 	n.log.Info("leadership won", "term", number, "took", time.Since(begin).Round(time.Millisecond))

@@ -100,6 +100,7 @@ func Open(cfg Config) (_ *Node, err error) {
 		n.close()
 		return nil, fmt.Errorf("consensus: %w", err)
 	}
+	n.lookForRoom()
 	if err := n.metrics.register(n, cfg.Registerer); err != nil {
 		n.close()
 		return nil, fmt.Errorf("consensus: %w", err)

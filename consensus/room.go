@@ -132,6 +132,7 @@ func (l *leadership) judgeRoom(ctx context.Context) {
 	voters := votersOf(n.raft.GetConfiguration().Configuration())
 	here, _ := n.room.full.get()
 	var full, roomy []string
+	said := map[string]bool{} // who certainly has room
 	l.room.mu.Lock()
 	for _, v := range voters {
 		name := string(v.ID)
@@ -139,6 +140,7 @@ func (l *leadership) judgeRoom(ctx context.Context) {
 			full = append(full, name)
 		} else {
 			roomy = append(roomy, name)
+			_, said[name] = l.room.full[name]
 		}
 	}
 	tried := l.room.tried
@@ -155,14 +157,20 @@ func (l *leadership) judgeRoom(ctx context.Context) {
 	slices.Sort(full)
 	r.err = fmt.Errorf("%w (full: %s)", ErrNoSpace, strings.Join(full, ", "))
 	l.room.refusing.Store(r)
-	if !quorum || time.Since(tried) < handOnPause {
+	certain := 0
+	for _, sure := range said {
+		if sure {
+			certain++
+		}
+	}
+	if certain < len(voters)/2+1 || time.Since(tried) < handOnPause {
 		return
 	}
 	l.room.mu.Lock()
 	l.room.tried = time.Now()
 	l.room.mu.Unlock()
 	for _, v := range voters {
-		if string(v.ID) == n.cfg.Name || !slices.Contains(roomy, string(v.ID)) {
+		if string(v.ID) == n.cfg.Name || !said[string(v.ID)] {
 			continue
 		}
 		future := n.raft.LeadershipTransferToServer(v.ID, v.Address)

@@ -59,6 +59,9 @@ func run() error {
 	defer stop()
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	cfg.Version = "v0.0.0-chaos"
+	// A snapshot every few seconds, so that nodes start from one, and are sent
+	// one when they come back after a while.
+	cfg.SnapshotLogBytes = 256 << 10
 	cfg.Interceptors = append(cfg.Interceptors, sign, planted)
 	cfg.StreamInterceptors = append(cfg.StreamInterceptors, signStream)
 

@@ -65,6 +65,7 @@ The directory then holds server-token and agent-token, with which others join
 			if err != nil {
 				return err
 			}
+			go giveBack(cmd.Context(), server.Ready(), cfg.Logger)
 			return server.Run(cmd.Context())
 		},
 	}

@@ -90,7 +90,13 @@ func (p *pipe) start(ctx context.Context, calls []*clusterv1.KVCall) {
 				}
 				p.answer(&clusterv1.KVAnswer{Id: call.Id, Answer: &clusterv1.KVAnswer_Commit{Commit: response}})
 			})
-		case *clusterv1.KVCall_Get, *clusterv1.KVCall_List:
+		case *clusterv1.KVCall_Get:
+			reads = append(reads, call)
+		case *clusterv1.KVCall_List:
+			if c.List.GetRevision() > 0 { // may wait for that revision
+				p.calls.Go(func() { p.read(ctx, []*clusterv1.KVCall{call}) })
+				continue
+			}
 			reads = append(reads, call)
 		default:
 			p.answer(failure(call.Id, status.Errorf(codes.Unimplemented, "call %d is neither get, list nor commit", call.Id)))

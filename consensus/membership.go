@@ -210,6 +210,9 @@ func (n *Node) describe() *clusterv1.DescribeResponse {
 		LastContactMs: s.LastContact.Milliseconds(), Voter: n.isVoterHere(),
 		Disk: clusterv1.DiskState_DISK_OK, DiskFreeBytes: s.DiskFree, LogBytes: uint64(max(0, s.LogBytes)),
 	}
+	if _, size, _ := n.snapshots.newest(); size > 0 {
+		d.SnapshotBytes = uint64(size)
+	}
 	if s.DiskFull {
 		d.Disk = clusterv1.DiskState_DISK_FULL
 	}

@@ -145,7 +145,7 @@ func newAddPeerCommand() *cobra.Command {
 
 A machine that joins with a token needs none of this: it asks to be let in by
 itself. This is for a node that was removed and is to come back with what it
-has. Run it, then start the node. It votes once it has caught up and been well
+has. Run it, then start the node, before clean-up takes it for dead. It votes once it has caught up and been well
 for a while (muster operator autopilot get-config). ADDRESS is host:port.
 Whichever control node is asked, the request goes to the leader.`,
 		Example: `  muster operator raft add-peer c3 10.0.0.3:6443`,

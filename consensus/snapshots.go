@@ -123,6 +123,9 @@ func (s *snapshotSink) Close() error {
 	if err != nil {
 		return errors.Join(err, s.remove())
 	}
+	if err := writeMetaCheck(filepath.Join(s.store.path, s.ID())); err != nil {
+		return err
+	}
 	s.store.mu.Lock()
 	defer s.store.mu.Unlock()
 	s.store.index, s.store.size, s.store.taken = s.index, s.written, time.Now()

@@ -16,8 +16,8 @@ import (
 //	each:     8 bytes origin, little endian; uvarint sequence; uvarint length; bytes
 //
 // Origin and sequence name a command, so that whoever proposed it recognises it
-// in the log wherever it was proposed. The checksum is there because bolt has
-// none for the values it keeps.
+// in the log wherever it was proposed. The checksum is there because bolt, the log
+// of directories of format 1, has none for the values it keeps.
 const (
 	envelopeVersion = 1
 	envelopeHeader  = 5

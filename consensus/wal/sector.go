@@ -28,12 +28,12 @@ type place struct {
 	log, segment uint64
 }
 
+// checksum begins with a number made of the place instead of zero, which costs
+// no allocation and changes every result.
 func (p place) checksum(number int64, sector []byte) uint32 {
-	var at [24]byte
-	binary.LittleEndian.PutUint64(at[0:], p.log)
-	binary.LittleEndian.PutUint64(at[8:], p.segment)
-	binary.LittleEndian.PutUint64(at[16:], uint64(number))
-	return crc32.Update(crc32.Update(0, castagnoli, at[:]), castagnoli, sector[4:sectorSize])
+	h := p.log ^ p.segment*0x9e3779b97f4a7c15 ^ uint64(number)*0xbf58476d1ce4e5b9
+	h = (h ^ h>>31) * 0x94d049bb133111eb
+	return crc32.Update(uint32(h>>32), castagnoli, sector[4:sectorSize])
 }
 
 // sectorState is what a sector on the disk is found to be.
@@ -50,6 +50,7 @@ func (p place) inspect(number int64, sector []byte) sectorState {
 			index:  binary.LittleEndian.Uint32(sector[12:]), total: binary.LittleEndian.Uint32(sector[16:]),
 		}
 		s.valid = s.append != 0 && s.index < s.total
+		s.untouched = !s.valid && allZero(sector)
 		return s
 	}
 	return sectorState{untouched: allZero(sector)}

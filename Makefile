@@ -109,6 +109,10 @@ unit: ## Tests that need no cluster of hosts, without the race detector
 race: ## The same with the race detector; the packages with Kubernetes' own code take long to compile
 	CGO_ENABLED=1 go test -race -timeout 30m ./...
 
+.PHONY: soak
+soak: ## WRITES writes (1000000) to three control nodes, whose files and memory must stay bounded
+	go test -count=1 -timeout 60m -v ./test/soak -args -writes $(or $(WRITES),1000000)
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (10s)
 	@test/fuzz.sh $(or $(FUZZTIME),10s)

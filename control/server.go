@@ -122,7 +122,7 @@ func (s *Server) open(place *place) (err error) {
 	s.node, err = consensus.Open(consensus.Config{
 		Name: cfg.Name, ClusterID: s.id.ClusterID, Dir: cfg.Dir, Address: cfg.Address,
 		StateMachine: s.machine, Layer: s.mux.Layer(cfg.Address), Dial: s.connections.Dial,
-		Bootstrap: place.founder, Disk: cfg.Disk,
+		Bootstrap: place.founder, Disk: cfg.Disk, SnapshotBytes: cfg.SnapshotLogBytes, Registerer: s.metrics,
 		Version: cfg.Version, Format: fsm.Format, Seeds: s.id.Servers,
 		// Nobody asks before the services are registered below.
 		Admit:       func(ctx context.Context, c consensus.Candidate) error { return s.autopilot.Admit(ctx, c) },

@@ -40,10 +40,22 @@ import (
 
 var writes = flag.Int("writes", 0, "how many writes to make, with control nodes as they are by default; 0: the short form")
 
+// load is what is written, and how soon a snapshot is due.
+type load struct {
+	writes, keys, valueBytes int
+	snapshotBytes            int64
+	// slack is what the files of the log take beside entries: the part of the
+	// file that is trimmed already or made ready for what comes.
+	slack int64
+}
+
+var (
+	long  = load{keys: 10_000, valueBytes: 256, snapshotBytes: 64 << 20, slack: 192 << 20}
+	short = load{writes: 40_000, keys: 2_000, valueBytes: 1 << 10, snapshotBytes: 2 << 20, slack: 24 << 20}
+)
+
 const (
-	keys       = 10_000
-	valueBytes = 256
-	clients    = 256
+	clients = 256
 	// nodeVariable makes the test's program a control node: its control.Config as JSON.
 	nodeVariable = "SOAK_NODE"
 )
@@ -177,25 +189,23 @@ func (p *process) usage() (log, snapshots, largest int64) {
 	return log, snapshots, largest
 }
 
-// bounds are what docs/operations.md promises, of a state of so many bytes.
-func bounds(state, snapshotBytes int64) (log, snapshots int64) {
-	due := max(snapshotBytes, state)
-	return 2*due + fileSlack, 3*state + snapshotSlack
+// bounds are what docs/operations.md promises, of a state of so many bytes: the
+// log grows by max(snapshotBytes, state) before a snapshot is due, half of that
+// is kept beside, and another half is allowed for what is written meanwhile.
+func (l load) bounds(state int64) (log, snapshots int64) {
+	return 2*max(l.snapshotBytes, state) + l.slack, 3*state + snapshotSlack
 }
 
-const (
-	// fileSlack is what the files of the log take beside entries: a part of a
-	// segment at either end, and one that is made ready.
-	fileSlack     = 192 << 20
-	snapshotSlack = 1 << 20 // what raft notes beside each snapshot
-)
+const snapshotSlack = 1 << 20 // what raft notes beside each snapshot
 
 func TestMillionWritesInBoundedSpace(t *testing.T) {
-	total, snapshotBytes := *writes, int64(64<<20)
-	if total == 0 {
-		total, snapshotBytes = 30_000, 2<<20
+	l := short
+	if *writes > 0 {
+		l = long
+		l.writes = *writes
 	}
-	cluster := start(t, snapshotBytes)
+	total := l.writes
+	cluster := start(t, l.snapshotBytes)
 	var done, failed atomic.Int64
 	begin := time.Now()
 	writing, stop := context.WithCancel(t.Context())
@@ -205,12 +215,12 @@ func TestMillionWritesInBoundedSpace(t *testing.T) {
 		client := cluster.clients[worker%len(cluster.clients)]
 		random := rand.New(rand.NewPCG(uint64(worker), 1))
 		group.Go(func() error {
-			value := make([]byte, valueBytes)
+			value := make([]byte, l.valueBytes)
 			for done.Add(1) <= int64(total) {
 				for i := range value {
 					value[i] = byte(random.Uint32())
 				}
-				key := fmt.Appendf(nil, "soak/%06d", random.IntN(keys))
+				key := fmt.Appendf(nil, "soak/%06d", random.IntN(l.keys))
 				for {
 					_, err := client.Commit(writing, &clusterv1.KVCommitRequest{Ops: []*clusterv1.KVOp{{Key: key, Value: bytes.Clone(value)}}})
 					if err == nil {
@@ -255,7 +265,7 @@ func TestMillionWritesInBoundedSpace(t *testing.T) {
 			f := peak[p.Name]
 			f.state = max(f.state, largest)
 			f.log, f.snapshots = max(f.log, log), max(f.snapshots, snapshots)
-			logMax, snapshotsMax := bounds(f.state, snapshotBytes)
+			logMax, snapshotsMax := l.bounds(f.state)
 			if log > logMax || f.state > 0 && snapshots > snapshotsMax {
 				t.Fatalf("%s: log %d MiB and snapshots %d MiB, with a state of %d MiB want at most %d and %d",
 					p.Name, log>>20, snapshots>>20, f.state>>20, logMax>>20, snapshotsMax>>20)
@@ -268,10 +278,10 @@ func TestMillionWritesInBoundedSpace(t *testing.T) {
 		}
 	}
 	took := time.Since(begin)
-	t.Logf("%d writes of %d bytes over %d keys in %s (%.0f/s), %d repeated", total, valueBytes, keys, took.Round(100*time.Millisecond), float64(total)/took.Seconds(), failed.Load())
+	t.Logf("%d writes of %d bytes over %d keys in %s (%.0f/s), %d repeated", total, l.valueBytes, l.keys, took.Round(100*time.Millisecond), float64(total)/took.Seconds(), failed.Load())
 	for _, p := range cluster.processes {
 		f := peak[p.Name]
-		logMax, snapshotsMax := bounds(f.state, snapshotBytes)
+		logMax, snapshotsMax := l.bounds(f.state)
 		t.Logf("%s: log at most %.1f MiB of %d, snapshots %.1f MiB of %d, state %.1f MiB; memory at most %d MiB in the first half, %d MiB in the second",
 			p.Name, mib(f.log), logMax>>20, mib(f.snapshots), snapshotsMax>>20, mib(f.state), f.memoryHalf>>20, f.memory>>20)
 		if f.state == 0 {
@@ -290,7 +300,7 @@ func TestMillionWritesInBoundedSpace(t *testing.T) {
 		p.start(t)
 	}
 	after := cluster.identical(t)
-	if !bytes.Equal(section(before), section(after)) {
+	if !bytes.Equal(l.section(before), l.section(after)) {
 		t.Errorf("a restart changed what was written: %d bytes before, %d after", len(before), len(after))
 	}
 }
@@ -437,12 +447,12 @@ func (c *cluster) state(t *testing.T, p *process) ([]byte, error) {
 
 // section is the part of a state that the soak has written: the cluster itself
 // may have written something beside it meanwhile.
-func section(state []byte) []byte {
+func (l load) section(state []byte) []byte {
 	first, last := bytes.Index(state, []byte("soak/")), bytes.LastIndex(state, []byte("soak/"))
 	if first < 0 {
 		return nil
 	}
-	return state[first : last+len("soak/")+valueBytes]
+	return state[first : last+len("soak/")+l.valueBytes]
 }
 
 func eventually(t *testing.T, what string, holds func() error) {

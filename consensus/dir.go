@@ -28,12 +28,14 @@ import (
 //
 // In format 1 log.db, of bolt, held log, term and vote; see convert.go.
 type dir struct {
-	path   string
-	disk   wal.Disk
-	lock   *os.File
-	node   nodeFile
-	log    *wal.Log
-	stable *wal.Stable
+	path string
+	disk wal.Disk
+	lock *os.File
+	node nodeFile
+	log  *wal.Log
+	// segmentBytes is what segments of the log grow to.
+	segmentBytes int64
+	stable       *wal.Stable
 }
 
 // nodeFile is written when the log exists, so either both are there or the
@@ -60,7 +62,7 @@ const (
 )
 
 func openDir(cfg Config) (*dir, error) {
-	d := &dir{path: filepath.Join(cfg.Dir, "raft"), disk: cfg.Disk}
+	d := &dir{path: filepath.Join(cfg.Dir, "raft"), disk: cfg.Disk, segmentBytes: segmentBytes(cfg.SnapshotBytes)}
 	if d.disk == nil {
 		d.disk = wal.OS
 	}
@@ -178,7 +180,9 @@ func (d *dir) checkUnused() error {
 	return d.checkUnusedBolt(lost)
 }
 
-func (d *dir) logOptions() wal.Options { return wal.Options{Disk: d.disk, Dir: d.path} }
+func (d *dir) logOptions() wal.Options {
+	return wal.Options{Disk: d.disk, Dir: d.path, SegmentBytes: d.segmentBytes}
+}
 
 func (d *dir) close() {
 	if d.log != nil {

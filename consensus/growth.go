@@ -147,3 +147,12 @@ func (c *counted) GetLog(index uint64, entry *raft.Log) error {
 	}
 	return err
 }
+
+// segmentBytes is what segments of the log grow to: no more than what makes a
+// snapshot due, because a log is trimmed by whole segments.
+func segmentBytes(snapshotBytes int64) int64 {
+	if snapshotBytes == 0 {
+		return 0 // as wal likes it
+	}
+	return min(max(snapshotBytes, 4<<20), 64<<20)
+}

@@ -111,6 +111,18 @@ func TestConnectionSurvivesABadLink(t *testing.T) {
 	echo(t, l.Host(1))
 	l.Both(0, 1, Link{Delay: 30 * time.Millisecond, Jitter: 10 * time.Millisecond, Loss: 0.1, Duplicate: 0.2, Reorder: 0.2})
 	conn := dial(t, l.Host(0), l.Host(1))
+	for range 5 {
+		if err := ask(t, conn, 30*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestDelayDelaysEachWay(t *testing.T) {
+	l := network(t, "a", "b")
+	echo(t, l.Host(1))
+	conn := dial(t, l.Host(0), l.Host(1))
+	l.Both(0, 1, Link{Delay: 30 * time.Millisecond, Jitter: 10 * time.Millisecond})
 	began := time.Now()
 	for range 5 {
 		if err := ask(t, conn, 30*time.Second); err != nil {

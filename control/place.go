@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,7 +93,11 @@ type place struct {
 	authority *pki.Authority
 	// founder: this node made the cluster.
 	founder bool
-	gossip  []string
+	// bootstrap: there is no cluster yet but in this directory. A founder whose
+	// log is gone must not make one again: with the same name, keys and cluster ID
+	// its log would pass for the cluster's.
+	bootstrap bool
+	gossip    []string
 }
 
 // openPlace reads the node's directory, or makes it what cfg asks for.
@@ -148,6 +153,8 @@ func loadPlace(cfg *Config) (*place, error) {
 	p := &place{id: id, authority: authority}
 	_, err = os.Stat(filepath.Join(cfg.Dir, founderFile))
 	p.founder = err == nil
+	_, err = os.Stat(filepath.Join(cfg.Dir, foundedFile))
+	p.bootstrap = p.founder && errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(id.Servers(), func(address string) bool { return address != cfg.Address })
 	if seeds, err := os.ReadFile(filepath.Join(cfg.Dir, gossipFile)); err == nil {
 		p.gossip = strings.Fields(string(seeds))
 	}
@@ -209,7 +216,7 @@ func foundPlace(cfg *Config) (*place, error) {
 	if err := authority.Save(cfg.Dir); err != nil {
 		return nil, err
 	}
-	return &place{id: id, authority: authority, founder: true}, id.Save(cfg.Dir)
+	return &place{id: id, authority: authority, founder: true, bootstrap: true}, id.Save(cfg.Dir)
 }
 
 func joinPlace(ctx context.Context, cfg *Config) (*place, error) {

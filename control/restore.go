@@ -84,7 +84,7 @@ func restorePlace(cfg *Config) (*place, error) {
 		return nil, fmt.Errorf("dir: %w", err)
 	}
 	cfg.Logger.Info("a cluster was made of a saved one", "cluster", cluster.ClusterId, "saved by", cluster.SavedBy, "revision", machine.Revision())
-	return &place{id: id, authority: authority, founder: true}, nil
+	return &place{id: id, authority: authority, founder: true, bootstrap: true}, nil
 }
 
 // readCluster reads a whole file into a machine.

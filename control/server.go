@@ -53,6 +53,7 @@ type Server struct {
 	id        *identity.Identity
 	authority *pki.Authority
 	founder   bool
+	bootstrap bool
 
 	mux         *transport.Mux
 	connections *connections
@@ -94,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg: cfg, id: place.id, authority: place.authority, founder: place.founder,
+		cfg: cfg, id: place.id, authority: place.authority, founder: place.founder, bootstrap: place.bootstrap,
 		connections: newConnections(place.id),
 		machine:     fsm.New(fsm.Config{Logger: cfg.Logger.With("part", "fsm")}),
 		ready:       make(chan struct{}),
@@ -122,7 +123,7 @@ func (s *Server) open(place *place) (err error) {
 	s.node, err = consensus.Open(consensus.Config{
 		Name: cfg.Name, ClusterID: s.id.ClusterID, Dir: cfg.Dir, Address: cfg.Address,
 		StateMachine: s.machine, Layer: s.mux.Layer(cfg.Address), Dial: s.connections.Dial,
-		Bootstrap: place.founder, Disk: cfg.Disk, SnapshotBytes: cfg.SnapshotLogBytes, Registerer: s.metrics,
+		Bootstrap: place.bootstrap, Disk: cfg.Disk, SnapshotBytes: cfg.SnapshotLogBytes, Registerer: s.metrics,
 		Version: cfg.Version, Format: fsm.Format, Seeds: s.id.Servers,
 		// Nobody asks before the services are registered below.
 		Admit:       func(ctx context.Context, c consensus.Candidate) error { return s.autopilot.Admit(ctx, c) },
@@ -337,14 +338,44 @@ func (s *Server) becomeMember(ctx context.Context) error {
 			return nil
 		}
 	}
-	if s.founder {
+	if s.bootstrap {
 		return nil
 	}
-	err := s.node.Join(ctx, s.id.Servers())
+	seeds, said := s.joinSeeds(), false
+	for len(seeds) == 0 {
+		if !said {
+			said = true
+			s.cfg.Logger.Warn("this node is no member, and knows no other control node: start another one; if there is none and the log is lost, restore a snapshot")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(100 * time.Millisecond):
+		}
+		seeds = s.joinSeeds()
+	}
+	err := s.node.Join(ctx, seeds)
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// joinSeeds are the other control nodes, as this one kept them and as gossip
+// knows them: a founder that has lost its log may have kept nobody.
+func (s *Server) joinSeeds() []string {
+	var seeds []string
+	for _, address := range s.id.Servers() {
+		if address != s.cfg.Address {
+			seeds = append(seeds, address)
+		}
+	}
+	for _, m := range s.gossip.Members() {
+		if m.Role == string(identity.Server) && m.Name != s.cfg.Name && m.APIAddress != "" && !slices.Contains(seeds, m.APIAddress) {
+			seeds = append(seeds, m.APIAddress)
+		}
+	}
+	return seeds
 }
 
 // rememberServers keeps the other control nodes' addresses on disk, so that

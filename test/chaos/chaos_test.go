@@ -158,3 +158,45 @@ func TestPlantedBugsAreFound(t *testing.T) {
 		})
 	}
 }
+
+// The node that made the cluster loses its log, as when the disk that it is on is
+// replaced. Everything else that made it the first node is still there: it must
+// not make the cluster a second time, with the same ID, and lead that, as its
+// entries would be taken for those of the cluster when it is reached again.
+func TestFounderThatLosesItsLogMakesNoClusterAgain(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	dir := t.TempDir()
+	c, err := newCluster(t.Context(), program, "", dir, 3, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	r := &run{Config: Config{Dir: dir, Log: c.log}, cluster: c}
+	founder := c.nodes[0]
+	founder.kill()
+	if err := os.RemoveAll(filepath.Join(founder.dir, "raft")); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody is there to tell it better.
+	cut := fault{kind: "isolate"}
+	r.links(cut, []*node{founder}, false)
+	if err := founder.start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); _ = pause(t.Context(), 100*time.Millisecond) {
+		if peers, err := founder.peers(t.Context()); err == nil && peers.Leader == founder.name {
+			t.Fatal("the founder leads a cluster of its own")
+		}
+	}
+	r.links(cut, []*node{founder}, true)
+	ctx, cancel := context.WithTimeout(t.Context(), healthyMax)
+	defer cancel()
+	if err := c.awaitHealthy(ctx); err != nil {
+		t.Fatalf("once it reaches the others: %v; its log ends: %s", err, tail(founder.logFile, 2000))
+	}
+	if err := r.replicas(ctx, &final{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -33,10 +33,13 @@ const (
 	// its stream, so that commands on it are not held for ever. A shorter gap is
 	// a blip after which the same leader is heard again.
 	leaderlessMax = 250 * time.Millisecond
-	// quickMax bounds how long a lost connection keeps the election wait short.
-	// Whoever is not elected by then is on a machine so busy that votes take
-	// longer than that wait, and candidates would go on to collide.
-	quickMax = 700 * time.Millisecond
+	// quickRounds bounds how long a lost connection keeps candidates' waits short,
+	// in such waits. Whoever is not elected by then is on a machine so busy that
+	// votes take longer than that, and candidates would go on to collide: they
+	// wait patientRounds as long then, as long as quickMax lasts.
+	quickRounds   = 5
+	patientRounds = 3
+	quickMax      = 20 // in such waits
 )
 
 // follow keeps a stream to whichever other node leads.
@@ -160,13 +163,24 @@ func (n *Node) trackLeader(ctx context.Context) {
 // heartbeats go on, nothing else happens; pre-vote keeps a mistaken candidate
 // from disturbing a leader that others hear.
 func (n *Node) quicken() {
-	n.setTimers(n.cfg.LeaderLease, n.cfg.LeaderLease)
+	quick := n.cfg.LeaderLease
+	n.setTimers(quick, quick)
 	n.timers.Lock()
 	defer n.timers.Unlock()
 	if n.calmLater != nil {
 		n.calmLater.Stop()
 	}
-	n.calmLater = time.AfterFunc(quickMax, n.calm)
+	n.calmLater = time.AfterFunc(quickRounds*quick, func() {
+		n.timers.Lock()
+		quickStill := n.raft.ReloadableConfig().HeartbeatTimeout == quick
+		if quickStill {
+			n.calmLater = time.AfterFunc((quickMax-quickRounds)*quick, n.calm)
+		}
+		n.timers.Unlock()
+		if quickStill {
+			n.setTimers(quick, max(quick, min(n.cfg.Election, patientRounds*quick)))
+		}
+	})
 }
 
 // calm undoes quicken.

@@ -35,6 +35,8 @@ type system interface {
 	// tls is nil when clients are to speak plain text.
 	tls(c *cluster) (*tls.Config, error)
 	client(conn *grpc.ClientConn) client
+	// connections is how many to one node its clients share, of those allowed.
+	connections(allowed int) int
 }
 
 // client speaks to one node over one connection. Any number of goroutines may
@@ -122,7 +124,7 @@ func (c *cluster) connect(connections int) error {
 		creds = alpn{config}
 	}
 	for _, n := range c.nodes {
-		for range connections {
+		for range c.system.connections(connections) {
 			conn, err := grpc.NewClient("passthrough:///"+n.address,
 				grpc.WithTransportCredentials(creds),
 				grpc.WithDisableServiceConfig(),

@@ -59,6 +59,8 @@ func (e etcd) start(_ context.Context, c *cluster) (err error) {
 	return nil
 }
 
+func (etcd) connections(allowed int) int { return allowed }
+
 // restart is how a node starts the first time, too: it looks at its directory.
 func (e etcd) restart(n *node) (*process, error) { return n.run(e.program, e.args(n)...) }
 

@@ -71,7 +71,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&b.trials, "trials", 10, "how often each system's leader is killed")
 	flag.IntVar(&b.watchers, "watchers", 100, "watchers in the watch cases")
 	flag.IntVar(&b.keys, "keys", 10_000, "keys that are read and written, at random")
-	flag.IntVar(&b.connections, "connections", 4, "connections to each node, which the clients share")
+	flag.IntVar(&b.connections, "connections", 4, "connections to each node, which the clients share; Muster's client needs one")
 	flag.Int64Var(&b.memoryPuts, "memory-puts", 100_000, "puts before memory is read; the goal is set for 1,000,000")
 	flag.DurationVar(&b.wait, "wait", 0, "how long to wait at first for the load average to fall to 1, as after a build")
 	flag.Parse()

@@ -144,6 +144,14 @@ func administrator(kubeconfig []byte) (*tls.Config, error) {
 	}, nil
 }
 
+// connections: Muster's client joins the calls that are on one connection.
+func (m muster) connections(allowed int) int {
+	if m.unary {
+		return allowed
+	}
+	return 1
+}
+
 func (m muster) client(conn *grpc.ClientConn) client {
 	c := musterClient{kv: clusterv1.NewKVClient(conn), members: clusterv1.NewOperatorClient(conn)}
 	c.calls = unaryCalls{c.kv}

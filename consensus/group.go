@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -118,6 +119,7 @@ func (p *proposer) run(ctx context.Context) {
 			group[0].refuse(ErrNotLeader)
 			return
 		}
+		runtime.Gosched() // whoever is about to submit may do so first
 		group, held = p.fill(group)
 		p.send(group)
 	}

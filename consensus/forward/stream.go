@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -150,6 +151,9 @@ func (s *Stream) send() error {
 		case <-s.stream.Context().Done():
 			return nil // receive knows why
 		}
+		// Whoever is about to propose may do so first: one message then carries more
+		// commands, and nobody waits if there is nobody.
+		runtime.Gosched()
 		for message := s.batch(); message != nil; message = s.batch() {
 			if err := s.stream.Send(message); err != nil {
 				return nil // receive knows why

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -42,6 +43,9 @@ func (k *KV) Pipe(stream grpc.BidiStreamingServer[clusterv1.KVPipeRequest, clust
 			}
 			return err
 		case <-p.wake:
+			// Whoever is about to add something may do so first: one message then
+			// carries more, and nobody waits if there is nobody.
+			runtime.Gosched()
 			if err := p.send(stream); err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ package kvclient
 
 import (
 	"context"
+	"runtime"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -167,6 +168,9 @@ func (p *pipe) send() {
 		case <-p.stream.Context().Done():
 			return // receive knows why
 		}
+		// Whoever is about to call may do so first: one message then carries more
+		// calls, and nobody waits if there is nobody.
+		runtime.Gosched()
 		for message := p.take(); message != nil; message = p.take() {
 			if p.stream.Send(message) != nil {
 				return // receive knows why

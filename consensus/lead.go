@@ -22,6 +22,7 @@ type leadership struct {
 	proposer *proposer
 	rounds   *rounds
 	round    atomic.Uint64
+	askFirst int // of the rounds: which voter to ask first
 	room     followersRoom
 	peers    *peers
 }

@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -107,6 +108,7 @@ func (r *rounds) run(ctx context.Context, hold func(context.Context) (uint64, er
 		case <-ctx.Done():
 			return
 		}
+		runtime.Gosched() // whoever is about to join may do so first
 		r.mu.Lock()
 		now := r.next
 		r.next = nil
@@ -121,6 +123,9 @@ func (r *rounds) run(ctx context.Context, hold func(context.Context) (uint64, er
 
 // roundTimeout bounds a round. A leader without a quorum steps down earlier.
 const roundTimeout = time.Second
+
+// roundPatience is how long those asked first have before all are asked.
+const roundPatience = 3 * time.Millisecond
 
 var errNoQuorum = errors.New("no quorum answered")
 
@@ -141,12 +146,26 @@ func (l *leadership) readIndexRound(ctx context.Context) (uint64, error) {
 	defer cancel()
 	number := l.round.Add(1)
 	answered := make(chan struct{}, len(asked))
-	for _, p := range asked {
+	// As many as are needed are asked, the same ones as long as they answer soon.
+	if len(asked) > 0 {
+		l.askFirst %= len(asked)
+		asked = append(asked[l.askFirst:], asked[:l.askFirst]...)
+	}
+	first := min(need, len(asked))
+	for _, p := range asked[:first] {
 		p.heartbeat.offer(number, answered)
 	}
-	for ; need > 0; need-- {
+	late := time.NewTimer(roundPatience)
+	defer late.Stop()
+	for need > 0 {
 		select {
 		case <-answered:
+			need--
+		case <-late.C:
+			l.askFirst += first
+			for _, p := range asked[first:] {
+				p.heartbeat.offer(number, answered)
+			}
 		case <-ctx.Done():
 			return 0, errNoQuorum
 		}

@@ -37,8 +37,9 @@ type submission struct {
 type proposer struct {
 	term  uint64
 	apply func(data []byte) raft.ApplyFuture
-	// committed is called after each entry was applied here.
-	committed func(o outcome, entriesInFlight int)
+	// committed is called after each entry was applied here. more: another one is
+	// on its way already, or about to be.
+	committed func(o outcome, more bool)
 	metrics   *metrics
 
 	inFlight atomic.Int64  // entries on their way
@@ -51,7 +52,7 @@ type proposer struct {
 	queued atomic.Int64 // bytes
 }
 
-func newProposer(term uint64, apply func([]byte) raft.ApplyFuture, committed func(outcome, int), m *metrics, t *tasks) *proposer {
+func newProposer(term uint64, apply func([]byte) raft.ApplyFuture, committed func(outcome, bool), m *metrics, t *tasks) *proposer {
 	return &proposer{
 		term: term, apply: apply, committed: committed, metrics: m, tasks: t,
 		changed: make(chan struct{}, 1),
@@ -212,7 +213,7 @@ func (p *proposer) settle(future raft.ApplyFuture) error {
 		if o.failed != nil {
 			return errLost
 		}
-		p.committed(o, int(p.inFlight.Load())-1)
+		p.committed(o, p.inFlight.Load() > 1 || len(p.queue) > 0)
 		if o.late {
 			return ErrNotLeader
 		}

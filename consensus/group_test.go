@@ -68,7 +68,7 @@ type proposing struct {
 func newProposing(t *testing.T) *proposing {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &proposing{log: &slowLog{}, refused: make(chan error, queueCommandsMax+1), end: cancel, ended: make(chan struct{}), waiters: &tasks{}}
-	p.proposer = newProposer(5, p.log.apply, func(outcome, int) {}, newMetrics(), p.waiters)
+	p.proposer = newProposer(5, p.log.apply, func(outcome, bool) {}, newMetrics(), p.waiters)
 	go func() {
 		defer close(p.ended)
 		p.run(ctx)

@@ -46,9 +46,10 @@ func (p *peers) get(s raft.Server) *peer {
 
 // notify tells the followers at once that index is committed; raft itself says
 // so with the next entry or after Config.Commit, and who proposed on a
-// follower would wait for that. Not needed while more entries are on their way.
-func (l *leadership) notify(o outcome, entriesInFlight int) {
-	if entriesInFlight > 0 || o.term != l.number {
+// follower would wait for that. Not needed when more entries follow, which say it
+// in passing.
+func (l *leadership) notify(o outcome, more bool) {
+	if more || o.term != l.number {
 		return
 	}
 	for _, s := range l.node.raft.GetConfiguration().Configuration().Servers {

@@ -17,8 +17,11 @@ import (
 // has the entry, and a majority without it is a majority. If the process dies
 // in between, the entry is on the followers like any whose leader died.
 //
-// Raft's own message for these entries is dropped when it comes; the answer to
-// the early one has told raft all.
+// Raft's own message for these entries is dropped when it comes, and only then
+// is raft given the answer to the early one. Told earlier that a follower has an
+// entry that the leader's own log lacks still, raft would look there for what
+// precedes the next one, not find it, and send a snapshot instead, older than
+// what the follower has.
 
 // earlyMax is how many groups of entries wait for one follower's connection.
 // Beyond that raft sends them.
@@ -60,12 +63,15 @@ type earlyPipeline struct {
 	mu   sync.Mutex // held while sending, so that messages have one order
 	term uint64     // of raft's messages; 0: none has been sent
 	sent uint64     // index of the last entry that the follower has or was sent
+
+	claimed atomic.Uint64 // index of the last entry that raft has sent, as it believes
+	claims  chan struct{} // room for one: it has grown
 }
 
 func (e *earlySenders) wrap(p raft.AppendPipeline, about func(uint64) (raft.AppendEntriesRequest, bool)) *earlyPipeline {
 	it := &earlyPipeline{
 		AppendPipeline: p, in: e, about: about, offered: make(chan []*raft.Log, earlyMax),
-		answered: make(chan raft.AppendFuture), closed: make(chan struct{}),
+		answered: make(chan raft.AppendFuture), closed: make(chan struct{}), claims: make(chan struct{}, 1),
 	}
 	e.mu.Lock()
 	if e.open == nil {
@@ -81,26 +87,61 @@ func (e *earlySenders) wrap(p raft.AppendPipeline, about func(uint64) (raft.Appe
 // Consumer is raft's.
 func (p *earlyPipeline) Consumer() <-chan raft.AppendFuture { return p.answered }
 
-// answer passes answers on. After one that makes raft give the pipeline up,
-// raft takes no more of them; a sender that waits for room among the messages
-// under way would then wait for ever, and replication to this follower with it.
+// answer passes answers on, those to early messages when raft has sent its own.
+// After one that makes raft give the pipeline up, raft takes no more of them; a
+// sender that waits for room among the messages under way would then wait for
+// ever, and replication to this follower with it.
 func (p *earlyPipeline) answer() {
+	var early []raft.AppendFuture // in the order of their entries
+	tell := func(future raft.AppendFuture) bool {
+		select {
+		case p.answered <- future:
+			return true
+		case <-p.closed:
+			return false
+		}
+	}
 	for {
 		select {
 		case future := <-p.AppendPipeline.Consumer():
-			failed := future.Error() != nil || !future.Response().Success
-			select {
-			case p.answered <- future:
-			case <-p.closed:
+			if future.Error() != nil || !future.Response().Success {
+				if tell(future) {
+					_ = p.Close()
+				}
 				return
 			}
-			if failed {
-				_ = p.Close()
+			if lastEntry(future) > p.claimed.Load() {
+				early = append(early, future)
+			} else if !tell(future) {
 				return
 			}
+		case <-p.claims:
 		case <-p.closed:
 			return
 		}
+		for len(early) > 0 && lastEntry(early[0]) <= p.claimed.Load() {
+			if !tell(early[0]) {
+				return
+			}
+			early = early[1:]
+		}
+	}
+}
+
+// lastEntry is the index of the last entry of a message; 0 if it has none.
+func lastEntry(future raft.AppendFuture) uint64 {
+	entries := future.Request().Entries
+	if len(entries) == 0 {
+		return 0
+	}
+	return entries[len(entries)-1].Index
+}
+
+// claim notes that raft has sent the entries up to last.
+func (p *earlyPipeline) claim(last uint64) {
+	if last > p.claimed.Load() { // raft alone does this
+		p.claimed.Store(last)
+		poke(p.claims)
 	}
 }
 
@@ -153,8 +194,11 @@ func (p *earlyPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raf
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if n := len(args.Entries); n > 0 && args.Term == p.term && args.Entries[n-1].Index <= p.sent {
-		return nil, nil // raft does not look at it: answers come by Consumer
+	if n := len(args.Entries); n > 0 {
+		defer p.claim(args.Entries[n-1].Index)
+		if args.Term == p.term && args.Entries[n-1].Index <= p.sent {
+			return nil, nil // raft does not look at it: answers come by Consumer
+		}
 	}
 	future, err := p.AppendPipeline.AppendEntries(args, resp)
 	if err == nil {

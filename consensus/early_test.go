@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -217,4 +218,143 @@ func TestFollowersWriteBesideTheLeader(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// Raft must not hear that a follower has an entry before raft has sent it: the
+// leader's own log may lack it still.
+func TestEarlyAnswerWaitsForRaft(t *testing.T) {
+	const term = 5
+	var all earlySenders
+	real := newSentPipeline()
+	p := all.wrap(real, aboutTerm(term))
+	defer p.Close()
+	raftSends(t, p, term, 11, 10)
+	p.sendEarly(entriesOf(term, 11, 12))
+	p.sendEarly(entriesOf(term, 13, 13))
+	go func() {
+		for _, args := range real.sent {
+			real.consumer <- answered{args, true}
+		}
+	}()
+	if got := lastEntry(<-p.Consumer()); got != 0 {
+		t.Fatalf("the first answer is to a message with entry %d, want raft's own", got)
+	}
+	select {
+	case future := <-p.Consumer():
+		t.Fatalf("raft was told of entry %d, which it has not sent", lastEntry(future))
+	case <-time.After(20 * time.Millisecond):
+	}
+	raftSends(t, p, term, 11, 12)
+	if got := lastEntry(<-p.Consumer()); got != 12 {
+		t.Errorf("raft has sent up to 12 and is told of %d", got)
+	}
+	raftSends(t, p, term, 13, 13)
+	if got := lastEntry(<-p.Consumer()); got != 13 {
+		t.Errorf("raft has sent up to 13 and is told of %d", got)
+	}
+}
+
+// A leader whose disk is slow, and whose connections break meanwhile, must not
+// take followers that are ahead of its own log for behind it. It would send a
+// snapshot, and they would lose what they have acknowledged since.
+func TestFollowersAheadOfTheLeaderKeepWhatTheyHave(t *testing.T) {
+	disks := map[string]*gatedStore{}
+	c := newCluster(t, 3, func(cfg *Config) {
+		cfg.LeaderWait, cfg.Heartbeat, cfg.LeaderLease = time.Minute, time.Minute, time.Minute
+		cfg.wrapStore = func(s store) store {
+			disks[cfg.Name] = &gatedStore{store: s}
+			return disks[cfg.Name]
+		}
+	})
+	leader := c.hosts[0]
+	if c.leader() != leader {
+		t.Fatalf("%s leads, want %s", c.leader().name, leader.name)
+	}
+	for i := range 10 {
+		c.propose(leader, fmt.Sprint("before ", i))
+	}
+	if err := leader.takeSnapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		c.propose(leader, fmt.Sprint("after ", i))
+	}
+	lock := &disks[leader.name].gate
+	lock.Lock()
+	last := leader.raft.LastIndex()
+	done := make(chan error, 1)
+	go func() {
+		_, err := leader.Propose(context.Background(), []byte("beside"))
+		done <- err
+	}()
+	for _, h := range c.hosts[1:] {
+		c.eventually(h.name+" has the entry", func() bool { return h.raft.LastIndex() > last })
+	}
+	time.Sleep(50 * time.Millisecond) // for the answers, which must not reach raft
+	leader.trans.early.hushed.Store(true)
+	time.Sleep(200 * time.Millisecond)
+	leader.trans.early.hushed.Store(false)
+	time.Sleep(500 * time.Millisecond) // time to be wrong in
+	lock.Unlock()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, h := range c.hosts[1:] {
+		c.barrier(h)
+		h.sm.mu.Lock()
+		if h.sm.restored > 0 {
+			t.Errorf("%s was sent a snapshot", h.name)
+		}
+		h.sm.mu.Unlock()
+		if first, _ := h.disk.FirstIndex(); first > 2 {
+			t.Errorf("the log of %s begins at %d", h.name, first)
+		}
+	}
+}
+
+// A follower keeps what it has when it is sent a snapshot of less.
+func TestSnapshotOfWhatIsThereIsNotInstalled(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	leader := c.leader()
+	c.propose(leader, "in the snapshot")
+	if err := leader.takeSnapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.propose(leader, "after the snapshot")
+	follower := c.followers()[0]
+	c.barrier(follower)
+	before := follower.raft.LastIndex()
+
+	list, err := leader.snapshots.List()
+	if err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	meta, from, err := leader.snapshots.Open(list[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	address := leader.trans.EncodePeer(raft.ServerID(leader.name), leader.trans.LocalAddr())
+	req := raft.InstallSnapshotRequest{
+		RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.name), Addr: address},
+		SnapshotVersion: raft.SnapshotVersionMax, Term: leader.raft.CurrentTerm(), Leader: address,
+		LastLogIndex: meta.Index, LastLogTerm: meta.Term, Size: meta.Size,
+		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex,
+	}
+	var resp raft.InstallSnapshotResponse
+	if err := leader.trans.InstallSnapshot(raft.ServerID(follower.name), raft.ServerAddress(follower.address), &req, &resp, from); err != nil || !resp.Success {
+		t.Fatalf("answer %+v, %v, want success", resp, err)
+	}
+	if got := follower.raft.LastIndex(); got < before {
+		t.Errorf("the log ends at %d, at %d before", got, before)
+	}
+	if first, _ := follower.disk.FirstIndex(); first == 0 || first > meta.Index {
+		t.Errorf("the log begins at %d, want it as it was", first)
+	}
+	follower.sm.mu.Lock()
+	if follower.sm.restored > 0 {
+		t.Error("the state was replaced by an older one")
+	}
+	follower.sm.mu.Unlock()
+	c.propose(follower, "afterwards")
 }

@@ -130,10 +130,11 @@ func (n *Node) openRaft() error {
 	n.disk.covered = func() uint64 { index, _, _ := snapshots.newest(); return index }
 	n.disk.refused = func() { poke(n.room.look) }
 	n.streams = newStreams(cfg.Layer, cfg.Address)
-	n.trans = &patient{name: cfg.Name, log: n.disk, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.trans = &patient{incoming: newIncoming(), name: cfg.Name, log: n.disk, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.streams, MaxPool: transportPool, MaxRPCsInFlight: transportInFlight, Timeout: transportTimeout, Logger: logger,
 	})}
 	n.disk.early = n.trans.early.offer
+	go n.trans.receive() // ends when the transport is closed
 	n.machine = &machine{sm: cfg.StateMachine, origin: n.origin, pending: n.pending, progress: n.progress, fail: n.fail}
 
 	conf := raft.DefaultConfig()

@@ -28,6 +28,8 @@ type patient struct {
 	raft   atomic.Pointer[raft.Raft] // set once there is one
 	failed atomic.Uint64             // log messages of which raft was told that they failed
 
+	incoming *incoming
+
 	name  string // of this node
 	early earlySenders
 	log   raft.LogStore

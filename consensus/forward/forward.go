@@ -7,6 +7,8 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
@@ -76,13 +78,26 @@ func reasonOf(err error) clusterv1.Refusal_Reason {
 	}
 }
 
-func errorOf(reason clusterv1.Refusal_Reason) error {
-	switch reason {
+// refusal is err on its way to the follower. Only of a full disk does the
+// leader know more than the reason.
+func refusal(sequence uint64, err error) *clusterv1.Refusal {
+	r := &clusterv1.Refusal{Sequence: sequence, Reason: reasonOf(err)}
+	if r.Reason == clusterv1.Refusal_NO_SPACE {
+		r.Message = err.Error()
+	}
+	return r
+}
+
+func errorOf(r *clusterv1.Refusal) error {
+	switch r.GetReason() {
 	case clusterv1.Refusal_NOT_LEADER:
 		return ErrNotLeader
 	case clusterv1.Refusal_BUSY:
 		return ErrBusy
 	case clusterv1.Refusal_NO_SPACE:
+		if more, said := strings.CutPrefix(r.GetMessage(), ErrNoSpace.Error()); said && more != "" {
+			return fmt.Errorf("%w%s", ErrNoSpace, more)
+		}
 		return ErrNoSpace
 	default: // also what a newer leader may say
 		return ErrLost

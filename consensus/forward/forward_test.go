@@ -386,11 +386,15 @@ func TestQueueIsBounded(t *testing.T) {
 
 func TestReasonsSurviveTheWire(t *testing.T) {
 	for _, err := range []error{ErrNotLeader, ErrBusy, ErrNoSpace, ErrLost} {
-		if got := errorOf(reasonOf(fmt.Errorf("wrapped: %w", err))); !errors.Is(got, err) {
+		if got := errorOf(refusal(1, fmt.Errorf("wrapped: %w", err))); !errors.Is(got, err) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}
-	if got := errorOf(clusterv1.Refusal_Reason(99)); !errors.Is(got, ErrLost) {
+	full := fmt.Errorf("%w (full: c2, c3)", ErrNoSpace)
+	if got := errorOf(refusal(1, full)); !errors.Is(got, ErrNoSpace) || got.Error() != full.Error() {
+		t.Errorf("got %v, want whose disks are full as the leader says it: %v", got, full)
+	}
+	if got := errorOf(&clusterv1.Refusal{Reason: 99}); !errors.Is(got, ErrLost) {
 		t.Errorf("an unknown reason became %v, want %v", got, ErrLost)
 	}
 }

@@ -95,7 +95,7 @@ func (f *follower) receive(stream grpc.BidiStreamingServer[clusterv1.FollowReque
 
 func (f *follower) refuse(sequence uint64, err error) {
 	f.mu.Lock()
-	f.refusals = append(f.refusals, &clusterv1.Refusal{Sequence: sequence, Reason: reasonOf(err)})
+	f.refusals = append(f.refusals, refusal(sequence, err))
 	f.mu.Unlock()
 	poke(f.wake)
 }

@@ -201,7 +201,7 @@ func (s *Stream) receive() error {
 			return err
 		}
 		for _, r := range message.GetRefusals() {
-			s.who.Refuse(r.GetSequence(), errorOf(r.GetReason()))
+			s.who.Refuse(r.GetSequence(), errorOf(r))
 		}
 		if message.GetRead() != 0 {
 			s.answer(message.GetRead(), message.GetIndex())

@@ -354,9 +354,11 @@ func (x *FollowResponse) GetIndex() uint64 {
 
 // Refusal says that a command will not be applied, or that it may not be.
 type Refusal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sequence      uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Reason        Refusal_Reason         `protobuf:"varint,2,opt,name=reason,proto3,enum=muster.cluster.v1.Refusal_Reason" json:"reason,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Reason   Refusal_Reason         `protobuf:"varint,2,opt,name=reason,proto3,enum=muster.cluster.v1.Refusal_Reason" json:"reason,omitempty"`
+	// What the leader said, if it is more than the reason: whose disks are full.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +405,13 @@ func (x *Refusal) GetReason() Refusal_Reason {
 		return x.Reason
 	}
 	return Refusal_UNSPECIFIED
+}
+
+func (x *Refusal) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 type JoinRequest struct {
@@ -4333,10 +4342,11 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x126\n" +
 	"\brefusals\x18\x02 \x03(\v2\x1a.muster.cluster.v1.RefusalR\brefusals\x12\x12\n" +
 	"\x04read\x18\x03 \x01(\x04R\x04read\x12\x14\n" +
-	"\x05index\x18\x04 \x01(\x04R\x05index\"\xad\x01\n" +
+	"\x05index\x18\x04 \x01(\x04R\x05index\"\xc7\x01\n" +
 	"\aRefusal\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x129\n" +
-	"\x06reason\x18\x02 \x01(\x0e2!.muster.cluster.v1.Refusal.ReasonR\x06reason\"K\n" +
+	"\x06reason\x18\x02 \x01(\x0e2!.muster.cluster.v1.Refusal.ReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"K\n" +
 	"\x06Reason\x12\x0f\n" +
 	"\vUNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -98,7 +98,9 @@ func newKVGetCommand() *cobra.Command {
 		Long: `Print the value of a key, and a line break after it unless it ends with one.
 
 A key that does not exist is an error: status 1.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  muster operator kv get note
+  muster operator kv get note --local --server 10.0.0.2:6443 -o json`,
+		Args: words(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.Key = []byte(args[0])
 			var response *clusterv1.KVGetResponse
@@ -144,7 +146,9 @@ func newKVListCommand() *cobra.Command {
 All keys are as they were at one revision, which -o json prints: a watch from
 there misses nothing. A list that takes longer than the control nodes remember
 what has changed since, ten minutes at most, ends with an error.`,
-		Args: cobra.MaximumNArgs(1),
+		Example: `  muster operator kv list pods/default/ --keys-only
+  muster operator kv list --limit 10 -o json`,
+		Args: words(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
 				return fmt.Errorf("--limit %d: want 0 or more", limit)
@@ -250,12 +254,11 @@ func newKVPutCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put KEY [VALUE]",
 		Short: "Set a key and print the revision that this took",
-		Long: `Set a key and print the revision that this took.
-
-  muster operator kv put note hello
+		Long:  `Set a key and print the revision that this took.`,
+		Example: `  muster operator kv put note hello
   muster operator kv put note --file note.txt
   echo hello | muster operator kv put note --file - --if-revision 0`,
-		Args: cobra.RangeArgs(1, 2),
+		Args: words(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 2) == (file != "") {
 				return errors.New("put: want a value either as an argument or from --file")
@@ -305,7 +308,9 @@ func newKVDeleteCommand() *cobra.Command {
 		Long: `Delete a key and print the revision that this took.
 
 A key that does not exist is no error unless --if-exists or --if-revision demands it.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  muster operator kv delete note
+  muster operator kv delete note --if-revision 4711`,
+		Args: words(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			response, err := target.commit(cmd.Context(), &clusterv1.KVCommitRequest{
 				Guards: guard.guards(cmd, args[0]), Ops: []*clusterv1.KVOp{{Key: []byte(args[0]), Delete: true}},

@@ -38,8 +38,13 @@ func newKVWatchCommand() *cobra.Command {
 A change is one line: its revision, put or delete, the key and the size of the
 value; with -o json one JSON object, with the value. When the connection breaks
 the watch goes on, at whichever of the control nodes given with --server
-answers, from where it was: nothing is missing and nothing comes twice.`,
-		Args: cobra.MaximumNArgs(1),
+answers, from where it was: nothing is missing and nothing comes twice.
+
+Without a leader nothing changes: a watch from --after prints what the control
+node has and waits; one from the newest change can't tell which that is, and fails.`,
+		Example: `  muster operator kv watch pods/
+  muster operator kv watch note --after 4711 --count 1 -o json`,
+		Args: words(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				w.prefix = []byte(args[0])

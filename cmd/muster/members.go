@@ -21,11 +21,11 @@ func newMembersCommand() *cobra.Command {
 		Long: `List the nodes of the cluster, whether they are alive, and who leads.
 
 Any control node answers, also one that has lost the others; it then says so.`,
+		Example: `  muster members
+  muster members --server 10.0.0.2:6443 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return target.call(func(c clusterv1.OperatorClient) error {
-				ctx, cancel := context.WithTimeout(cmd.Context(), operatorTimeout)
-				defer cancel()
+			return target.call(cmd.Context(), func(ctx context.Context, c clusterv1.OperatorClient) error {
 				response, err := c.Members(ctx, &clusterv1.MembersRequest{})
 				if err != nil {
 					return err

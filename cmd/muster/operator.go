@@ -49,6 +49,16 @@ func group(cmd *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// words accepts from least to most arguments, and otherwise says what they are.
+func words(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if least <= len(args) && len(args) <= most {
+			return nil
+		}
+		return fmt.Errorf("want %s; %d arguments were given", cmd.UseLine(), len(args))
+	}
+}
+
 // operatorTimeout bounds one try of an operator verb at one control node.
 const operatorTimeout = 3 * time.Second
 
@@ -66,9 +76,13 @@ func (o *operatorFlags) add(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.servers, "server", nil, "address, host:port, of a control node to ask instead of the kubeconfig's; may be given several times, the first that answers is taken")
 }
 
-// call asks the first control node that answers.
-func (o *operatorFlags) call(ask func(clusterv1.OperatorClient) error) error {
-	return o.each(func(conn *grpc.ClientConn) error { return ask(clusterv1.NewOperatorClient(conn)) })
+// call asks the first control node that answers, and gives each operatorTimeout.
+func (o *operatorFlags) call(ctx context.Context, ask func(context.Context, clusterv1.OperatorClient) error) error {
+	return o.each(func(conn *grpc.ClientConn) error {
+		ctx, cancel := context.WithTimeout(ctx, operatorTimeout)
+		defer cancel()
+		return ask(ctx, clusterv1.NewOperatorClient(conn))
+	})
 }
 
 // each gives ask one control node after the other until one answers.
@@ -94,7 +108,7 @@ func (o *operatorFlags) each(ask func(*grpc.ClientConn) error) error {
 		if err == nil {
 			return nil
 		}
-		errs = append(errs, fmt.Errorf("%s: %s", address, status.Convert(err).Message()))
+		errs = append(errs, fmt.Errorf("%s: %s", address, transport.Reason(err)))
 		// Another control node helps against silence, not against a refusal.
 		if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
 			break

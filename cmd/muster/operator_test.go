@@ -324,7 +324,7 @@ func TestOperatorVerbsRefuse(t *testing.T) {
 	l := newLab(t, 1)
 	for _, test := range []struct{ line, want string }{
 		{"operator kv get none", `no key "none" at revision 9`},
-		{"operator kv get", "accepts 1 arg"},
+		{"operator kv get", "want muster operator kv get KEY"},
 		{"operator kv get a -o yaml", "want text or json"},
 		{"operator kv list --limit -1", "want 0 or more"},
 		{"operator kv put a", "want a value"},
@@ -333,8 +333,8 @@ func TestOperatorVerbsRefuse(t *testing.T) {
 		{"operator kv put a b --if-revision 1 --if-exists", "none of the others can be"},
 		{"operator kv putt a b", `unknown command "putt"`},
 		{"operator rafts", `unknown command "rafts"`},
-		{"operator raft remove-peer", "accepts 1 arg"},
-		{"operator raft add-peer c9", "accepts 2 arg"},
+		{"operator raft remove-peer", "want muster operator raft remove-peer NAME"},
+		{"operator raft add-peer c9", "1 arguments were given"},
 		{"operator autopilot set-config", "nothing to change"},
 		{"operator autopilot set-config --stable-after 1500ms", "whole seconds"},
 	} {

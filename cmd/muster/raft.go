@@ -145,11 +145,12 @@ func newAddPeerCommand() *cobra.Command {
 
 A machine that joins with a token needs none of this: it asks to be let in by
 itself. This is for a node that was removed and is to come back with what it
-has. Run it, then start the node, before clean-up takes it for dead. It votes once it has caught up and been well
-for a while (muster operator autopilot get-config). ADDRESS is host:port.
-Whichever control node is asked, the request goes to the leader.`,
+has. Run it, then start the node, before clean-up takes it for dead. It votes
+once it has caught up and been well for a while (muster operator autopilot
+get-config). ADDRESS is host:port. Whichever control node is asked, the request
+goes to the leader.`,
 		Example: `  muster operator raft add-peer c3 10.0.0.3:6443`,
-		Args:    cobra.ExactArgs(2),
+		Args:    words(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.Name, request.Address = args[0], args[1]
 			var response *clusterv1.AddPeerResponse
@@ -196,7 +197,7 @@ add-peer. What would leave fewer control nodes alive than the rest needs for a
 quorum is refused unless it is forced. To remove one that was removed is no
 error. Whichever control node is asked, the request goes to the leader.`,
 		Example: `  muster operator raft remove-peer c3`,
-		Args:    cobra.ExactArgs(1),
+		Args:    words(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request.Name = args[0]
 			var response *clusterv1.RemovePeerResponse

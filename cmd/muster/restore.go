@@ -56,7 +56,7 @@ The command says what it is about to do and asks; without a terminal it needs --
 
   muster operator snapshot restore /backup/20261123T190000Z-c1-r000000000512.snapshot
   muster operator snapshot restore --yes -o json --passphrase-file /etc/muster/passphrase cluster.snapshot`,
-		Args: cobra.ExactArgs(1),
+		Args: words(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if passphrase.file == "-" && !yes {
 				return errors.New("--passphrase-file - takes standard input, so the question cannot be answered there: give --yes as well")

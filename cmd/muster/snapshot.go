@@ -89,7 +89,10 @@ func newSnapshotSaveCommand() *cobra.Command {
 The file holds all that makes the cluster, with the keys of its CA: whoever can
 read it can be anybody in the cluster. With --passphrase-file it is encrypted.
 It is read back and checked before the command ends with status 0.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  muster operator snapshot save cluster.snapshot
+  muster operator snapshot save cluster.snapshot --passphrase-file /etc/muster/passphrase
+  muster operator snapshot save last.snapshot --local --server 10.0.0.2:6443`,
+		Args: words(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			secret, err := passphrase.read(cmd.InOrStdin())
 			if err != nil {
@@ -176,7 +179,9 @@ func newSnapshotInspectCommand() *cobra.Command {
 		Long: `Check a saved cluster and print what it holds, by kind. It asks no cluster.
 
 A file with as much as one wrong byte is refused: status 1.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  muster operator snapshot inspect cluster.snapshot
+  muster operator snapshot inspect cluster.snapshot -o json --passphrase-file /etc/muster/passphrase`,
+		Args: words(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			secret, err := passphrase.read(cmd.InOrStdin())
 			if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"text/tabwriter"
@@ -20,10 +21,13 @@ func newTokenCommand() *cobra.Command {
 	create := &cobra.Command{
 		Use:   "create --role server|agent|api",
 		Short: "Make a token and print it; the cluster keeps only a hash of it",
-		Args:  cobra.NoArgs,
+		Example: `  muster token create
+  muster token create --role server
+  muster token create --role api --user jane --group system:masters`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return target.call(func(c clusterv1.OperatorClient) error {
-				response, err := c.CreateToken(cmd.Context(), &request)
+			return target.call(cmd.Context(), func(ctx context.Context, c clusterv1.OperatorClient) error {
+				response, err := c.CreateToken(ctx, &request)
 				if err != nil {
 					return err
 				}
@@ -41,10 +45,12 @@ func newTokenCommand() *cobra.Command {
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List the tokens, without their secrets",
-		Args:  cobra.NoArgs,
+		Example: `  muster token list
+  muster token list -o json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return target.call(func(c clusterv1.OperatorClient) error {
-				response, err := c.ListTokens(cmd.Context(), &clusterv1.ListTokensRequest{})
+			return target.call(cmd.Context(), func(ctx context.Context, c clusterv1.OperatorClient) error {
+				response, err := c.ListTokens(ctx, &clusterv1.ListTokensRequest{})
 				if err != nil {
 					return err
 				}
@@ -61,12 +67,13 @@ func newTokenCommand() *cobra.Command {
 		},
 	}
 	revoke := &cobra.Command{
-		Use:   "revoke ID",
-		Short: "Revoke a token; machines that joined with it stay",
-		Args:  cobra.ExactArgs(1),
+		Use:     "revoke ID",
+		Short:   "Revoke a token; machines that joined with it stay",
+		Example: `  muster token revoke 757f3057`,
+		Args:    words(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return target.call(func(c clusterv1.OperatorClient) error {
-				_, err := c.DeleteToken(cmd.Context(), &clusterv1.DeleteTokenRequest{Id: args[0]})
+			return target.call(cmd.Context(), func(ctx context.Context, c clusterv1.OperatorClient) error {
+				_, err := c.DeleteToken(ctx, &clusterv1.DeleteTokenRequest{Id: args[0]})
 				if err == nil && form == outputJSON {
 					return printJSON(cmd.OutOrStdout(), map[string]string{"revoked": args[0]}, false)
 				}

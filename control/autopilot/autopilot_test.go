@@ -315,6 +315,12 @@ func TestHealth(t *testing.T) {
 				c.answers[name].Leader = ""
 			}
 		}, false, 0, "hears no leader", "no quorum"},
+		{"no leader, and c2 and c3 are dead", func(c *council) {
+			c.status.Leader, c.status.HasQuorum, c.answers["c1"].Leader = "", false, ""
+			for _, name := range []string{"c2", "c3"} {
+				c.answers[name], c.states[name] = nil, "dead"
+			}
+		}, false, 0, "does not answer", "lost for good, see muster operator recover"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, a := newCouncil(t, 3)
@@ -338,6 +344,8 @@ func TestHealth(t *testing.T) {
 			}
 			if all := strings.Join(got.Warnings, "\n"); !strings.Contains(all, test.warning) || test.warning == "" && test.reason == "" && all != "" {
 				t.Errorf("warnings %q, want one with %q", all, test.warning)
+			} else if !got.Quorum && strings.Contains(all, "take it out") {
+				t.Errorf("warnings %q advise what nobody can do without a quorum", all)
 			}
 		})
 	}

@@ -164,7 +164,7 @@ func (v sight) warnings(r *clusterv1.AutopilotResponse, voters int) []string {
 	var warnings []string
 	warn := func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
 	if !r.Quorum {
-		warn("no quorum: %s hears no leader, and nothing can be written; start the control nodes that are missing", v.status.Name)
+		warn("no quorum: %s hears no leader, and nothing can be written; start the control nodes that are missing, or if they are lost for good, see muster operator recover", v.status.Name)
 	}
 	if voters%2 == 0 {
 		warn("%d voters survive the loss of no more of them than %d: add or remove one", voters, voters-1)
@@ -183,6 +183,8 @@ func (v sight) warnings(r *clusterv1.AutopilotResponse, voters int) []string {
 		case s.State == "dead" || s.State == "left":
 			next := "start it, or take it out: muster operator raft remove-peer " + s.Name
 			switch {
+			case !r.Quorum:
+				next = "start it" // nobody can take it out
 			case remove == s.Name:
 				next = "it is being removed"
 			case held != "" && v.due(s.Name):

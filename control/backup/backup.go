@@ -44,8 +44,10 @@ import (
 var (
 	// ErrCorrupt says that a file is damaged, cut short, or no snapshot at all.
 	ErrCorrupt = errors.New("corrupt snapshot")
-	// ErrPassphrase says that a file needs a passphrase, or another one. A
-	// damaged first piece looks the same.
+	// ErrNoPassphrase says that a file needs a passphrase and none was given.
+	ErrNoPassphrase = errors.New("the snapshot is encrypted: its passphrase is needed (--passphrase-file; muster server: --restore-passphrase-file)")
+	// ErrPassphrase says that a file needs another passphrase. A damaged first
+	// piece looks the same.
 	ErrPassphrase = errors.New("the snapshot is encrypted, and this is not its passphrase (or its beginning is damaged)")
 )
 
@@ -153,7 +155,7 @@ func Read(from io.Reader, passphrase []byte, restore func(state io.Reader) error
 	case open:
 	case encrypted:
 		if len(passphrase) == 0 {
-			return nil, ErrPassphrase
+			return nil, ErrNoPassphrase
 		}
 		parameters := make([]byte, parametersLen)
 		if err := r.full(parameters); err != nil {

@@ -110,9 +110,9 @@ func TestDamagedEncryptedFileIsRefused(t *testing.T) {
 			t.Errorf("%s: not noticed", name)
 		}
 	}
-	for _, wrong := range []string{"", "q"} {
-		if _, err := Inspect(bytes.NewReader(saved), []byte(wrong)); !errors.Is(err, ErrPassphrase) {
-			t.Errorf("passphrase %q: got %v, want %v", wrong, err, ErrPassphrase)
+	for wrong, want := range map[string]error{"": ErrNoPassphrase, "q": ErrPassphrase} {
+		if _, err := Inspect(bytes.NewReader(saved), []byte(wrong)); !errors.Is(err, want) {
+			t.Errorf("passphrase %q: got %v, want %v", wrong, err, want)
 		}
 	}
 }

@@ -193,7 +193,7 @@ func (n *Node) Describe(ctx context.Context, name, address string) (*clusterv1.D
 	who, err := clusterv1.NewMembershipClient(conn).Describe(ctx, &clusterv1.DescribeRequest{})
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("%s does not answer at %s: %s", name, address, status.Convert(err).Message())
+		return nil, fmt.Errorf("%s does not answer at %s: %s", name, address, transport.Reason(err))
 	case who.GetClusterId() != n.cfg.ClusterID:
 		return nil, fmt.Errorf("the node at %s %w: %s, this is %s", address, ErrForeign, who.GetClusterId(), n.cfg.ClusterID)
 	case who.GetName() != name:

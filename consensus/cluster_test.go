@@ -71,6 +71,12 @@ func (r *register) Restore(from io.Reader) error {
 	return nil
 }
 
+func (r *register) restores() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.restored
+}
+
 func (r *register) all() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -301,15 +301,37 @@ func TestFollowersAheadOfTheLeaderKeepWhatTheyHave(t *testing.T) {
 	}
 	for _, h := range c.hosts[1:] {
 		c.barrier(h)
-		h.sm.mu.Lock()
-		if h.sm.restored > 0 {
+		if h.sm.restores() > 0 {
 			t.Errorf("%s was sent a snapshot", h.name)
 		}
-		h.sm.mu.Unlock()
 		if first, _ := h.disk.FirstIndex(); first > 2 {
 			t.Errorf("the log of %s begins at %d", h.name, first)
 		}
 	}
+}
+
+// send sends a host's newest snapshot to another host, as raft would.
+func sendSnapshot(t *testing.T, from, to *host) (raft.InstallSnapshotResponse, error) {
+	t.Helper()
+	list, err := from.snapshots.List()
+	if err != nil || len(list) == 0 {
+		t.Fatal(list, err)
+	}
+	meta, content, err := from.snapshots.Open(list[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	address := from.trans.EncodePeer(raft.ServerID(from.name), from.trans.LocalAddr())
+	req := raft.InstallSnapshotRequest{
+		RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(from.name), Addr: address},
+		SnapshotVersion: raft.SnapshotVersionMax, Term: from.raft.CurrentTerm(), Leader: address,
+		LastLogIndex: meta.Index, LastLogTerm: meta.Term, Size: meta.Size,
+		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex,
+	}
+	var resp raft.InstallSnapshotResponse
+	err = from.trans.InstallSnapshot(raft.ServerID(to.name), raft.ServerAddress(to.address), &req, &resp, content)
+	return resp, err
 }
 
 // A follower keeps what it has when it is sent a snapshot of less.
@@ -320,41 +342,59 @@ func TestSnapshotOfWhatIsThereIsNotInstalled(t *testing.T) {
 	if err := leader.takeSnapshot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	taken, _, _ := leader.snapshots.newest()
 	c.propose(leader, "after the snapshot")
 	follower := c.followers()[0]
 	c.barrier(follower)
 	before := follower.raft.LastIndex()
-
-	list, err := leader.snapshots.List()
-	if err != nil || len(list) == 0 {
-		t.Fatal(list, err)
-	}
-	meta, from, err := leader.snapshots.Open(list[0].ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
-	address := leader.trans.EncodePeer(raft.ServerID(leader.name), leader.trans.LocalAddr())
-	req := raft.InstallSnapshotRequest{
-		RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(leader.name), Addr: address},
-		SnapshotVersion: raft.SnapshotVersionMax, Term: leader.raft.CurrentTerm(), Leader: address,
-		LastLogIndex: meta.Index, LastLogTerm: meta.Term, Size: meta.Size,
-		Configuration: raft.EncodeConfiguration(meta.Configuration), ConfigurationIndex: meta.ConfigurationIndex,
-	}
-	var resp raft.InstallSnapshotResponse
-	if err := leader.trans.InstallSnapshot(raft.ServerID(follower.name), raft.ServerAddress(follower.address), &req, &resp, from); err != nil || !resp.Success {
+	if resp, err := sendSnapshot(t, leader, follower); err != nil || !resp.Success {
 		t.Fatalf("answer %+v, %v, want success", resp, err)
 	}
 	if got := follower.raft.LastIndex(); got < before {
 		t.Errorf("the log ends at %d, at %d before", got, before)
 	}
-	if first, _ := follower.disk.FirstIndex(); first == 0 || first > meta.Index {
+	if first, _ := follower.disk.FirstIndex(); first == 0 || first > taken {
 		t.Errorf("the log begins at %d, want it as it was", first)
 	}
-	follower.sm.mu.Lock()
-	if follower.sm.restored > 0 {
+	if follower.sm.restores() > 0 {
 		t.Error("the state was replaced by an older one")
 	}
-	follower.sm.mu.Unlock()
 	c.propose(follower, "afterwards")
+}
+
+// What a follower is still writing when the snapshot comes counts as well.
+func TestSnapshotOfWhatIsBeingWrittenIsNotInstalled(t *testing.T) {
+	disks := map[string]*gatedStore{}
+	c := newCluster(t, 3, func(cfg *Config) {
+		cfg.LeaderWait, cfg.Heartbeat, cfg.LeaderLease = time.Minute, time.Minute, time.Minute
+		cfg.wrapStore = func(s store) store {
+			disks[cfg.Name] = &gatedStore{store: s}
+			return disks[cfg.Name]
+		}
+	})
+	leader, follower := c.leader(), c.followers()[0]
+	for range 10 {
+		c.propose(leader, "before")
+	}
+	c.barrier(follower)
+	lock := &disks[follower.name].gate
+	lock.Lock()
+	c.propose(leader, "written late")
+	if err := leader.takeSnapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sent := make(chan error, 1)
+	go func() {
+		_, err := sendSnapshot(t, leader, follower)
+		sent <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // it has arrived
+	lock.Unlock()
+	if err := <-sent; err != nil {
+		t.Fatal(err)
+	}
+	c.propose(follower, "afterwards")
+	if follower.sm.restores() > 0 {
+		t.Error("a snapshot of what was being written was installed")
+	}
 }

@@ -36,13 +36,16 @@ func (p *patient) receive() {
 	for {
 		select {
 		case rpc := <-p.NetworkTransport.Consumer():
-			if install, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok && p.has(install) {
-				go p.keep(rpc)
-				continue
+			if install, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
+				if !p.settled() {
+					return
+				}
+				if p.has(install) {
+					go p.keep(rpc)
+					continue
+				}
 			}
-			select {
-			case p.incoming.rpcs <- rpc:
-			case <-p.incoming.closed:
+			if !p.hand(rpc) {
 				return
 			}
 		case <-p.incoming.closed:
@@ -51,11 +54,50 @@ func (p *patient) receive() {
 	}
 }
 
-// has says whether all that a snapshot of the current leader holds is committed
-// here: then it is in this node's state, or in its log and on its way there.
+// hand gives raft a message; false: the transport is closed.
+func (p *patient) hand(rpc raft.RPC) bool {
+	select {
+	case p.incoming.rpcs <- rpc:
+		return true
+	case <-p.incoming.closed:
+		return false
+	}
+}
+
+// settled returns when raft is done with all that it was handed before, which
+// takes as long as its disk. It is asked something of a term long over, which
+// it refuses, in its turn. Nothing else is handed over meanwhile, so what is
+// then found to be in the log is there when raft gets the next message.
+func (p *patient) settled() bool {
+	if r := p.raft.Load(); r == nil || r.CurrentTerm() == 0 {
+		return true // nothing was promised yet, and no term is over
+	}
+	answer := make(chan raft.RPCResponse, 1)
+	if !p.hand(raft.RPC{
+		Command:  &raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+		RespChan: answer,
+	}) {
+		return false
+	}
+	select {
+	case <-answer:
+		return true
+	case <-p.incoming.closed:
+		return false
+	}
+}
+
+// has says whether all that a snapshot of the current leader holds is here:
+// committed, and so in this node's state or on its way there, or in the log up
+// to the very entry that the snapshot ends with.
 func (p *patient) has(install *raft.InstallSnapshotRequest) bool {
 	r := p.raft.Load()
-	return r != nil && install.Term >= r.CurrentTerm() && install.LastLogIndex <= r.CommitIndex()
+	if r == nil || install.Term < r.CurrentTerm() {
+		return false // raft says so
+	}
+	var entry raft.Log
+	return install.LastLogIndex <= r.CommitIndex() ||
+		p.log.GetLog(install.LastLogIndex, &entry) == nil && entry.Term == install.LastLogTerm
 }
 
 // keep answers like a node that has installed the snapshot.

@@ -151,6 +151,19 @@ func (p *pasts) knew(process string, revision uint64) {
 	}
 }
 
+// restored says whether a node's log mentions that its state was replaced. The
+// node says so a moment after it has told those who watch.
+func (w *watcher) restored(n *node) bool {
+	for range 20 {
+		text, err := os.ReadFile(n.logFile)
+		if err != nil || strings.Contains(string(text[max(0, len(text)-1<<20):]), "restored") {
+			return true
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return false
+}
+
 // forgot judges whether a process may have forgotten what came after a
 // revision: not if it has told it before, has not taken over another's state
 // since, and not much has changed.
@@ -161,7 +174,7 @@ func (p *pasts) forgot(w *watcher, node *node, process string, after uint64) {
 	if !known || since > after+1 || w.run.log.Newest() > since+historyMin {
 		return
 	}
-	if text, err := os.ReadFile(node.logFile); err != nil || strings.Contains(string(text[max(0, len(text)-1<<20):]), "restored") {
+	if w.restored(node) {
 		return
 	}
 	w.run.found(check.Watches, "%s has forgotten what came after %d, though it told %d before and only %d changes are known", process, after, since, w.run.log.Newest())

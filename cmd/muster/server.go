@@ -66,6 +66,7 @@ The directory then holds server-token and agent-token, with which others join
 				return err
 			}
 			go giveBack(cmd.Context(), server.Ready(), cfg.Logger)
+			go endInTime(cmd.Context(), stopMax)
 			return server.Run(cmd.Context())
 		},
 	}

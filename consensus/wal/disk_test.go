@@ -33,7 +33,6 @@ type memDisk struct {
 	fail   func(call string, f *memFile, b []byte, at int64) error
 	failed string // what failed
 	gone   bool
-	log    []string
 }
 
 type memFile struct {
@@ -41,7 +40,6 @@ type memFile struct {
 	data   []byte
 	onDisk []byte
 	dirty  map[int64]bool // sectors written since the last sync
-	lost   bool           // an fdatasync failed
 }
 
 func newMemDisk() *memDisk {

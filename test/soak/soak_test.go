@@ -107,7 +107,6 @@ type process struct {
 	node
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
-	conn   *grpc.ClientConn
 }
 
 func freeAddress(t *testing.T) string {

@@ -292,8 +292,13 @@ func TestResourceVersionsOfReads(t *testing.T) {
 	if _, err := pods.Create(ctx, newPod("another"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pods.List(ctx, metav1.ListOptions{ResourceVersion: created.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact}); !apierrors.IsResourceExpired(err) {
-		t.Errorf("exactly a past revision: %v, want Expired", err)
+	exact, err = pods.List(ctx, metav1.ListOptions{ResourceVersion: created.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact})
+	if err != nil || exact.ResourceVersion != created.ResourceVersion || len(exact.Items) != 1 {
+		t.Errorf("exactly a past revision: %d pods at %s, %v, want the one that was there at %s", len(exact.Items), exact.ResourceVersion, err, created.ResourceVersion)
+	}
+	anew := f.restored()
+	if _, err := anew.client(anew.admin(), mediaJSON).CoreV1().Pods("default").List(ctx, metav1.ListOptions{ResourceVersion: created.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("exactly a revision that is forgotten: %v, want Expired", err)
 	}
 	if _, err := pods.List(ctx, metav1.ListOptions{ResourceVersion: "x"}); err == nil {
 		t.Error("resourceVersion=x was accepted")

@@ -12,6 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// busyTries, 50 ms apart, are what the processes of a killed container get to be
+// gone on a busy machine; until then their cgroup is in use.
+const busyTries = 100
+
 const cgroupRoot = "/sys/fs/cgroup"
 
 // removeCgroup removes the cgroup of that name, and those below it, from every
@@ -60,7 +64,7 @@ func removeCgroupTree(ctx context.Context, dir string) error {
 			if err == nil || errors.Is(err, unix.ENOENT) {
 				break
 			}
-			if !errors.Is(err, unix.EBUSY) || try == 20 {
+			if !errors.Is(err, unix.EBUSY) || try == busyTries {
 				return fmt.Errorf("remove cgroup %s: %w", dirs[i], err)
 			}
 			select {

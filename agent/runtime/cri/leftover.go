@@ -2,13 +2,21 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// leftoverFor is how long after a failed start a pod's cgroup is looked for:
-// containerd may still be busy with what it was told to give up.
-const leftoverFor = time.Minute
+const (
+	// leftoverFor is how long after a failed start a pod's cgroup is looked for:
+	// containerd may still be busy with what it was told to give up.
+	leftoverFor = time.Minute
+	// undoneWithin is what containerd gets to undo it, before what is still in the
+	// cgroup is killed.
+	undoneWithin = 5 * time.Second
+)
 
 // leftovers remembers the pods of which no sandbox came to be. Their cgroups are
 // made before, and no sandbox is removed with which they would go. Bounded by
@@ -34,13 +42,13 @@ func (l *leftovers) failed(uid string, now time.Time) {
 	l.since[uid] = now
 }
 
-// sweep has remove called for each pod; what it could not remove is tried again
-// by the next sweep.
-func (l *leftovers) sweep(now time.Time, remove func(uid string) error) {
+// sweep has remove called for each pod, with how long ago its start failed; what
+// it could not remove is tried again by the next sweep.
+func (l *leftovers) sweep(now time.Time, remove func(uid string, ago time.Duration) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for uid, since := range l.since {
-		if err := remove(uid); err == nil && now.Sub(since) > leftoverFor {
+		if err := remove(uid, now.Sub(since)); err == nil && now.Sub(since) > leftoverFor {
 			delete(l.since, uid)
 		}
 	}
@@ -48,7 +56,11 @@ func (l *leftovers) sweep(now time.Time, remove func(uid string) error) {
 
 // removeLeftovers does not wait for cgroups that are busy.
 func (r *Runtime) removeLeftovers(ctx context.Context) {
-	ctx, cancel := context.WithCancel(ctx)
-	cancel()
-	r.leftovers.sweep(time.Now(), func(uid string) error { return removeCgroup(ctx, r.cgroupOf(uid)) })
+	r.leftovers.sweep(time.Now(), func(uid string, ago time.Duration) error {
+		err := tryRemoveCgroup(ctx, r.cgroupOf(uid), 0)
+		if errors.Is(err, unix.EBUSY) && ago > undoneWithin {
+			return errors.Join(err, killCgroup(r.cgroupOf(uid)))
+		}
+		return err
+	})
 }

@@ -103,7 +103,7 @@ func TestTriesAgainWhatCouldNotBeDeleted(t *testing.T) {
 		event(m, "a")
 		event(m, "b")
 		log.Refuse(errors.New("no quorum"))
-		time.Sleep(2 * time.Hour)
+		time.Sleep(2*time.Hour + retryAfter/2) // between two tries, not in the middle of one
 		log.Refuse(nil)
 		wantEvents(t, m, "a", "b")
 		time.Sleep(time.Minute)

@@ -68,6 +68,15 @@ func (k *Kind) Subresource(name string) *Subresource {
 	return nil
 }
 
+// SubresourceNames are the names of its subresources, in their order.
+func (k *Kind) SubresourceNames() []string {
+	var names []string
+	for _, s := range k.Subresources {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
 // APIResources is how discovery lists the kind and its subresources.
 func (k *Kind) APIResources() []metav1.APIResource {
 	verbs := k.Verbs

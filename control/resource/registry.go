@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -17,14 +18,21 @@ type Registry struct {
 	byName    map[schema.GroupResource]*Kind
 }
 
-// kinds are all that is served. A new kind is one line here and a file of its own.
-var kinds = []*Kind{
+// kinds are all that is built in, a list for each family of groups beside its
+// kinds. A new kind is one line in one of them and a file of its own.
+var kinds = slices.Concat(coreKinds)
+
+// coreKinds are those of core/v1.
+var coreKinds = []*Kind{
 	Events,
 	Namespaces,
 	Nodes,
 	Pods,
 	ReplicationControllers,
 }
+
+// Builtin are the kinds that every cluster serves. Not to be changed.
+func Builtin() []*Kind { return kinds }
 
 // New serves all kinds from s, with every write checked by chain.
 func New(s *store.Store, chain Admission) *Registry {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,18 +24,29 @@ var (
 	Events = core("events", "Event", true, &corev1.Event{}, &corev1.EventList{}, eventFields)
 )
 
-// Specs are all stored kinds.
-var Specs = []*Spec{Namespaces, Nodes, Pods, ReplicationControllers, Events}
+// Specs are all stored kinds that are built in, a list for each family of groups.
+var Specs = slices.Concat(coreSpecs)
+
+var coreSpecs = []*Spec{Namespaces, Nodes, Pods, ReplicationControllers, Events}
 
 func core[T Object](resource, kind string, namespaced bool, object T, list runtime.Object, fields func(T) map[string]string) *Spec {
-	return &Spec{
-		Resource:   schema.GroupResource{Resource: resource},
-		Kind:       corev1.SchemeGroupVersion.WithKind(kind),
+	return spec(corev1.SchemeGroupVersion, resource, kind, namespaced, object, list, fields)
+}
+
+// spec is how a kind of group version gv is stored. fields is nil for a kind of
+// which only metadata can be selected.
+func spec[T Object](gv schema.GroupVersion, resource, kind string, namespaced bool, object T, list runtime.Object, fields func(T) map[string]string) *Spec {
+	s := &Spec{
+		Resource:   schema.GroupResource{Group: gv.Group, Resource: resource},
+		Kind:       gv.WithKind(kind),
 		Namespaced: namespaced,
 		New:        func() Object { return object.DeepCopyObject().(Object) },
 		NewList:    list.DeepCopyObject,
-		Fields:     func(o Object) map[string]string { return fields(o.(T)) },
 	}
+	if fields != nil {
+		s.Fields = func(o Object) map[string]string { return fields(o.(T)) }
+	}
+	return s
 }
 
 func podFields(p *corev1.Pod) map[string]string {

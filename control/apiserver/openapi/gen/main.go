@@ -21,19 +21,30 @@ import (
 
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/musterhq/muster/control/resource"
 )
 
 // served lists, for each group version as it stands in paths, resources with
-// their subresources. A test in the API server compares it with discovery.
-var served = map[string]map[string][]string{
-	"api/v1": {
-		"events":                 nil,
-		"namespaces":             {"finalize", "status"},
-		"nodes":                  {"status"},
-		"pods":                   {"attach", "binding", "exec", "log", "portforward", "status"},
-		"replicationcontrollers": {"scale", "status"},
-	},
-}
+// their subresources: what the registry has, and what the API server adds to it.
+// A test in the API server compares it with discovery.
+var served = func() map[string]map[string][]string {
+	all := map[string]map[string][]string{
+		"api/v1": {"pods": {"attach", "exec", "portforward"}},
+	}
+	for _, kind := range resource.Builtin() {
+		groupVersion := "api/v1"
+		if gv := kind.Spec.Kind.GroupVersion(); gv.Group != "" {
+			groupVersion = "apis/" + gv.String()
+		}
+		if all[groupVersion] == nil {
+			all[groupVersion] = map[string][]string{}
+		}
+		name := kind.Spec.Resource.Resource
+		all[groupVersion][name] = append(all[groupVersion][name], kind.SubresourceNames()...)
+	}
+	return all
+}()
 
 func main() {
 	log.SetFlags(0)

@@ -49,6 +49,10 @@ func (s *Server) duties() []consensus.Duty {
 // which others join. In a cluster that has them it writes nothing.
 func (s *Server) found(ctx context.Context, term *consensus.Term) error {
 	st := s.store.WithLog(term)
+	// Before anything else, so that no secret has to wait for it.
+	if err := st.Keyring().Ensure(ctx); err != nil {
+		return err
+	}
 	if err := resource.EnsureBootstrap(ctx, s.registry.With(st)); err != nil {
 		return err
 	}

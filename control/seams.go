@@ -25,7 +25,7 @@ import (
 
 // failures tells the API server what the log's errors mean to a client.
 var failures = apiserver.Failures{
-	Unavailable:     []error{consensus.ErrNoLeader, consensus.ErrNotLeader, consensus.ErrBusy, consensus.ErrStopped},
+	Unavailable:     []error{consensus.ErrNoLeader, consensus.ErrNotLeader, consensus.ErrBusy, consensus.ErrStopped, store.ErrNoKeyring},
 	OutcomeUnknown:  []error{consensus.ErrOutcomeUnknown},
 	TooLarge:        []error{consensus.ErrTooLarge},
 	NoSpace:         []error{consensus.ErrNoSpace},
@@ -47,6 +47,7 @@ var refusals = operator.Failures{
 	{Err: consensus.ErrNameTaken, Code: codes.AlreadyExists},
 	{Err: autopilot.ErrSettings, Code: codes.InvalidArgument},
 	{Err: store.ErrFormat, Code: codes.Aborted},
+	{Err: store.ErrNoKeyring, Code: codes.Unavailable},
 }
 
 // kubernetesVersion is the version of the API that is served: that of the

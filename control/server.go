@@ -33,6 +33,7 @@ import (
 	"github.com/musterhq/muster/control/pki"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/control/store/keyring"
 	"github.com/musterhq/muster/fsm"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
@@ -143,7 +144,11 @@ func (s *Server) open(place *place) (err error) {
 	if err != nil {
 		return fmt.Errorf("gossip: %w", err)
 	}
-	s.store = store.New(s.node, s.machine)
+	root, err := sealingRoot(s.authority.SealingSecret())
+	if err != nil {
+		return err
+	}
+	s.store = store.New(s.node, s.machine).Sealing(root)
 	s.registry = resource.New(s.store, admission.New(s.store, admission.Settings{
 		NotReadyToleration: cfg.NotReadyToleration, UnreachableToleration: cfg.UnreachableToleration,
 	}))
@@ -177,8 +182,10 @@ func (s *Server) open(place *place) (err error) {
 	operator.New(s.view, s.tokens).Register(s.grpc)
 	operator.NewKV(s.store, refusals).Register(s.grpc)
 	operator.NewRaft(s.view, s.node, s.autopilot, refusals).Register(s.grpc)
+	operator.NewKeyring(s.store.Keyring(), refusals).Register(s.grpc)
 	operator.NewSnapshot(operator.SnapshotConfig{
 		Store: s.store, Cluster: s.clusterIdentity, View: s.view, Failures: refusals,
+		Root:     func(caKey []byte) (keyring.Root, error) { return sealingRoot(pki.SealingSecretOf(caKey)) },
 		Restored: func(ctx context.Context) error { return resource.EnsureBootstrap(ctx, s.registry) },
 		Logger:   cfg.Logger.With("part", "operator"),
 	}).Register(s.grpc)
@@ -188,6 +195,13 @@ func (s *Server) open(place *place) (err error) {
 		Servers: s.serverAddresses, Gossip: s.gossipAddresses, Logger: cfg.Logger.With("part", "join"),
 	}))
 	return nil
+}
+
+func sealingRoot(secret []byte, err error) (keyring.Root, error) {
+	if err != nil {
+		return keyring.Root{}, err
+	}
+	return keyring.NewRoot(secret)
 }
 
 // release closes what open opened before it failed: whoever opens must run to

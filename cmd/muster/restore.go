@@ -81,7 +81,7 @@ The command says what it is about to do and asks; without a terminal it needs --
 			}
 			var response *clusterv1.RestoreSnapshotResponse
 			err = target.leader(cmd.Context(), func(conn *grpc.ClientConn) error {
-				response, err = restoreSnapshot(cmd.Context(), clusterv1.NewSnapshotClient(conn), args[0], secret, report.ClusterID, foreign)
+				response, err = restoreSnapshot(cmd.Context(), clusterv1.NewSnapshotClient(conn), args[0], secret, report, foreign)
 				return err
 			})
 			if err != nil {
@@ -126,7 +126,7 @@ func confirm(in io.Reader, out io.Writer) error {
 
 // restoreSnapshot sends a file's state. Its sum is checked once more on the way: the
 // last piece is only sent when the file has turned out to be whole.
-func restoreSnapshot(ctx context.Context, c clusterv1.SnapshotClient, path string, passphrase []byte, clusterID string, foreign bool) (*clusterv1.RestoreSnapshotResponse, error) {
+func restoreSnapshot(ctx context.Context, c clusterv1.SnapshotClient, path string, passphrase []byte, report *snapshotReport, foreign bool) (*clusterv1.RestoreSnapshotResponse, error) {
 	ctx, cancel := context.WithCancel(ctx) // what is not closed in order must not look whole
 	defer cancel()
 	file, err := os.Open(path)
@@ -145,7 +145,11 @@ func restoreSnapshot(ctx context.Context, c clusterv1.SnapshotClient, path strin
 		}
 		return nil
 	}
-	err = send(&clusterv1.RestoreSnapshotRequest{ClusterId: clusterID, Foreign: foreign})
+	first := &clusterv1.RestoreSnapshotRequest{ClusterId: report.ClusterID, Foreign: foreign}
+	if foreign {
+		first.CaKey = report.caKey
+	}
+	err = send(first)
 	if err == nil {
 		_, err = backup.Read(file, passphrase, func(state io.Reader) error {
 			piece := make([]byte, 1<<20)

@@ -66,6 +66,8 @@ type snapshotReport struct {
 	Encrypted bool           `json:"encrypted"`
 	Bytes     int64          `json:"bytes"` // of the file
 	Kinds     []snapshotKind `json:"kinds"`
+
+	caKey []byte // PEM; for a restore, never printed
 }
 
 type snapshotKind struct {
@@ -225,6 +227,7 @@ func readReport(path string, passphrase []byte) (*snapshotReport, error) {
 		ClusterID: report.Cluster.ClusterId, SavedBy: report.Cluster.SavedBy, Version: report.Cluster.Version,
 		Saved: time.Unix(report.Cluster.Saved, 0).UTC(), Revision: report.Revision,
 		Encrypted: report.Encrypted, Bytes: info.Size(), Kinds: []snapshotKind{},
+		caKey: report.Cluster.CaKey,
 	}
 	for _, kind := range report.Kinds {
 		out.Kinds = append(out.Kinds, snapshotKind(kind))

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/control/store/keyring"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
@@ -25,6 +26,8 @@ type SnapshotConfig struct {
 	Cluster func() (*clusterv1.ClusterIdentity, error)
 	// View says who leads.
 	View func() View
+	// Root gives what wraps the keyring of the cluster whose CA has this key (PEM).
+	Root func(caKey []byte) (keyring.Root, error)
 	// Restored is called after the state was replaced, for what every cluster has.
 	Restored func(context.Context) error
 	Failures Failures
@@ -110,7 +113,15 @@ func (s *Snapshot) Restore(stream grpc.ClientStreamingServer[clusterv1.RestoreSn
 		return status.Errorf(codes.PermissionDenied, "the snapshot is of cluster %s, this is %s: with --foreign its state is taken all the same", first.ClusterId, cluster.ClusterId)
 	}
 	s.Logger.Warn("restore of a saved state begins", "cluster", first.ClusterId)
-	done, err := s.Store.Replace(stream.Context(), &stateReader{stream: stream, left: first.State})
+	var root *keyring.Root // nil: ours
+	if len(first.CaKey) > 0 {
+		given, err := s.Root(first.CaKey)
+		if err != nil {
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		root = &given
+	}
+	done, err := s.Store.Replace(stream.Context(), &stateReader{stream: stream, left: first.State}, root)
 	if errors.Is(err, store.ErrInvalid) {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}

@@ -168,6 +168,20 @@ func (a *Authority) Keys() (caKey, serviceAccountKey []byte, err error) {
 	return caKey, serviceAccountKey, err
 }
 
+// SealingSecret is what the cluster's keyring is wrapped with. It is the CA's
+// key, and not one more secret to hand over and to lose: who has the CA's key
+// can be anybody in the cluster, and so read everything, anyway.
+func (a *Authority) SealingSecret() ([]byte, error) { return a.key.Bytes() }
+
+// SealingSecretOf is that of the cluster whose CA has this key (PEM).
+func SealingSecretOf(caKey []byte) ([]byte, error) {
+	key, err := identity.ParseKey(caKey)
+	if err != nil {
+		return nil, fmt.Errorf("the CA's key: %w", err)
+	}
+	return key.Bytes()
+}
+
 func encodeCertificate(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

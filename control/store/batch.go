@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -94,12 +95,35 @@ func (e *TxnError) Unwrap() error { return e.Err }
 // object may be written once. Objects of the result are those created and
 // updated, nil for the other verbs.
 func (s *Store) Txn(ctx context.Context, writes []Write) ([]Object, error) {
+	for {
+		objects, err := s.txn(ctx, writes)
+		if err != errRotated {
+			return objects, err
+		}
+	}
+}
+
+// errRotated says that a transaction was not done because it was sealed with a
+// key that is not the primary one any more.
+var errRotated = errors.New("the keyring has changed")
+
+func (s *Store) txn(ctx context.Context, writes []Write) ([]Object, error) {
 	txn, objects := &storagev1.Txn{}, make([]Object, len(writes))
 	ops := make([]int, len(writes)) // index of the write's op, -1: none
+	var keys *storagev1.Guard
 	for i, w := range writes {
 		guard, op, out, err := s.plan(w)
 		if err != nil {
 			return nil, err
+		}
+		if put := op.GetPut(); put != nil {
+			sealed, ring, err := s.seal(w.Spec, put)
+			if err != nil {
+				return nil, err
+			}
+			if ring != nil {
+				op, keys = &storagev1.Op{Op: &storagev1.Op_Put{Put: sealed}}, ring
+			}
 		}
 		objects[i], ops[i] = out, -1
 		txn.Guards = append(txn.Guards, guard)
@@ -108,12 +132,18 @@ func (s *Store) Txn(ctx context.Context, writes []Write) ([]Object, error) {
 			txn.Ops = append(txn.Ops, op)
 		}
 	}
+	if keys != nil {
+		txn.Guards = append(txn.Guards, keys)
+	}
 	result, err := s.propose(ctx, txn)
 	if err != nil {
 		return nil, fmt.Errorf("transaction: %w", err)
 	}
 	if !result.Applied {
 		i := int(result.FailedGuard)
+		if i == len(writes) {
+			return nil, errRotated
+		}
 		err := refusal(result)
 		if writes[i].Verb == Create {
 			err = ErrExists
@@ -158,9 +188,14 @@ func (s *Store) plan(w Write) (*storagev1.Guard, *storagev1.Op, Object, error) {
 		return nil, nil, nil, err
 	}
 	// The guard's revision has the same bytes already: the guard is enough.
-	if item, _ := s.machine.Get(key); w.Verb == Update && item != nil &&
-		item.Revision == w.Guard && bytes.Equal(item.Value, put.Value) {
-		return guard, nil, out, nil
+	if item, _ := s.machine.Get(key); w.Verb == Update && item != nil && item.Revision == w.Guard {
+		item, err := s.open(w.Spec, item)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		if bytes.Equal(item.Value, put.Value) {
+			return guard, nil, out, nil
+		}
 	}
 	return guard, &storagev1.Op{Op: &storagev1.Op_Put{Put: put}}, out, nil
 }

@@ -188,6 +188,10 @@ type change[T Object] struct {
 }
 
 func (c *Cache[T]) decode(item *kv.Item) (change[T], error) {
+	item, err := c.store.open(c.table.spec, item)
+	if err != nil {
+		return change[T]{}, err
+	}
 	object, err := decode[T](c.table.spec, item)
 	return change[T]{item.Key, cached[T]{object, item.Revision}}, err
 }

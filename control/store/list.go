@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/musterhq/muster/control/store/keyring"
 	"github.com/musterhq/muster/fsm"
 	"github.com/musterhq/muster/fsm/kv"
 	"github.com/musterhq/muster/fsm/watch"
@@ -65,6 +66,9 @@ func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 		return Page{}, fmt.Errorf("list %s: %w", selection.prefix, err)
 	}
 	page, more, err := collect(ctx, view, &selection, from.After, opts.Limit)
+	if err == nil && t.spec.Sealed {
+		err = t.openAll(page.Items, from)
+	}
 	if err != nil || !more {
 		return page, err
 	}
@@ -78,6 +82,20 @@ func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 	}
 	page.Continue = next.String()
 	return page, nil
+}
+
+// openAll opens the items of a page in place. What is in the past may be sealed
+// with a key that was removed since.
+func (t *Table) openAll(items []*kv.Item, from position) (err error) {
+	for i, item := range items {
+		if items[i], err = t.store.open(t.spec, item); err != nil {
+			break
+		}
+	}
+	if from.Revision != 0 && errors.Is(err, keyring.ErrNoKey) {
+		return from.expired()
+	}
+	return err
 }
 
 // collect walks a view from after a key until limit items are found; more says
@@ -117,11 +135,7 @@ func (s *Store) viewAt(prefix string, p position) (*kv.View, error) {
 	}
 	view, err := s.machine.ViewAt(prefix, p.Revision)
 	if errors.Is(err, watch.ErrCompacted) || errors.Is(err, fsm.ErrAhead) {
-		expired := &ExpiredError{}
-		if p.After != "" {
-			expired.Continue = position{After: p.After}.String()
-		}
-		return nil, expired
+		return nil, p.expired()
 	}
 	return view, err
 }
@@ -131,6 +145,15 @@ type position struct {
 	Revision  uint64 `json:"rv"` // 0: the newest
 	After     string `json:"after"`
 	Remaining int64  `json:"remaining,omitempty"` // 0: nobody counted
+}
+
+// expired is the error of who cannot go on at p's revision, but could at the
+// newest.
+func (p position) expired() error {
+	if p.After == "" {
+		return &ExpiredError{}
+	}
+	return &ExpiredError{Continue: position{After: p.After}.String()}
 }
 
 func (p position) String() string {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/musterhq/muster/control/store/keyring"
 	"github.com/musterhq/muster/fsm"
 	storagev1 "github.com/musterhq/muster/proto/storage/v1"
 )
@@ -53,8 +54,10 @@ type Replaced struct {
 // watchers ErrExpired.
 //
 // The state is read and checked in full before anything is written. An error
-// means that it was not replaced, unless it says that this is not known.
-func (s *Store) Replace(ctx context.Context, state io.Reader) (Replaced, error) {
+// means that it was not replaced, unless it says that this is not known. The
+// keys that its values are sealed with are taken over; root is what wraps them,
+// nil for this cluster's own.
+func (s *Store) Replace(ctx context.Context, state io.Reader, root *keyring.Root) (Replaced, error) {
 	saved := fsm.New(fsm.Config{HistoryEvents: 1})
 	if err := saved.Restore(state); err != nil {
 		return Replaced{}, fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -72,6 +75,9 @@ func (s *Store) Replace(ctx context.Context, state io.Reader) (Replaced, error) 
 		return done, err
 	}
 	if err := s.clean(ctx, replacePrefix); err != nil {
+		return done, err
+	}
+	if err := s.adoptKeys(ctx, saved, root); err != nil {
 		return done, err
 	}
 	// What is sent is written anew by this build, which every control node reads.
@@ -93,6 +99,22 @@ func (s *Store) Replace(ctx context.Context, state io.Reader) (Replaced, error) 
 	}}
 	done.Revision, err = s.carryOut(ctx, command, prefix)
 	return done, err
+}
+
+// adoptKeys takes over the keyring of a saved state.
+func (s *Store) adoptKeys(ctx context.Context, saved *fsm.Machine, root *keyring.Root) error {
+	item, _ := saved.Get(systemPrefix + keyringName)
+	if item == nil || s.sealer == nil {
+		return nil
+	}
+	if root == nil {
+		root = &s.sealer.root
+	}
+	ring, err := keyring.Parse(*root, item.Value)
+	if err != nil {
+		return fmt.Errorf("%w: the saved state's %w", ErrInvalid, err)
+	}
+	return s.retry(ctx, func() error { return s.Keyring().Adopt(ctx, ring) })
 }
 
 // sendPieces puts what write writes into keys below prefix.

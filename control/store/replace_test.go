@@ -59,7 +59,7 @@ func TestReplaceTakesObjectsAndKeepsWhatIsTheClusters(t *testing.T) {
 	putRaw(t, s, "pods/a", "later")
 	before := putRaw(t, s, "pods/later", "later")
 
-	done, err := s.Replace(t.Context(), bytes.NewReader(state))
+	done, err := s.Replace(t.Context(), bytes.NewReader(state), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestReplaceByADamagedStateChangesNothing(t *testing.T) {
 	state := savedState(t, s)
 	before, proposals := s.Revision(), log.Proposals()
 	for _, damaged := range [][]byte{nil, state[:len(state)-1], append(bytes.Clone(state), 0), bytes.Replace(state, []byte("saved"), []byte("saveD"), 1)} {
-		if _, err := s.Replace(t.Context(), bytes.NewReader(damaged)); !errors.Is(err, store.ErrInvalid) {
+		if _, err := s.Replace(t.Context(), bytes.NewReader(damaged), nil); !errors.Is(err, store.ErrInvalid) {
 			t.Errorf("%d of %d bytes: %v, want %v", len(damaged), len(state), err, store.ErrInvalid)
 		}
 	}
@@ -108,7 +108,7 @@ func TestReplaceSurvivesAnswersThatAreLost(t *testing.T) {
 	state := savedState(t, plain)
 	putRaw(t, plain, "pods/a", "later")
 	putRaw(t, plain, "muster/restore/left/00000000", "by one that was given up")
-	done, err := plain.WithLog(&flaky{Log: log}).Replace(t.Context(), bytes.NewReader(state))
+	done, err := plain.WithLog(&flaky{Log: log}).Replace(t.Context(), bytes.NewReader(state), nil)
 	if err != nil || done.Revision != plain.Revision() {
 		t.Fatalf("%+v at %d, %v", done, plain.Revision(), err)
 	}
@@ -126,13 +126,13 @@ func TestReplaceThatIsGivenUpLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stop := &stopping{Log: log, cancel: cancel}
 	stop.after.Store(4)
-	if _, err := s.WithLog(stop).Replace(ctx, bytes.NewReader(state)); err == nil {
+	if _, err := s.WithLog(stop).Replace(ctx, bytes.NewReader(state), nil); err == nil {
 		t.Fatal("no error")
 	}
 	if got := dump(s); got != before {
 		t.Errorf("got %s, want %s", got, before)
 	}
-	if _, err := s.Replace(t.Context(), io.LimitReader(bytes.NewReader(state), 100)); err == nil {
+	if _, err := s.Replace(t.Context(), io.LimitReader(bytes.NewReader(state), 100), nil); err == nil {
 		t.Error("a part of a state was taken")
 	}
 }

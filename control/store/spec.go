@@ -27,6 +27,9 @@ type Spec struct {
 	// Fields are what field selectors may ask beside metadata.name and
 	// metadata.namespace. Empty values need not be there. nil: none.
 	Fields func(Object) map[string]string
+	// Sealed says that values are encrypted on their way into the log. Labels and
+	// Fields stay readable. Once a kind is sealed it stays so.
+	Sealed bool
 }
 
 // Prefix is what the keys of a namespace's objects begin with, or, for

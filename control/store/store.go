@@ -48,6 +48,7 @@ type Log interface {
 type Store struct {
 	log     Log
 	machine *fsm.Machine
+	sealer  *sealer // nil: see Sealing
 	// formatOf is fsm.FormatOf, except in tests.
 	formatOf func(cmd []byte) uint32
 }
@@ -62,7 +63,9 @@ func New(log Log, m *fsm.Machine) *Store {
 // machine: leader duties write through their term, so that a deposed leader's
 // writes fail.
 func (s *Store) WithLog(log Log) *Store {
-	return &Store{log: log, machine: s.machine, formatOf: s.formatOf}
+	copied := *s
+	copied.log = log
+	return &copied
 }
 
 // ReadBarrier returns once this replica holds every write acknowledged, by any

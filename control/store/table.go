@@ -46,7 +46,8 @@ func (t *Table) GetItem(namespace, name string) (*kv.Item, uint64, error) {
 	if item == nil {
 		return nil, revision, fmt.Errorf("%s: %w", key, ErrNotFound)
 	}
-	return item, revision, nil
+	item, err = t.store.open(t.spec, item)
+	return item, revision, err
 }
 
 // Get returns an object from this replica.
@@ -72,10 +73,7 @@ func (t *Table) Create(ctx context.Context, obj Object) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	result, err := t.store.propose(ctx, &storagev1.Txn{
-		Guards: []*storagev1.Guard{{Key: put.Key}},
-		Ops:    []*storagev1.Op{{Op: &storagev1.Op_Put{Put: put}}},
-	})
+	result, err := t.commit(ctx, &storagev1.Guard{Key: put.Key}, put)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("create %s: %w", key, err)
@@ -106,10 +104,7 @@ func (t *Table) Update(ctx context.Context, obj Object, guard uint64) (Object, e
 		out.SetResourceVersion(formatRevision(item.Revision))
 		return out, nil
 	}
-	result, err := t.store.propose(ctx, &storagev1.Txn{
-		Guards: []*storagev1.Guard{{Key: put.Key, Revision: guard, Exists: guard == 0}},
-		Ops:    []*storagev1.Op{{Op: &storagev1.Op_Put{Put: put}}},
-	})
+	result, err := t.commit(ctx, &storagev1.Guard{Key: put.Key, Revision: guard, Exists: guard == 0}, put)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("update %s: %w", key, err)
@@ -126,7 +121,10 @@ func (t *Table) Update(ctx context.Context, obj Object, guard uint64) (Object, e
 // that is certain from here is an error at once, without bothering the log.
 func (t *Table) unchanged(ctx context.Context, put *storagev1.Put, guard uint64) (*kv.Item, error) {
 	item, _ := t.store.machine.Get(string(put.Key))
+	item, err := t.store.open(t.spec, item)
 	switch {
+	case err != nil:
+		return nil, err
 	case item == nil:
 		return nil, nil
 	case guard != 0 && item.Revision > guard:
@@ -182,7 +180,11 @@ func (t *Table) deleteOnce(ctx context.Context, key string, guard uint64, uid ty
 	case guard != 0 && item.Revision != guard:
 		return nil, ErrConflict
 	}
-	obj, err := Decode(t.spec, item)
+	opened, err := t.store.open(t.spec, item)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := Decode(t.spec, opened)
 	if err != nil {
 		return nil, err
 	}

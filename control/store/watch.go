@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 
+	"github.com/musterhq/muster/control/store/keyring"
 	"github.com/musterhq/muster/fsm/kv"
 	"github.com/musterhq/muster/fsm/watch"
 )
@@ -34,6 +35,7 @@ type Event struct {
 
 // Watch is a running watch. One goroutine uses it; it needs no closing.
 type Watch struct {
+	store     *Store
 	selection selection
 	watcher   *watch.Watcher
 }
@@ -52,7 +54,7 @@ func (t *Table) Watch(ctx context.Context, opts WatchOptions) (*Watch, error) {
 	if err != nil {
 		return nil, expired(selection.prefix, err)
 	}
-	return &Watch{selection: selection, watcher: watcher}, nil
+	return &Watch{store: t.store, selection: selection, watcher: watcher}, nil
 }
 
 // Next waits for events and returns them, and the revision reached: nothing at
@@ -67,14 +69,28 @@ func (w *Watch) Next(ctx context.Context) ([]Event, uint64, error) {
 		}
 		events := make([]Event, 0, len(changes))
 		for _, change := range changes {
-			if e, ok := w.selection.event(change); ok {
-				events = append(events, e)
+			e, ok := w.selection.event(change)
+			if !ok {
+				continue
 			}
+			if e.Item, err = w.store.open(w.selection.spec, e.Item); err != nil {
+				return nil, reached, w.unopened(err)
+			}
+			events = append(events, e)
 		}
 		if len(events) > 0 {
 			return events, reached, nil
 		}
 	}
+}
+
+// unopened says why an event cannot be told. One whose key is gone is of the
+// past, as the key would not be gone otherwise: whoever lists anew is served.
+func (w *Watch) unopened(err error) error {
+	if errors.Is(err, keyring.ErrNoKey) {
+		return fmt.Errorf("watch %s: %w (%w)", w.selection.prefix, ErrExpired, err)
+	}
+	return err
 }
 
 // Progress is the revision up to which nothing is outstanding.

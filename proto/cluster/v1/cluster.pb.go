@@ -3996,7 +3996,10 @@ type RestoreSnapshotRequest struct {
 	// First message only: restore although it is of another cluster.
 	Foreign bool `protobuf:"varint,2,opt,name=foreign,proto3" json:"foreign,omitempty"`
 	// A piece of the state, in the form of package fsm.
-	State         []byte `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	State []byte `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// First message only, for a foreign cluster's state: the key of its CA, PEM,
+	// without which the secrets in the state cannot be read.
+	CaKey         []byte `protobuf:"bytes,4,opt,name=ca_key,json=caKey,proto3" json:"ca_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4048,6 +4051,13 @@ func (x *RestoreSnapshotRequest) GetForeign() bool {
 func (x *RestoreSnapshotRequest) GetState() []byte {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *RestoreSnapshotRequest) GetCaKey() []byte {
+	if x != nil {
+		return x.CaKey
 	}
 	return nil
 }
@@ -4113,6 +4123,378 @@ func (x *RestoreSnapshotResponse) GetItems() uint64 {
 	return 0
 }
 
+type ListKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysRequest) Reset() {
+	*x = ListKeysRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysRequest) ProtoMessage() {}
+
+func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListKeysRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{60}
+}
+
+type ListKeysResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*SealingKey          `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"` // oldest first
+	// Values of sealed kinds that were written in the clear.
+	Clear         uint64 `protobuf:"varint,2,opt,name=clear,proto3" json:"clear,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysResponse) Reset() {
+	*x = ListKeysResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysResponse) ProtoMessage() {}
+
+func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
+func (*ListKeysResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *ListKeysResponse) GetKeys() []*SealingKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *ListKeysResponse) GetClear() uint64 {
+	if x != nil {
+		return x.Clear
+	}
+	return 0
+}
+
+type SealingKey struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Created int64                  `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"` // Unix seconds
+	// It seals what is written now.
+	Primary bool `protobuf:"varint,3,opt,name=primary,proto3" json:"primary,omitempty"`
+	// How many values are sealed with it.
+	Values        uint64 `protobuf:"varint,4,opt,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SealingKey) Reset() {
+	*x = SealingKey{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SealingKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SealingKey) ProtoMessage() {}
+
+func (x *SealingKey) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SealingKey.ProtoReflect.Descriptor instead.
+func (*SealingKey) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *SealingKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SealingKey) GetCreated() int64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
+func (x *SealingKey) GetPrimary() bool {
+	if x != nil {
+		return x.Primary
+	}
+	return false
+}
+
+func (x *SealingKey) GetValues() uint64 {
+	if x != nil {
+		return x.Values
+	}
+	return 0
+}
+
+type RotateKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeysRequest) Reset() {
+	*x = RotateKeysRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeysRequest) ProtoMessage() {}
+
+func (x *RotateKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeysRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeysRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{63}
+}
+
+type RewriteRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewriteRequest) Reset() {
+	*x = RewriteRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewriteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewriteRequest) ProtoMessage() {}
+
+func (x *RewriteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewriteRequest.ProtoReflect.Descriptor instead.
+func (*RewriteRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{64}
+}
+
+type RewriteProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The primary key.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Done          uint64 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Total         uint64 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewriteProgress) Reset() {
+	*x = RewriteProgress{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewriteProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewriteProgress) ProtoMessage() {}
+
+func (x *RewriteProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewriteProgress.ProtoReflect.Descriptor instead.
+func (*RewriteProgress) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *RewriteProgress) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RewriteProgress) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *RewriteProgress) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+type RemoveKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveKeyRequest) Reset() {
+	*x = RemoveKeyRequest{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveKeyRequest) ProtoMessage() {}
+
+func (x *RemoveKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveKeyRequest.ProtoReflect.Descriptor instead.
+func (*RemoveKeyRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *RemoveKeyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RemoveKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveKeyResponse) Reset() {
+	*x = RemoveKeyResponse{}
+	mi := &file_cluster_v1_cluster_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveKeyResponse) ProtoMessage() {}
+
+func (x *RemoveKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_cluster_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveKeyResponse.ProtoReflect.Descriptor instead.
+func (*RemoveKeyResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{67}
+}
+
 type SaveSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Take this node's replica as it is, instead of what is committed anywhere.
@@ -4123,7 +4505,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[60]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4135,7 +4517,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[60]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4148,7 +4530,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{60}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *SaveSnapshotRequest) GetLocal() bool {
@@ -4170,7 +4552,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[61]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4182,7 +4564,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[61]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4195,7 +4577,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{61}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SaveSnapshotResponse) GetCluster() *ClusterIdentity {
@@ -4232,7 +4614,7 @@ type ClusterIdentity struct {
 
 func (x *ClusterIdentity) Reset() {
 	*x = ClusterIdentity{}
-	mi := &file_cluster_v1_cluster_proto_msgTypes[62]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4244,7 +4626,7 @@ func (x *ClusterIdentity) String() string {
 func (*ClusterIdentity) ProtoMessage() {}
 
 func (x *ClusterIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_cluster_proto_msgTypes[62]
+	mi := &file_cluster_v1_cluster_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4257,7 +4639,7 @@ func (x *ClusterIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterIdentity.ProtoReflect.Descriptor instead.
 func (*ClusterIdentity) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{62}
+	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ClusterIdentity) GetClusterId() string {
@@ -4612,16 +4994,36 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\aalready\x18\x01 \x01(\bR\aalready\"\x1b\n" +
 	"\x19TransferLeadershipRequest\"4\n" +
 	"\x1aTransferLeadershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader\"g\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"~\n" +
 	"\x16RestoreSnapshotRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x18\n" +
 	"\aforeign\x18\x02 \x01(\bR\aforeign\x12\x14\n" +
-	"\x05state\x18\x03 \x01(\fR\x05state\"r\n" +
+	"\x05state\x18\x03 \x01(\fR\x05state\x12\x15\n" +
+	"\x06ca_key\x18\x04 \x01(\fR\x05caKey\"r\n" +
 	"\x17RestoreSnapshotResponse\x12%\n" +
 	"\x0esaved_revision\x18\x01 \x01(\x04R\rsavedRevision\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05items\x18\x03 \x01(\x04R\x05items\"+\n" +
+	"\x05items\x18\x03 \x01(\x04R\x05items\"\x11\n" +
+	"\x0fListKeysRequest\"[\n" +
+	"\x10ListKeysResponse\x121\n" +
+	"\x04keys\x18\x01 \x03(\v2\x1d.muster.cluster.v1.SealingKeyR\x04keys\x12\x14\n" +
+	"\x05clear\x18\x02 \x01(\x04R\x05clear\"h\n" +
+	"\n" +
+	"SealingKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\x03R\acreated\x12\x18\n" +
+	"\aprimary\x18\x03 \x01(\bR\aprimary\x12\x16\n" +
+	"\x06values\x18\x04 \x01(\x04R\x06values\"\x13\n" +
+	"\x11RotateKeysRequest\"\x10\n" +
+	"\x0eRewriteRequest\"K\n" +
+	"\x0fRewriteProgress\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\"\"\n" +
+	"\x10RemoveKeyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x13\n" +
+	"\x11RemoveKeyResponse\"+\n" +
 	"\x13SaveSnapshotRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"j\n" +
 	"\x14SaveSnapshotResponse\x12<\n" +
@@ -4678,7 +5080,12 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x14SetAutopilotSettings\x12$.muster.cluster.v1.AutopilotSettings\x1a$.muster.cluster.v1.AutopilotSettings2\xc9\x01\n" +
 	"\bSnapshot\x12Y\n" +
 	"\x04Save\x12&.muster.cluster.v1.SaveSnapshotRequest\x1a'.muster.cluster.v1.SaveSnapshotResponse0\x01\x12b\n" +
-	"\aRestore\x12).muster.cluster.v1.RestoreSnapshotRequest\x1a*.muster.cluster.v1.RestoreSnapshotResponse(\x01B7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\aRestore\x12).muster.cluster.v1.RestoreSnapshotRequest\x1a*.muster.cluster.v1.RestoreSnapshotResponse(\x012\xd9\x02\n" +
+	"\aKeyring\x12O\n" +
+	"\x04List\x12\".muster.cluster.v1.ListKeysRequest\x1a#.muster.cluster.v1.ListKeysResponse\x12T\n" +
+	"\x06Rotate\x12$.muster.cluster.v1.RotateKeysRequest\x1a\".muster.cluster.v1.RewriteProgress0\x01\x12R\n" +
+	"\aRewrite\x12!.muster.cluster.v1.RewriteRequest\x1a\".muster.cluster.v1.RewriteProgress0\x01\x12S\n" +
+	"\x06Remove\x12#.muster.cluster.v1.RemoveKeyRequest\x1a$.muster.cluster.v1.RemoveKeyResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_cluster_proto_rawDescOnce sync.Once
@@ -4693,7 +5100,7 @@ func file_cluster_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_cluster_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_cluster_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_cluster_v1_cluster_proto_goTypes = []any{
 	(DiskState)(0),                      // 0: muster.cluster.v1.DiskState
 	(Refusal_Reason)(0),                 // 1: muster.cluster.v1.Refusal.Reason
@@ -4757,11 +5164,19 @@ var file_cluster_v1_cluster_proto_goTypes = []any{
 	(*TransferLeadershipResponse)(nil),  // 59: muster.cluster.v1.TransferLeadershipResponse
 	(*RestoreSnapshotRequest)(nil),      // 60: muster.cluster.v1.RestoreSnapshotRequest
 	(*RestoreSnapshotResponse)(nil),     // 61: muster.cluster.v1.RestoreSnapshotResponse
-	(*SaveSnapshotRequest)(nil),         // 62: muster.cluster.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),        // 63: muster.cluster.v1.SaveSnapshotResponse
-	(*ClusterIdentity)(nil),             // 64: muster.cluster.v1.ClusterIdentity
-	(*v1.Frame)(nil),                    // 65: muster.agent.v1.Frame
-	(*v1.OpenStream)(nil),               // 66: muster.agent.v1.OpenStream
+	(*ListKeysRequest)(nil),             // 62: muster.cluster.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),            // 63: muster.cluster.v1.ListKeysResponse
+	(*SealingKey)(nil),                  // 64: muster.cluster.v1.SealingKey
+	(*RotateKeysRequest)(nil),           // 65: muster.cluster.v1.RotateKeysRequest
+	(*RewriteRequest)(nil),              // 66: muster.cluster.v1.RewriteRequest
+	(*RewriteProgress)(nil),             // 67: muster.cluster.v1.RewriteProgress
+	(*RemoveKeyRequest)(nil),            // 68: muster.cluster.v1.RemoveKeyRequest
+	(*RemoveKeyResponse)(nil),           // 69: muster.cluster.v1.RemoveKeyResponse
+	(*SaveSnapshotRequest)(nil),         // 70: muster.cluster.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),        // 71: muster.cluster.v1.SaveSnapshotResponse
+	(*ClusterIdentity)(nil),             // 72: muster.cluster.v1.ClusterIdentity
+	(*v1.Frame)(nil),                    // 73: muster.agent.v1.Frame
+	(*v1.OpenStream)(nil),               // 74: muster.agent.v1.OpenStream
 }
 var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	3,  // 0: muster.cluster.v1.FollowRequest.proposals:type_name -> muster.cluster.v1.Proposal
@@ -4771,8 +5186,8 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	8,  // 4: muster.cluster.v1.JoinResponse.settings:type_name -> muster.cluster.v1.ClusterSettings
 	0,  // 5: muster.cluster.v1.DescribeResponse.disk:type_name -> muster.cluster.v1.DiskState
 	18, // 6: muster.cluster.v1.RelayFrame.open:type_name -> muster.cluster.v1.RelayOpen
-	65, // 7: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
-	66, // 8: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
+	73, // 7: muster.cluster.v1.RelayFrame.data:type_name -> muster.agent.v1.Frame
+	74, // 8: muster.cluster.v1.RelayOpen.stream:type_name -> muster.agent.v1.OpenStream
 	21, // 9: muster.cluster.v1.MembersResponse.members:type_name -> muster.cluster.v1.Member
 	26, // 10: muster.cluster.v1.ListTokensResponse.tokens:type_name -> muster.cluster.v1.JoinToken
 	30, // 11: muster.cluster.v1.KVPipeRequest.calls:type_name -> muster.cluster.v1.KVCall
@@ -4793,63 +5208,72 @@ var file_cluster_v1_cluster_proto_depIdxs = []int32{
 	0,  // 26: muster.cluster.v1.ServerHealth.disk:type_name -> muster.cluster.v1.DiskState
 	55, // 27: muster.cluster.v1.ListPeersResponse.peers:type_name -> muster.cluster.v1.Peer
 	0,  // 28: muster.cluster.v1.Peer.disk:type_name -> muster.cluster.v1.DiskState
-	64, // 29: muster.cluster.v1.SaveSnapshotResponse.cluster:type_name -> muster.cluster.v1.ClusterIdentity
-	8,  // 30: muster.cluster.v1.ClusterIdentity.settings:type_name -> muster.cluster.v1.ClusterSettings
-	2,  // 31: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
-	6,  // 32: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
-	9,  // 33: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
-	11, // 34: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
-	13, // 35: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
-	15, // 36: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
-	17, // 37: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
-	19, // 38: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
-	22, // 39: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
-	24, // 40: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
-	27, // 41: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
-	34, // 42: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
-	37, // 43: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
-	41, // 44: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
-	43, // 45: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
-	29, // 46: muster.cluster.v1.KV.Pipe:input_type -> muster.cluster.v1.KVPipeRequest
-	53, // 47: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
-	56, // 48: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
-	58, // 49: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
-	46, // 50: muster.cluster.v1.Raft.AddPeer:input_type -> muster.cluster.v1.AddPeerRequest
-	48, // 51: muster.cluster.v1.Raft.Autopilot:input_type -> muster.cluster.v1.AutopilotRequest
-	51, // 52: muster.cluster.v1.Raft.GetAutopilotSettings:input_type -> muster.cluster.v1.GetAutopilotSettingsRequest
-	52, // 53: muster.cluster.v1.Raft.SetAutopilotSettings:input_type -> muster.cluster.v1.AutopilotSettings
-	62, // 54: muster.cluster.v1.Snapshot.Save:input_type -> muster.cluster.v1.SaveSnapshotRequest
-	60, // 55: muster.cluster.v1.Snapshot.Restore:input_type -> muster.cluster.v1.RestoreSnapshotRequest
-	4,  // 56: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
-	7,  // 57: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
-	10, // 58: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
-	12, // 59: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
-	14, // 60: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
-	16, // 61: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
-	65, // 62: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
-	20, // 63: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
-	23, // 64: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
-	25, // 65: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
-	28, // 66: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
-	35, // 67: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
-	38, // 68: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
-	42, // 69: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
-	44, // 70: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
-	31, // 71: muster.cluster.v1.KV.Pipe:output_type -> muster.cluster.v1.KVPipeResponse
-	54, // 72: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
-	57, // 73: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
-	59, // 74: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
-	47, // 75: muster.cluster.v1.Raft.AddPeer:output_type -> muster.cluster.v1.AddPeerResponse
-	49, // 76: muster.cluster.v1.Raft.Autopilot:output_type -> muster.cluster.v1.AutopilotResponse
-	52, // 77: muster.cluster.v1.Raft.GetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
-	52, // 78: muster.cluster.v1.Raft.SetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
-	63, // 79: muster.cluster.v1.Snapshot.Save:output_type -> muster.cluster.v1.SaveSnapshotResponse
-	61, // 80: muster.cluster.v1.Snapshot.Restore:output_type -> muster.cluster.v1.RestoreSnapshotResponse
-	56, // [56:81] is the sub-list for method output_type
-	31, // [31:56] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	64, // 29: muster.cluster.v1.ListKeysResponse.keys:type_name -> muster.cluster.v1.SealingKey
+	72, // 30: muster.cluster.v1.SaveSnapshotResponse.cluster:type_name -> muster.cluster.v1.ClusterIdentity
+	8,  // 31: muster.cluster.v1.ClusterIdentity.settings:type_name -> muster.cluster.v1.ClusterSettings
+	2,  // 32: muster.cluster.v1.Log.Follow:input_type -> muster.cluster.v1.FollowRequest
+	6,  // 33: muster.cluster.v1.Join.Join:input_type -> muster.cluster.v1.JoinRequest
+	9,  // 34: muster.cluster.v1.Join.Renew:input_type -> muster.cluster.v1.RenewRequest
+	11, // 35: muster.cluster.v1.Membership.AddServer:input_type -> muster.cluster.v1.AddServerRequest
+	13, // 36: muster.cluster.v1.Membership.Describe:input_type -> muster.cluster.v1.DescribeRequest
+	15, // 37: muster.cluster.v1.Sessions.Watch:input_type -> muster.cluster.v1.WatchSessionsRequest
+	17, // 38: muster.cluster.v1.Sessions.Relay:input_type -> muster.cluster.v1.RelayFrame
+	19, // 39: muster.cluster.v1.Operator.Members:input_type -> muster.cluster.v1.MembersRequest
+	22, // 40: muster.cluster.v1.Operator.CreateToken:input_type -> muster.cluster.v1.CreateTokenRequest
+	24, // 41: muster.cluster.v1.Operator.ListTokens:input_type -> muster.cluster.v1.ListTokensRequest
+	27, // 42: muster.cluster.v1.Operator.DeleteToken:input_type -> muster.cluster.v1.DeleteTokenRequest
+	34, // 43: muster.cluster.v1.KV.Get:input_type -> muster.cluster.v1.KVGetRequest
+	37, // 44: muster.cluster.v1.KV.List:input_type -> muster.cluster.v1.KVListRequest
+	41, // 45: muster.cluster.v1.KV.Commit:input_type -> muster.cluster.v1.KVCommitRequest
+	43, // 46: muster.cluster.v1.KV.Watch:input_type -> muster.cluster.v1.KVWatchRequest
+	29, // 47: muster.cluster.v1.KV.Pipe:input_type -> muster.cluster.v1.KVPipeRequest
+	53, // 48: muster.cluster.v1.Raft.ListPeers:input_type -> muster.cluster.v1.ListPeersRequest
+	56, // 49: muster.cluster.v1.Raft.RemovePeer:input_type -> muster.cluster.v1.RemovePeerRequest
+	58, // 50: muster.cluster.v1.Raft.TransferLeadership:input_type -> muster.cluster.v1.TransferLeadershipRequest
+	46, // 51: muster.cluster.v1.Raft.AddPeer:input_type -> muster.cluster.v1.AddPeerRequest
+	48, // 52: muster.cluster.v1.Raft.Autopilot:input_type -> muster.cluster.v1.AutopilotRequest
+	51, // 53: muster.cluster.v1.Raft.GetAutopilotSettings:input_type -> muster.cluster.v1.GetAutopilotSettingsRequest
+	52, // 54: muster.cluster.v1.Raft.SetAutopilotSettings:input_type -> muster.cluster.v1.AutopilotSettings
+	70, // 55: muster.cluster.v1.Snapshot.Save:input_type -> muster.cluster.v1.SaveSnapshotRequest
+	60, // 56: muster.cluster.v1.Snapshot.Restore:input_type -> muster.cluster.v1.RestoreSnapshotRequest
+	62, // 57: muster.cluster.v1.Keyring.List:input_type -> muster.cluster.v1.ListKeysRequest
+	65, // 58: muster.cluster.v1.Keyring.Rotate:input_type -> muster.cluster.v1.RotateKeysRequest
+	66, // 59: muster.cluster.v1.Keyring.Rewrite:input_type -> muster.cluster.v1.RewriteRequest
+	68, // 60: muster.cluster.v1.Keyring.Remove:input_type -> muster.cluster.v1.RemoveKeyRequest
+	4,  // 61: muster.cluster.v1.Log.Follow:output_type -> muster.cluster.v1.FollowResponse
+	7,  // 62: muster.cluster.v1.Join.Join:output_type -> muster.cluster.v1.JoinResponse
+	10, // 63: muster.cluster.v1.Join.Renew:output_type -> muster.cluster.v1.RenewResponse
+	12, // 64: muster.cluster.v1.Membership.AddServer:output_type -> muster.cluster.v1.AddServerResponse
+	14, // 65: muster.cluster.v1.Membership.Describe:output_type -> muster.cluster.v1.DescribeResponse
+	16, // 66: muster.cluster.v1.Sessions.Watch:output_type -> muster.cluster.v1.SessionEvent
+	73, // 67: muster.cluster.v1.Sessions.Relay:output_type -> muster.agent.v1.Frame
+	20, // 68: muster.cluster.v1.Operator.Members:output_type -> muster.cluster.v1.MembersResponse
+	23, // 69: muster.cluster.v1.Operator.CreateToken:output_type -> muster.cluster.v1.CreateTokenResponse
+	25, // 70: muster.cluster.v1.Operator.ListTokens:output_type -> muster.cluster.v1.ListTokensResponse
+	28, // 71: muster.cluster.v1.Operator.DeleteToken:output_type -> muster.cluster.v1.DeleteTokenResponse
+	35, // 72: muster.cluster.v1.KV.Get:output_type -> muster.cluster.v1.KVGetResponse
+	38, // 73: muster.cluster.v1.KV.List:output_type -> muster.cluster.v1.KVListResponse
+	42, // 74: muster.cluster.v1.KV.Commit:output_type -> muster.cluster.v1.KVCommitResponse
+	44, // 75: muster.cluster.v1.KV.Watch:output_type -> muster.cluster.v1.KVWatchResponse
+	31, // 76: muster.cluster.v1.KV.Pipe:output_type -> muster.cluster.v1.KVPipeResponse
+	54, // 77: muster.cluster.v1.Raft.ListPeers:output_type -> muster.cluster.v1.ListPeersResponse
+	57, // 78: muster.cluster.v1.Raft.RemovePeer:output_type -> muster.cluster.v1.RemovePeerResponse
+	59, // 79: muster.cluster.v1.Raft.TransferLeadership:output_type -> muster.cluster.v1.TransferLeadershipResponse
+	47, // 80: muster.cluster.v1.Raft.AddPeer:output_type -> muster.cluster.v1.AddPeerResponse
+	49, // 81: muster.cluster.v1.Raft.Autopilot:output_type -> muster.cluster.v1.AutopilotResponse
+	52, // 82: muster.cluster.v1.Raft.GetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
+	52, // 83: muster.cluster.v1.Raft.SetAutopilotSettings:output_type -> muster.cluster.v1.AutopilotSettings
+	71, // 84: muster.cluster.v1.Snapshot.Save:output_type -> muster.cluster.v1.SaveSnapshotResponse
+	61, // 85: muster.cluster.v1.Snapshot.Restore:output_type -> muster.cluster.v1.RestoreSnapshotResponse
+	63, // 86: muster.cluster.v1.Keyring.List:output_type -> muster.cluster.v1.ListKeysResponse
+	67, // 87: muster.cluster.v1.Keyring.Rotate:output_type -> muster.cluster.v1.RewriteProgress
+	67, // 88: muster.cluster.v1.Keyring.Rewrite:output_type -> muster.cluster.v1.RewriteProgress
+	69, // 89: muster.cluster.v1.Keyring.Remove:output_type -> muster.cluster.v1.RemoveKeyResponse
+	61, // [61:90] is the sub-list for method output_type
+	32, // [32:61] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_cluster_proto_init() }
@@ -4879,9 +5303,9 @@ func file_cluster_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_cluster_proto_rawDesc), len(file_cluster_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   63,
+			NumMessages:   71,
 			NumExtensions: 0,
-			NumServices:   8,
+			NumServices:   9,
 		},
 		GoTypes:           file_cluster_v1_cluster_proto_goTypes,
 		DependencyIndexes: file_cluster_v1_cluster_proto_depIdxs,

@@ -1590,3 +1590,238 @@ var Snapshot_ServiceDesc = grpc.ServiceDesc{
 	},
 	Metadata: "cluster/v1/cluster.proto",
 }
+
+const (
+	Keyring_List_FullMethodName    = "/muster.cluster.v1.Keyring/List"
+	Keyring_Rotate_FullMethodName  = "/muster.cluster.v1.Keyring/Rotate"
+	Keyring_Rewrite_FullMethodName = "/muster.cluster.v1.Keyring/Rewrite"
+	Keyring_Remove_FullMethodName  = "/muster.cluster.v1.Keyring/Remove"
+)
+
+// KeyringClient is the client API for Keyring service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// Keyring looks after the keys that secrets are sealed with. Any control node
+// answers. Callers hold an administrator's certificate.
+type KeyringClient interface {
+	List(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
+	// Rotate makes a new key, seals all that is written from then on with it, and
+	// then rewrites what was written before. If it is broken off, Rewrite goes on.
+	Rotate(ctx context.Context, in *RotateKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RewriteProgress], error)
+	Rewrite(ctx context.Context, in *RewriteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RewriteProgress], error)
+	// Remove takes a key away for good: FAILED_PRECONDITION while a value needs it.
+	Remove(ctx context.Context, in *RemoveKeyRequest, opts ...grpc.CallOption) (*RemoveKeyResponse, error)
+}
+
+type keyringClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewKeyringClient(cc grpc.ClientConnInterface) KeyringClient {
+	return &keyringClient{cc}
+}
+
+func (c *keyringClient) List(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKeysResponse)
+	err := c.cc.Invoke(ctx, Keyring_List_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *keyringClient) Rotate(ctx context.Context, in *RotateKeysRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RewriteProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Keyring_ServiceDesc.Streams[0], Keyring_Rotate_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RotateKeysRequest, RewriteProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Keyring_RotateClient = grpc.ServerStreamingClient[RewriteProgress]
+
+func (c *keyringClient) Rewrite(ctx context.Context, in *RewriteRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RewriteProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Keyring_ServiceDesc.Streams[1], Keyring_Rewrite_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RewriteRequest, RewriteProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Keyring_RewriteClient = grpc.ServerStreamingClient[RewriteProgress]
+
+func (c *keyringClient) Remove(ctx context.Context, in *RemoveKeyRequest, opts ...grpc.CallOption) (*RemoveKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveKeyResponse)
+	err := c.cc.Invoke(ctx, Keyring_Remove_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// KeyringServer is the server API for Keyring service.
+// All implementations must embed UnimplementedKeyringServer
+// for forward compatibility.
+//
+// Keyring looks after the keys that secrets are sealed with. Any control node
+// answers. Callers hold an administrator's certificate.
+type KeyringServer interface {
+	List(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
+	// Rotate makes a new key, seals all that is written from then on with it, and
+	// then rewrites what was written before. If it is broken off, Rewrite goes on.
+	Rotate(*RotateKeysRequest, grpc.ServerStreamingServer[RewriteProgress]) error
+	Rewrite(*RewriteRequest, grpc.ServerStreamingServer[RewriteProgress]) error
+	// Remove takes a key away for good: FAILED_PRECONDITION while a value needs it.
+	Remove(context.Context, *RemoveKeyRequest) (*RemoveKeyResponse, error)
+	mustEmbedUnimplementedKeyringServer()
+}
+
+// UnimplementedKeyringServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedKeyringServer struct{}
+
+func (UnimplementedKeyringServer) List(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedKeyringServer) Rotate(*RotateKeysRequest, grpc.ServerStreamingServer[RewriteProgress]) error {
+	return status.Error(codes.Unimplemented, "method Rotate not implemented")
+}
+func (UnimplementedKeyringServer) Rewrite(*RewriteRequest, grpc.ServerStreamingServer[RewriteProgress]) error {
+	return status.Error(codes.Unimplemented, "method Rewrite not implemented")
+}
+func (UnimplementedKeyringServer) Remove(context.Context, *RemoveKeyRequest) (*RemoveKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Remove not implemented")
+}
+func (UnimplementedKeyringServer) mustEmbedUnimplementedKeyringServer() {}
+func (UnimplementedKeyringServer) testEmbeddedByValue()                 {}
+
+// UnsafeKeyringServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to KeyringServer will
+// result in compilation errors.
+type UnsafeKeyringServer interface {
+	mustEmbedUnimplementedKeyringServer()
+}
+
+func RegisterKeyringServer(s grpc.ServiceRegistrar, srv KeyringServer) {
+	// If the following call panics, it indicates UnimplementedKeyringServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&Keyring_ServiceDesc, srv)
+}
+
+func _Keyring_List_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyringServer).List(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keyring_List_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyringServer).List(ctx, req.(*ListKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Keyring_Rotate_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RotateKeysRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KeyringServer).Rotate(m, &grpc.GenericServerStream[RotateKeysRequest, RewriteProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Keyring_RotateServer = grpc.ServerStreamingServer[RewriteProgress]
+
+func _Keyring_Rewrite_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RewriteRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(KeyringServer).Rewrite(m, &grpc.GenericServerStream[RewriteRequest, RewriteProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Keyring_RewriteServer = grpc.ServerStreamingServer[RewriteProgress]
+
+func _Keyring_Remove_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(KeyringServer).Remove(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Keyring_Remove_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(KeyringServer).Remove(ctx, req.(*RemoveKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+// Keyring_ServiceDesc is the grpc.ServiceDesc for Keyring service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var Keyring_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "muster.cluster.v1.Keyring",
+	HandlerType: (*KeyringServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "List",
+			Handler:    _Keyring_List_Handler,
+		},
+		{
+			MethodName: "Remove",
+			Handler:    _Keyring_Remove_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Rotate",
+			Handler:       _Keyring_Rotate_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Rewrite",
+			Handler:       _Keyring_Rewrite_Handler,
+			ServerStreams: true,
+		},
+	},
+	Metadata: "cluster/v1/cluster.proto",
+}

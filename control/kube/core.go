@@ -8,7 +8,6 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/core"
 	"k8s.io/kubernetes/pkg/apis/core/helper"
 	"k8s.io/kubernetes/pkg/apis/core/validation"
@@ -39,28 +38,16 @@ func ValidateEventUpdate(_ context.Context, event, old *corev1.Event) field.Erro
 	return validation.ValidateEventUpdate(internal[*core.Event](event), internal[*core.Event](old), schema.GroupVersion(corev1.SchemeGroupVersion))
 }
 
-// DropDisabledTemplateFields drops what rc's pod template uses of disabled
-// features. old is nil for a new controller.
-func DropDisabledTemplateFields(rc, old *corev1.ReplicationController) {
-	in := internal[*core.ReplicationController](rc)
-	var was *core.PodTemplateSpec
-	if old != nil {
-		was = internal[*core.ReplicationController](old).Spec.Template
-	}
-	podutil.DropDisabledTemplateFields(in.Spec.Template, was)
-	external(in, rc)
-}
-
 // ValidateReplicationController says what is wrong with a new controller.
 func ValidateReplicationController(_ context.Context, rc *corev1.ReplicationController) field.ErrorList {
 	in := internal[*core.ReplicationController](rc)
-	return validation.ValidateReplicationController(in, podutil.GetValidationOptionsFromPodTemplate(in.Spec.Template, nil))
+	return validation.ValidateReplicationController(in, templateOptions(in, nil))
 }
 
 // ValidateReplicationControllerUpdate says what of rc must not differ from old so.
 func ValidateReplicationControllerUpdate(_ context.Context, rc, old *corev1.ReplicationController) field.ErrorList {
 	in, was := internal[*core.ReplicationController](rc), internal[*core.ReplicationController](old)
-	errs := validation.ValidateReplicationControllerUpdate(in, was, podutil.GetValidationOptionsFromPodTemplate(in.Spec.Template, was.Spec.Template))
+	errs := validation.ValidateReplicationControllerUpdate(in, was, templateOptions(in, was))
 	for key, value := range helper.NonConvertibleFields(was.Annotations) {
 		_, broken, ok := strings.Cut(key, "/")
 		switch {
@@ -72,15 +59,4 @@ func ValidateReplicationControllerUpdate(_ context.Context, rc, old *corev1.Repl
 		}
 	}
 	return errs
-}
-
-// TemplateWarnings is what a user of rc's pod template should hear though it is
-// valid. old is nil for a new controller.
-func TemplateWarnings(ctx context.Context, rc, old *corev1.ReplicationController) []string {
-	in := internal[*core.ReplicationController](rc)
-	var was *core.PodTemplateSpec
-	if old != nil {
-		was = internal[*core.ReplicationController](old).Spec.Template
-	}
-	return podutil.GetWarningsForPodTemplate(ctx, field.NewPath("spec", "template"), in.Spec.Template, was)
 }

@@ -34,6 +34,11 @@ func (r *Registry) Delete(ctx context.Context, kind *Kind, ns, name string, opti
 	if options == nil {
 		options = metav1.NewDeleteOptions(0)
 	}
+	if kind.onDelete != nil {
+		if err := kind.onDelete(ctx, name, options); err != nil {
+			return nil, false, err
+		}
+	}
 	dryRun := len(options.DryRun) > 0
 	err = r.settle(ctx, kind, ns, name, dryRun, func(old store.Object) (bool, error) {
 		if old == nil {

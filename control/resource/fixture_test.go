@@ -50,6 +50,14 @@ func newNode(name string) *corev1.Node {
 	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 }
 
+// namespaceOf is where examples of a kind are put.
+func namespaceOf(kind *Kind) string {
+	if kind.Namespaced() {
+		return "default"
+	}
+	return ""
+}
+
 // must creates obj and returns it as stored.
 func must[T store.Object](t testing.TB, r *Registry, kind *Kind, ns string, obj T) T {
 	t.Helper()

@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"context"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,6 +31,8 @@ type Kind struct {
 	// beforeDelete is what a delete means for this kind before the general rules
 	// apply. It may change obj.
 	beforeDelete func(obj store.Object, now metav1.Time) deletion
+	// onDelete hears of each delete that is asked for, and may warn or refuse.
+	onDelete func(ctx context.Context, name string, options *metav1.DeleteOptions) error
 	// held says that something besides finalizers keeps an object that is being
 	// deleted.
 	held func(obj store.Object) bool
@@ -48,6 +51,14 @@ type Subresource struct {
 	// this subresource. Nil: it is no view of the stored object, and whoever
 	// serves it knows it by name (binding, scale, log, exec).
 	Strategy *Strategy
+}
+
+// status is the subresource of that name, with rules of its own.
+func status[T store.Object](spec *store.Spec, rules Rules[T]) *Subresource {
+	return &Subresource{
+		Name: "status", Kind: spec.Kind, Verbs: []string{"get", "patch", "update"},
+		Strategy: strategy(spec, "status", rules),
+	}
 }
 
 // GroupVersionResource is how requests name the kind.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/musterhq/muster/control/kube"
 )
@@ -23,15 +24,27 @@ func TestDiscoveryIsUpstreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var upstream metav1.APIResourceList
-	data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "api", "discovery", "api__v1.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &upstream); err != nil {
-		t.Fatal(err)
+	documents := map[schema.GroupVersion]metav1.APIResourceList{}
+	document := func(gv schema.GroupVersion) metav1.APIResourceList {
+		if _, read := documents[gv]; !read {
+			name := "api__v1.json"
+			if gv.Group != "" {
+				name = "apis__" + gv.Group + "__" + gv.Version + ".json"
+			}
+			data, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "api", "discovery", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var list metav1.APIResourceList
+			if err := json.Unmarshal(data, &list); err != nil {
+				t.Fatal(err)
+			}
+			documents[gv] = list
+		}
+		return documents[gv]
 	}
 	for _, kind := range newRegistry(t).Kinds() {
+		upstream := document(kind.Spec.Kind.GroupVersion())
 		for _, got := range kind.APIResources() {
 			at := slices.IndexFunc(upstream.APIResources, func(r metav1.APIResource) bool { return r.Name == got.Name })
 			if at < 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/labels"
@@ -23,7 +22,7 @@ var ReplicationControllers = &Kind{
 	Categories: []string{"all"},
 	Strategy:   strategy(store.ReplicationControllers, "", replicationControllerRules),
 	Subresources: []*Subresource{
-		{Name: "scale", Kind: autoscalingv1.SchemeGroupVersion.WithKind("Scale"), Verbs: []string{"get", "patch", "update"}},
+		scaleResource,
 		{
 			Name: "status", Kind: store.ReplicationControllers.Kind, Verbs: []string{"get", "patch", "update"},
 			Strategy: strategy(store.ReplicationControllers, "status", Rules[*corev1.ReplicationController]{

@@ -24,6 +24,21 @@ type Scale struct {
 	strategy *Strategy
 }
 
+// scaleResource is how a kind with a Scale lists it.
+var scaleResource = &Subresource{
+	Name: scaleSubresource, Kind: autoscalingv1.SchemeGroupVersion.WithKind("Scale"), Verbs: []string{"get", "patch", "update"},
+}
+
+// selectorText is a selector that was validated when it was stored, as a Scale
+// shows it.
+func selectorText(selector *metav1.LabelSelector) string {
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return ""
+	}
+	return s.String()
+}
+
 // ScaleOf is an object's scale.
 func (k *Kind) ScaleOf(obj store.Object) *autoscalingv1.Scale {
 	replicas, current, selector := k.Scale.Get(obj)

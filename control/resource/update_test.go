@@ -180,23 +180,14 @@ func TestUpdatePassesTheChangesErrorOn(t *testing.T) {
 // was read or by a change that returns what it was given, writes nothing.
 func TestUpdateThatChangesNothingWritesNothing(t *testing.T) {
 	r := newRegistry(t)
-	examples := map[*Kind]store.Object{
-		Pods:                   newPod("x"),
-		Nodes:                  newNode("x"),
-		Namespaces:             &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x"}},
-		ReplicationControllers: newRC("x", 1),
-		Events:                 newEvent("x"),
-	}
+	all := examples()
 	for _, kind := range r.Kinds() {
-		obj := examples[kind]
+		obj := all[kind]
 		if obj == nil {
 			t.Errorf("%s: no example here", kind.Singular)
 			continue
 		}
-		ns := ""
-		if kind.Namespaced() {
-			ns = "default"
-		}
+		ns, name := namespaceOf(kind), obj.GetName()
 		created := must(t, r, kind, ns, obj)
 		paths := []string{""}
 		for _, s := range kind.Subresources {
@@ -206,18 +197,18 @@ func TestUpdateThatChangesNothingWritesNothing(t *testing.T) {
 		}
 		for _, path := range paths {
 			before := r.store.Revision()
-			for name, c := range map[string]Change{
+			for what, c := range map[string]Change{
 				"as read":  replace(created),
 				"as given": func(current store.Object) (store.Object, error) { return current, nil },
 			} {
-				got, _, err := r.Update(t.Context(), kind, ns, "x", path, c, UpdateOptions{})
+				got, _, err := r.Update(t.Context(), kind, ns, name, path, c, UpdateOptions{})
 				if err != nil {
-					t.Errorf("%s/%s %s: %v", kind.Singular, path, name, err)
+					t.Errorf("%s/%s %s: %v", kind.Singular, path, what, err)
 					continue
 				}
 				if r.store.Revision() != before || got.GetResourceVersion() != created.GetResourceVersion() {
 					t.Errorf("%s/%s %s: wrote revision %d, version %s; want none after %d, version %s",
-						kind.Singular, path, name, r.store.Revision(), got.GetResourceVersion(), before, created.GetResourceVersion())
+						kind.Singular, path, what, r.store.Revision(), got.GetResourceVersion(), before, created.GetResourceVersion())
 				}
 			}
 		}

@@ -92,7 +92,7 @@ func TestIndexLeadsToDocumentsThatMayBeKept(t *testing.T) {
 	if stale.StatusCode != http.StatusMovedPermanently || stale.Header.Get("Location") != at {
 		t.Errorf("an old hash: %d to %q, want 301 to %q", stale.StatusCode, stale.Header.Get("Location"), at)
 	}
-	if got := get(t, h, "/openapi/v3/apis/apps/v1").StatusCode; got != http.StatusNotFound {
+	if got := get(t, h, "/openapi/v3/apis/settings.k8s.io/v1").StatusCode; got != http.StatusNotFound {
 		t.Errorf("a group that is not served: %d, want 404", got)
 	}
 	if got := get(t, h, "/openapi/v3/api/v1", "Accept", "image/png").StatusCode; got != http.StatusNotAcceptable {

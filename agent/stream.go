@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -230,7 +233,37 @@ func (a *Agent) servePortForward(ctx context.Context, r *agentv1.PortForwardRequ
 		return refuse(codes.FailedPrecondition, "unable to forward port because pod is not running")
 	}
 	conn := &forwarded{in: in, out: &channel{out: out, channel: agentv1.Frame_STDOUT}}
+	if r.ToAddress {
+		// What the pod's status says is not asked: others may write it.
+		host := a.cfg.NodeIP
+		if ips := observed.Sandboxes[0].IPs; len(ips) > 0 {
+			host = ips[0]
+		}
+		return a.connect(ctx, net.JoinHostPort(host, strconv.Itoa(int(r.Port))), conn)
+	}
 	return a.runtime.PortForward(ctx, observed.Sandboxes[0].ID, r.Port, conn)
+}
+
+// connect carries conn to an address of a pod until the pod has said all.
+func (a *Agent) connect(ctx context.Context, address string, conn io.ReadWriteCloser) error {
+	there, err := a.runtime.Dial(ctx, address)
+	if err != nil {
+		return refuse(codes.Unavailable, "%v", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = there.Close() })
+	defer stop()
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		_, _ = io.Copy(there, conn)
+		if half, ok := there.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+	})
+	_, err = io.Copy(conn, there)
+	_ = conn.Close() // which ends the other direction
+	_ = there.Close()
+	sending.Wait()
+	return err
 }
 
 // forwarded is a forwarded connection's user end.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"time"
 )
 
@@ -73,6 +74,8 @@ type Runtime interface {
 	Attach(ctx context.Context, containerID string, streams Streams) error
 	// PortForward connects conn with a port of the pod's loopback until either end closes.
 	PortForward(ctx context.Context, sandboxID string, port int32, conn io.ReadWriteCloser) error
+	// Dial connects with host:port, an address of a pod of this machine.
+	Dial(ctx context.Context, address string) (net.Conn, error)
 	// ReopenLog makes a running container write its log to a new file at the old path.
 	ReopenLog(ctx context.Context, containerID string) error
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -101,6 +102,14 @@ func (q sizeQueue) Next() *remotecommand.TerminalSize {
 		return nil
 	}
 }
+
+// Dial connects from the machine's own network, where the ways to its pods are.
+func (r *Runtime) Dial(ctx context.Context, address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
+}
+
+// dialTimeout is for a pod whose network drops what is sent to it.
+const dialTimeout = 10 * time.Second
 
 func (r *Runtime) PortForward(ctx context.Context, sandboxID string, port int32, conn io.ReadWriteCloser) error {
 	answer, err := r.runtime.PortForward(ctx, &criv1.PortForwardRequest{PodSandboxId: sandboxID, Port: []int32{port}})

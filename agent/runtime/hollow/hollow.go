@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"path"
 	"slices"
@@ -435,8 +436,13 @@ func (r *Runtime) ImportImages(context.Context, string) ([]string, error) {
 func (r *Runtime) ReopenLog(context.Context, string) error { return nil } // every line opens it
 
 func (r *Runtime) PortForward(context.Context, string, int32, io.ReadWriteCloser) error {
-	return errors.New("this is a hollow node: nothing listens in its pods")
+	return errNobodyListens
 }
+
+// Dial reaches nothing: the addresses of hollow pods may be somebody's.
+func (r *Runtime) Dial(context.Context, string) (net.Conn, error) { return nil, errNobodyListens }
+
+var errNobodyListens = errors.New("this is a hollow node: nothing listens in its pods")
 
 // sandbox finds one by ID. r.mu is held.
 func (r *Runtime) sandbox(id string) (*runtime.Pod, *runtime.Sandbox) {

@@ -1577,11 +1577,13 @@ func (x *ExecRequest) GetAttach() bool {
 }
 
 type PortForwardRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Pod           string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
-	Uid           string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
-	Port          int32                  `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Pod       string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	Uid       string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Port      int32                  `protobuf:"varint,4,opt,name=port,proto3" json:"port,omitempty"`
+	// Connect to the pod's address, as another pod would, instead of its loopback.
+	ToAddress     bool `protobuf:"varint,5,opt,name=to_address,json=toAddress,proto3" json:"to_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1642,6 +1644,13 @@ func (x *PortForwardRequest) GetPort() int32 {
 		return x.Port
 	}
 	return 0
+}
+
+func (x *PortForwardRequest) GetToAddress() bool {
+	if x != nil {
+		return x.ToAddress
+	}
+	return false
 }
 
 // Frame is a piece of a log, exec, attach or port-forward stream.
@@ -1949,12 +1958,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06stderr\x18\b \x01(\bR\x06stderr\x12\x10\n" +
 	"\x03tty\x18\t \x01(\bR\x03tty\x12\x16\n" +
 	"\x06attach\x18\n" +
-	" \x01(\bR\x06attach\"j\n" +
+	" \x01(\bR\x06attach\"\x89\x01\n" +
 	"\x12PortForwardRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x10\n" +
 	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x12\n" +
-	"\x04port\x18\x04 \x01(\x05R\x04port\"\x81\x02\n" +
+	"\x04port\x18\x04 \x01(\x05R\x04port\x12\x1d\n" +
+	"\n" +
+	"to_address\x18\x05 \x01(\bR\ttoAddress\"\x81\x02\n" +
 	"\x05Frame\x128\n" +
 	"\achannel\x18\x01 \x01(\x0e2\x1e.muster.agent.v1.Frame.ChannelR\achannel\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x14\n" +

@@ -1,0 +1,4 @@
+package reach
+
+// Where tests put services.
+var Services, EndpointSlices = services, endpointSlices

@@ -36,11 +36,18 @@ func newDiscovery(registry *resource.Registry) *discovery {
 	}
 	core := schema.GroupVersion{Version: "v1"}
 	for name, connection := range connections {
-		if !slices.ContainsFunc(d.resources[core], func(r metav1.APIResource) bool { return r.Name == name }) {
-			d.resources[core] = append(d.resources[core], metav1.APIResource{
-				Name: name, Namespaced: true, Kind: connection.kind, Verbs: metav1.Verbs{"create", "get"},
-			})
+		resource, _, _ := strings.Cut(name, "/")
+		kind := registry.Kind(schema.GroupResource{Resource: resource})
+		if kind == nil || slices.ContainsFunc(d.resources[core], func(r metav1.APIResource) bool { return r.Name == name }) {
+			continue
 		}
+		verbs := metav1.Verbs{"create", "get"}
+		if connection.proxies {
+			verbs = metav1.Verbs{"create", "delete", "get", "patch", "update"}
+		}
+		d.resources[core] = append(d.resources[core], metav1.APIResource{
+			Name: name, Namespaced: kind.Namespaced(), Kind: connection.kind, Verbs: verbs,
+		})
 	}
 	for gv, list := range d.resources {
 		slices.SortFunc(list, func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) })

@@ -19,6 +19,9 @@ type target struct {
 	resource    string
 	name        string
 	subresource string
+	// rest is what follows a proxy subresource: a path of somebody else's, still
+	// escaped, and whatever it is. It begins with a slash unless it is empty.
+	rest string
 }
 
 var (
@@ -36,11 +39,13 @@ var (
 //	/api/VERSION/…  /apis/GROUP/VERSION/…
 //	…/RESOURCE[/NAME[/SUBRESOURCE]]
 //	…/namespaces/NAMESPACE/RESOURCE[/NAME[/SUBRESOURCE]]
+//	…/NAME/proxy[/ANYTHING]
 //
 // from a path as it was sent, still escaped: a%2Fb is one name with a slash in
 // it (and refused), not two. What of it exists is not its business.
 func parsePath(method, escaped string) (target, error) {
 	var t target
+	escaped, t.rest = splitProxied(escaped)
 	escaped = strings.TrimSuffix(strings.TrimPrefix(escaped, "/"), "/")
 	parts := strings.Split(escaped, "/")
 	for i, part := range parts {
@@ -75,6 +80,18 @@ func parsePath(method, escaped string) (target, error) {
 	}
 	t.verb = verbOf(method, t.name != "")
 	return t, nil
+}
+
+// splitProxied cuts a path of the core group behind RESOURCE/NAME/proxy.
+func splitProxied(escaped string) (path, rest string) {
+	parts := strings.Split(escaped, "/")
+	for _, at := range []int{5, 7} { // /api/v1/nodes/n1/proxy, /api/v1/namespaces/a/pods/p/proxy
+		if len(parts) > at && parts[1] == "api" && parts[at] == "proxy" && (at == 5 || parts[3] == "namespaces") {
+			path = strings.Join(parts[:at+1], "/")
+			return path, escaped[len(path):]
+		}
+	}
+	return escaped, ""
 }
 
 var namespaceSubresources = map[string]bool{"status": true, "finalize": true}

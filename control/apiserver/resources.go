@@ -43,18 +43,32 @@ var handlers = map[string]handler{
 	"deletecollection": (*Server).deleteCollection,
 }
 
-// connections are the subresources that are streams. Whatever the method, they
-// do something in a container: they are authorized as create.
+// connections are the subresources that lead to somebody else, as streams or by
+// passing requests on.
 var connections = map[string]connection{
-	"pods/exec":        {"PodExecOptions", (*Server).exec},
-	"pods/attach":      {"PodAttachOptions", (*Server).attach},
-	"pods/portforward": {"PodPortForwardOptions", (*Server).portForward},
+	"pods/exec":        {"PodExecOptions", false, (*Server).exec},
+	"pods/attach":      {"PodAttachOptions", false, (*Server).attach},
+	"pods/portforward": {"PodPortForwardOptions", false, (*Server).portForward},
+	"pods/proxy":       {"PodProxyOptions", true, (*Server).proxyPod},
+	"services/proxy":   {"ServiceProxyOptions", true, (*Server).proxyService},
+	"nodes/proxy":      {"NodeProxyOptions", true, (*Server).proxyNode},
 }
 
 type connection struct {
 	// kind is what discovery says of it: the options in the query.
-	kind  string
-	serve handler
+	kind string
+	// proxies says that it takes every method, authorized as what it is. The
+	// others do something in a container, whatever the method: they take two and
+	// are authorized as create.
+	proxies bool
+	serve   handler
+}
+
+// proxied are the methods that proxies pass on.
+var proxied = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions}
+
+func (c connection) takes(method string) bool {
+	return c.proxies && slices.Contains(proxied, method) || method == http.MethodGet || method == http.MethodPost
 }
 
 // special are the other subresources that are no view of the stored object.
@@ -73,10 +87,12 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	}
 	connection, connects := connections[t.resource+"/"+t.subresource]
 	if connects = connects && t.group == ""; connects {
-		if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		if !connection.takes(r.Method) {
 			return apierrors.NewMethodNotSupported(schema.GroupResource{Resource: t.resource + "/" + t.subresource}, t.verb)
 		}
-		t.verb = "create"
+		if !connection.proxies {
+			t.verb = "create"
+		}
 	}
 	if t.verb == "list" && wantsWatch(r) {
 		t.verb = "watch"
@@ -103,7 +119,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		if serve, err = s.find(c); err != nil {
 			return err
 		}
-	} else if c.name == "" || c.namespace == "" {
+	} else if c.name == "" || kind.Namespaced() && c.namespace == "" {
 		return errPathNotFound
 	}
 

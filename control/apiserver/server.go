@@ -25,6 +25,7 @@ import (
 
 	"github.com/musterhq/muster/control/apiserver/openapi"
 	"github.com/musterhq/muster/control/auth"
+	"github.com/musterhq/muster/control/reach"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -63,6 +64,7 @@ type Server struct {
 	registry      *resource.Registry
 	store         *store.Store
 	streams       Streams
+	dialer        *reach.Dialer
 	ready         func() error
 	authenticator *auth.Authenticator
 	authorizer    *auth.Authorizer
@@ -98,6 +100,7 @@ func New(cfg Config) (*Server, error) {
 		registry:      cfg.Registry,
 		store:         cfg.Store,
 		streams:       cfg.Streams,
+		dialer:        reach.New(cfg.Store, cfg.Streams),
 		ready:         cfg.Ready,
 		authenticator: auth.NewAuthenticator(cfg.Tokens),
 		failures:      failureTable(cfg.Failures),

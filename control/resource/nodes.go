@@ -29,6 +29,8 @@ var Nodes = &Kind{
 		Options:          kube.NodeOptions,
 	}),
 	Subresources: []*Subresource{{
+		Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("NodeProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"},
+	}, {
 		Name: "status", Kind: store.Nodes.Kind, Verbs: []string{"get", "patch", "update"},
 		Strategy: strategy(store.Nodes, "status", Rules[*corev1.Node]{
 			PrepareForUpdate: func(_ context.Context, node, old *corev1.Node) {

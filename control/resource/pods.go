@@ -48,6 +48,7 @@ var Pods = &Kind{
 		{Name: "exec", Kind: corev1.SchemeGroupVersion.WithKind("PodExecOptions"), Verbs: []string{"create", "get"}},
 		{Name: "log", Kind: store.Pods.Kind, Verbs: []string{"get"}},
 		{Name: "portforward", Kind: corev1.SchemeGroupVersion.WithKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}},
+		{Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("PodProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}},
 		{
 			Name: "status", Kind: store.Pods.Kind, Verbs: []string{"get", "patch", "update"},
 			Strategy: strategy(store.Pods, "status", Rules[*corev1.Pod]{

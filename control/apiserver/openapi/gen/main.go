@@ -129,6 +129,9 @@ func isServed(path string) bool {
 			parts = parts[2:]
 		}
 		subresources, ok := resources[parts[0]]
+		if len(parts) == 4 && parts[3] == "{path}" {
+			parts = parts[:3]
+		}
 		return ok && (len(parts) <= 2 || len(parts) == 3 && slices.Contains(subresources, parts[2]))
 	}
 	return false

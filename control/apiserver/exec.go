@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
@@ -28,6 +29,9 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err := kube.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, options); err != nil {
 		return badRequest(err)
 	}
+	if err := s.connect(r, c, options); err != nil {
+		return err
+	}
 	if len(options.Command) == 0 {
 		return badRequest(errors.New("you must specify at least one command to execute"))
 	}
@@ -43,10 +47,20 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err := kube.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, options); err != nil {
 		return badRequest(err)
 	}
+	if err := s.connect(r, c, options); err != nil {
+		return err
+	}
 	return s.remoteCommand(w, r, c, options.Container, &agentv1.ExecRequest{
 		Attach: true,
 		Stdin:  options.Stdin, Stdout: options.Stdout, Stderr: options.Stderr, Tty: options.TTY,
 	})
+}
+
+// connect asks admission about a stream, which sees the options in the query.
+func (s *Server) connect(r *http.Request, c *call, options runtime.Object) error {
+	as := c.kind.Subresource(c.subresource).Kind
+	options.GetObjectKind().SetGroupVersionKind(as)
+	return s.registry.Connect(r.Context(), c.kind, c.namespace, c.name, c.subresource, as, options)
 }
 
 // remoteCommand opens the stream to the agent first, so that what is wrong is

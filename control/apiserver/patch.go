@@ -62,7 +62,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	p.directive = fieldValidation(options.FieldValidation)
-	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager}
+	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation}
 	if isScale(c) {
 		updated, err := s.registry.UpdateScale(r.Context(), c.kind, c.namespace, c.name, func(current *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
 			scale := &autoscalingv1.Scale{}

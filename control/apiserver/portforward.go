@@ -24,6 +24,9 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request, c *call) er
 	if err := kube.ParameterCodec.DecodeParameters(r.URL.Query(), corev1.SchemeGroupVersion, options); err != nil {
 		return badRequest(err)
 	}
+	if err := s.connect(r, c, options); err != nil {
+		return err
+	}
 	pod, err := s.boundPod(r.Context(), c)
 	if err != nil {
 		return err

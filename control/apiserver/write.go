@@ -32,7 +32,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	created, err := s.registry.Create(r.Context(), c.kind, c.namespace, obj, resource.CreateOptions{
-		DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager,
+		DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
 	})
 	if err != nil {
 		return err
@@ -69,7 +69,9 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err := decodeBody(r, corev1.SchemeGroupVersion.WithKind("Binding"), binding, fieldValidation(options.FieldValidation)); err != nil {
 		return err
 	}
-	if err := s.registry.Bind(r.Context(), c.namespace, c.name, binding, resource.CreateOptions{DryRun: len(options.DryRun) > 0}); err != nil {
+	if err := s.registry.Bind(r.Context(), c.namespace, c.name, binding, resource.CreateOptions{
+		DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
+	}); err != nil {
 		return err
 	}
 	return s.send(w, r, http.StatusCreated, statusKind, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}, out)
@@ -91,7 +93,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	directive := fieldValidation(options.FieldValidation)
-	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager}
+	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation}
 	if isScale(c) {
 		scale := &autoscalingv1.Scale{}
 		if err := decodeBody(r, scaleKind, scale, directive); err != nil {

@@ -5,7 +5,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 
@@ -29,6 +31,8 @@ const (
 	Create Operation = "CREATE"
 	Update Operation = "UPDATE"
 	Delete Operation = "DELETE"
+	// Connect opens a stream to what the object stands for, and stores nothing.
+	Connect Operation = "CONNECT"
 )
 
 // Attributes describe one write to admission.
@@ -37,11 +41,20 @@ type Attributes struct {
 	Kind            *Kind
 	Namespace, Name string
 	Subresource     string
-	// Object is what will be stored; nil for a delete.
+	// Version and As are the version of the resource, and the kind of the
+	// objects, that the request named. Empty: Kind's own.
+	Version string
+	As      schema.GroupVersionKind
+	// Object is what will be stored; nil for a delete. To connect, it is the
+	// options in the query.
 	Object runtime.Object
 	// OldObject is what is stored; nil for a create. It must not be changed.
 	OldObject runtime.Object
 	DryRun    bool
+	// FieldManager and FieldValidation are as the request has them.
+	FieldManager, FieldValidation string
+	// DeleteOptions are those of a delete; nil for anything else.
+	DeleteOptions *metav1.DeleteOptions
 	// User who asked; nil for the control plane's own writes.
 	User user.Info
 	// Demands is what Validate relied on in allowing a create, as store.Check
@@ -54,6 +67,49 @@ type Attributes struct {
 // words it.
 func (a *Attributes) Forbidden(reason error) *apierrors.StatusError {
 	return apierrors.NewForbidden(a.Kind.Spec.Resource, a.name(), reason)
+}
+
+// GroupVersionResource is the resource as the request named it.
+func (a *Attributes) GroupVersionResource() schema.GroupVersionResource {
+	resource := a.Kind.GroupVersionResource()
+	if a.Version != "" {
+		resource.Version = a.Version
+	}
+	return resource
+}
+
+// GroupVersionKind is the kind of the objects.
+func (a *Attributes) GroupVersionKind() schema.GroupVersionKind {
+	if !a.As.Empty() {
+		return a.As
+	}
+	return a.Kind.Spec.Kind.GroupKind().WithVersion(a.GroupVersionResource().Version)
+}
+
+// Options are those of the request, as Kubernetes has them: nil to connect.
+func (a *Attributes) Options() runtime.Object {
+	var dryRun []string
+	if a.DryRun {
+		dryRun = []string{metav1.DryRunAll}
+	}
+	switch a.Operation {
+	case Create:
+		options := &metav1.CreateOptions{DryRun: dryRun, FieldManager: a.FieldManager, FieldValidation: a.FieldValidation}
+		options.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("CreateOptions"))
+		return options
+	case Update:
+		options := &metav1.UpdateOptions{DryRun: dryRun, FieldManager: a.FieldManager, FieldValidation: a.FieldValidation}
+		options.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("UpdateOptions"))
+		return options
+	case Delete:
+		options := &metav1.DeleteOptions{}
+		if a.DeleteOptions != nil {
+			options = a.DeleteOptions.DeepCopy()
+		}
+		options.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("DeleteOptions"))
+		return options
+	}
+	return nil
 }
 
 // name is what the object is or will be called, as far as that is known.

@@ -47,7 +47,8 @@ func (r *Registry) Bind(ctx context.Context, ns, pod string, binding *corev1.Bin
 	}
 	attributes := &Attributes{
 		Operation: Create, Kind: Pods, Namespace: ns, Name: pod, Subresource: "binding",
-		Object: binding, DryRun: options.DryRun, User: requester(ctx),
+		As: corev1.SchemeGroupVersion.WithKind("Binding"), Object: binding, DryRun: options.DryRun, User: requester(ctx),
+		FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
 	}
 	if err := r.admission.Admit(ctx, attributes); err != nil {
 		return err

@@ -24,6 +24,9 @@ type CreateOptions struct {
 	DryRun bool
 	// FieldManager is who the fields belong to. Nothing records it yet.
 	FieldManager string
+	// FieldValidation is what the request said of unknown fields. It was seen to;
+	// admission may want to know.
+	FieldValidation string
 }
 
 // generatedNames is how many names are tried for an object that leaves its name
@@ -51,6 +54,7 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 	attributes := &Attributes{
 		Operation: Create, Kind: kind, Namespace: ns, Name: obj.GetName(),
 		Object: obj, DryRun: options.DryRun, User: requester(ctx),
+		FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
 	}
 	if err := r.admission.Admit(ctx, attributes); err != nil {
 		return nil, err

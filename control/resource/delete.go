@@ -75,7 +75,7 @@ func (r *Registry) Delete(ctx context.Context, kind *Kind, ns, name string, opti
 func (r *Registry) planDelete(ctx context.Context, kind *Kind, old store.Object, options *metav1.DeleteOptions) (store.Object, deletion, error) {
 	attributes := &Attributes{
 		Operation: Delete, Kind: kind, Namespace: old.GetNamespace(), Name: old.GetName(),
-		OldObject: old, DryRun: len(options.DryRun) > 0, User: requester(ctx),
+		OldObject: old, DryRun: len(options.DryRun) > 0, User: requester(ctx), DeleteOptions: options,
 	}
 	if err := r.admission.Admit(ctx, attributes); err != nil {
 		return nil, leave, err

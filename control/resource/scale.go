@@ -14,6 +14,8 @@ import (
 
 const scaleSubresource = "scale"
 
+var scaleKind = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
+
 // Scale shows a kind's replica count as autoscaling/v1 Scale.
 type Scale struct {
 	// Get reads the wanted count, the current one, and the selector of what is counted.
@@ -69,7 +71,7 @@ func (r *Registry) UpdateScale(ctx context.Context, kind *Kind, ns, name string,
 			return nil, err
 		}
 		if errs := kube.ValidateScaleUpdate(ctx, scale, old); len(errs) > 0 {
-			return nil, apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), name, errs)
+			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), name, errs)
 		}
 		if scale.UID != "" {
 			if err := kind.checkUID(name, &scale.UID, current.GetUID()); err != nil {

@@ -19,6 +19,9 @@ type UpdateOptions struct {
 	DryRun bool
 	// FieldManager is who the changed fields belong to. Nothing records it yet.
 	FieldManager string
+	// FieldValidation is what the request said of unknown fields. It was seen to;
+	// admission may want to know.
+	FieldValidation string
 	// Preconditions are checked against the stored object before change is
 	// called. A PUT whose body has a uid asks for that object and no other.
 	Preconditions *metav1.Preconditions
@@ -187,13 +190,33 @@ func (u *update) plan(ctx context.Context, old store.Object) (store.Object, erro
 	}
 	attributes := u.attributes(ctx, Update, obj)
 	attributes.OldObject = old
-	if err := u.registry.admission.Admit(ctx, attributes); err != nil {
+	if err := u.admit(ctx, attributes, obj, old); err != nil {
 		return nil, err
 	}
 	if err := rest.BeforeUpdate(u.strategy, ctx, obj, old); err != nil {
 		return nil, err
 	}
+	if u.scales() {
+		attributes.Object = u.kind.ScaleOf(obj)
+	}
 	return obj, u.registry.admission.Validate(ctx, attributes)
+}
+
+// scales says that the update is of a scale, which is what admission then sees.
+func (u *update) scales() bool { return u.kind.Scale != nil && u.subresource == scaleSubresource }
+
+// admit is admission's first word on an update.
+func (u *update) admit(ctx context.Context, attributes *Attributes, obj, old store.Object) error {
+	if !u.scales() {
+		return u.registry.admission.Admit(ctx, attributes)
+	}
+	scale := u.kind.ScaleOf(obj)
+	attributes.As, attributes.Object, attributes.OldObject = scaleKind, scale, u.kind.ScaleOf(old)
+	if err := u.registry.admission.Admit(ctx, attributes); err != nil {
+		return err
+	}
+	u.kind.Scale.Set(obj, scale.Spec.Replicas)
+	return nil
 }
 
 // create is an update of what does not exist.
@@ -238,6 +261,7 @@ func (u *update) attributes(ctx context.Context, operation Operation, obj store.
 	return &Attributes{
 		Operation: operation, Kind: u.kind, Namespace: u.ns, Name: u.name, Subresource: u.subresource,
 		Object: obj, DryRun: u.options.DryRun, User: requester(ctx),
+		FieldManager: u.options.FieldManager, FieldValidation: u.options.FieldValidation,
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // the kind demands another name.
 func examples() map[*Kind]store.Object {
 	all := map[*Kind]store.Object{}
-	for _, family := range []map[*Kind]store.Object{coreExamples(), appsExamples()} {
+	for _, family := range []map[*Kind]store.Object{coreExamples(), appsExamples(), admissionExamples()} {
 		maps.Copy(all, family)
 	}
 	return all

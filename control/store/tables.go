@@ -25,7 +25,7 @@ var (
 )
 
 // Specs are all stored kinds that are built in, a list for each family of groups.
-var Specs = slices.Concat(coreSpecs, appsSpecs)
+var Specs = slices.Concat(coreSpecs, appsSpecs, admissionSpecs)
 
 var coreSpecs = []*Spec{Namespaces, Nodes, Pods, ReplicationControllers, Events}
 

@@ -10,6 +10,10 @@ import (
 	"context"
 	"time"
 
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"github.com/musterhq/muster/control/admission/hook"
+	"github.com/musterhq/muster/control/admission/webhook"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -20,6 +24,11 @@ type Settings struct {
 	// not say stays on a node that is not ready, or not heard of, before it is
 	// replaced. 0 stands for the default; whole seconds count.
 	NotReadyToleration, UnreachableToleration time.Duration
+	// Services says where webhooks that run as services are; nil: where the
+	// service's name leads.
+	Services webhook.Services
+	// Authorizer answers what the conditions of hooks ask about users; nil: no.
+	Authorizer authorizer.UnconditionalAuthorizer
 }
 
 // Both replace Kubernetes' five minutes.
@@ -36,36 +45,33 @@ const (
 
 // New is the chain of all checks, in their order. s is read, never written.
 func New(s *store.Store, settings Settings) resource.Admission {
-	return chain{
-		&namespaceLifecycle{store: s},
-		podPriority{},
-		newDefaultTolerations(settings),
-		nodeRestriction{},
+	if settings.Authorizer == nil {
+		settings.Authorizer = nobody{}
 	}
-}
-
-// chain asks each in turn; the first error is the answer.
-type chain []resource.Admission
-
-func (c chain) Admit(ctx context.Context, a *resource.Attributes) error {
-	for _, check := range c {
-		if err := check.Admit(ctx, a); err != nil {
-			return err
-		}
+	webhooks := webhook.New(webhook.Config{
+		Store: s, Objects: hook.NewObjects(resource.Builtin()),
+		Services: settings.Services, Authorizer: settings.Authorizer,
+	})
+	return &chain{
+		checks: []resource.Admission{
+			&namespaceLifecycle{store: s},
+			podPriority{},
+			newDefaultTolerations(settings),
+			nodeRestriction{},
+		},
+		mutators:   []mutator{webhooks},
+		validators: []validator{webhooks},
 	}
-	return nil
-}
-
-func (c chain) Validate(ctx context.Context, a *resource.Attributes) error {
-	for _, check := range c {
-		if err := check.Validate(ctx, a); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // mutating is for checks that have nothing to say once the object is final.
 type mutating struct{}
 
 func (mutating) Validate(context.Context, *resource.Attributes) error { return nil }
+
+// nobody may do anything.
+type nobody struct{}
+
+func (nobody) Authorize(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+	return authorizer.DecisionNoOpinion, "", nil
+}

@@ -11,6 +11,7 @@ package kube
 
 import (
 	"fmt"
+	"reflect"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -63,6 +64,10 @@ func Normalize(obj runtime.Object) error {
 	if err != nil {
 		return err
 	}
+	// What the internal form has no place for must not stay: a secret's stringData.
+	written := obj.GetObjectKind().GroupVersionKind()
+	reflect.ValueOf(obj).Elem().SetZero()
+	obj.GetObjectKind().SetGroupVersionKind(written)
 	return Scheme.Convert(in, obj, nil)
 }
 

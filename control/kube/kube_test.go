@@ -106,6 +106,10 @@ func TestAliasesAgree(t *testing.T) {
 	if len(node.Spec.PodCIDRs) != 1 || node.Spec.PodCIDR != "10.1.0.0/24" || node.Spec.ProviderID != "x" {
 		t.Errorf("%+v, want podCIDRs as podCIDR", node.Spec)
 	}
+	secret := &corev1.Secret{Data: map[string][]byte{"a": []byte("1")}, StringData: map[string]string{"b": "2"}}
+	if err := Normalize(secret); err != nil || string(secret.Data["a"]) != "1" || string(secret.Data["b"]) != "2" || secret.StringData != nil {
+		t.Errorf("%+v, %v; want stringData in data and nowhere else", secret, err)
+	}
 	if err := Normalize(&metav1.Table{}); err != nil {
 		t.Errorf("a kind without an internal form: %v", err)
 	}
@@ -127,6 +131,8 @@ func TestFieldSelectors(t *testing.T) {
 		{"Namespace", "metadata.name=a,status.phase=Active", true},
 		{"ReplicationController", "metadata.name=a,status.replicas=1", true},
 		{"Event", "involvedObject.kind=Pod,involvedObject.namespace=a,involvedObject.name=b,involvedObject.uid=c,involvedObject.fieldPath=x", true},
+		{"Secret", "metadata.name=a,type=Opaque", true},
+		{"ConfigMap", "data=x", false},
 		{"Event", "reason=a,reportingComponent=b,source=c,type=Warning", true},
 	} {
 		parsed, err := fields.ParseSelector(test.selector)

@@ -47,6 +47,8 @@ func formerTemplate(old runtime.Object) *core.PodTemplateSpec {
 // template is the pod template in an internal object.
 func template(in runtime.Object) *core.PodTemplateSpec {
 	switch in := in.(type) {
+	case *core.PodTemplate:
+		return &in.Template
 	case *core.ReplicationController:
 		return in.Spec.Template
 	case *apps.Deployment:

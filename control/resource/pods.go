@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -35,9 +34,7 @@ var Pods = &Kind{
 		PrepareForUpdate: func(_ context.Context, pod, old *corev1.Pod) {
 			pod.Status = old.Status
 			kube.PreparePodUpdate(pod, old)
-			if !apiequality.Semantic.DeepEqual(pod.Spec, old.Spec) {
-				pod.Generation++
-			}
+			countPodGeneration(pod, old)
 		},
 		ValidateUpdate: kube.ValidatePodUpdate,
 		GracefulDelete: podGrace,
@@ -45,10 +42,12 @@ var Pods = &Kind{
 	Subresources: []*Subresource{
 		{Name: "attach", Kind: corev1.SchemeGroupVersion.WithKind("PodAttachOptions"), Verbs: []string{"create", "get"}},
 		{Name: "binding", Kind: corev1.SchemeGroupVersion.WithKind("Binding"), Verbs: []string{"create"}},
+		ephemeralContainers,
 		{Name: "exec", Kind: corev1.SchemeGroupVersion.WithKind("PodExecOptions"), Verbs: []string{"create", "get"}},
 		{Name: "log", Kind: store.Pods.Kind, Verbs: []string{"get"}},
 		{Name: "portforward", Kind: corev1.SchemeGroupVersion.WithKind("PodPortForwardOptions"), Verbs: []string{"create", "get"}},
 		{Name: "proxy", Kind: corev1.SchemeGroupVersion.WithKind("PodProxyOptions"), Verbs: []string{"create", "delete", "get", "patch", "update"}},
+		resize,
 		{
 			Name: "status", Kind: store.Pods.Kind, Verbs: []string{"get", "patch", "update"},
 			Strategy: strategy(store.Pods, "status", Rules[*corev1.Pod]{

@@ -20,15 +20,34 @@ type Registry struct {
 
 // kinds are all that is built in, a list for each family of groups beside its
 // kinds. A new kind is one line in one of them and a file of its own.
-var kinds = slices.Concat(coreKinds, appsKinds, admissionKinds)
+var kinds = slices.Concat(coreKinds, appsKinds, admissionKinds, networkingKinds)
 
 // coreKinds are those of core/v1.
 var coreKinds = []*Kind{
+	ConfigMaps,
+	Endpoints,
 	Events,
+	LimitRanges,
 	Namespaces,
 	Nodes,
+	PersistentVolumeClaims,
+	PersistentVolumes,
 	Pods,
+	PodTemplates,
 	ReplicationControllers,
+	ResourceQuotas,
+	Secrets,
+	ServiceAccounts,
+}
+
+// networkingKinds are those of discovery.k8s.io and networking.k8s.io.
+var networkingKinds = []*Kind{
+	EndpointSlices,
+	Ingresses,
+	IngressClasses,
+	IPAddresses,
+	NetworkPolicies,
+	ServiceCIDRs,
 }
 
 // Builtin are the kinds that every cluster serves. Not to be changed.

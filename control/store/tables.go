@@ -22,12 +22,28 @@ var (
 		return map[string]string{"status.replicas": strconv.Itoa(int(rc.Status.Replicas))}
 	})
 	Events = core("events", "Event", true, &corev1.Event{}, &corev1.EventList{}, eventFields)
+
+	ConfigMaps = core("configmaps", "ConfigMap", true, &corev1.ConfigMap{}, &corev1.ConfigMapList{}, nil)
+	Secrets    = core("secrets", "Secret", true, &corev1.Secret{}, &corev1.SecretList{}, func(s *corev1.Secret) map[string]string {
+		return map[string]string{"type": string(s.Type)}
+	})
+	ServiceAccounts        = core("serviceaccounts", "ServiceAccount", true, &corev1.ServiceAccount{}, &corev1.ServiceAccountList{}, nil)
+	Endpoints              = core("endpoints", "Endpoints", true, &corev1.Endpoints{}, &corev1.EndpointsList{}, nil) //nolint:staticcheck // served all the same
+	PodTemplates           = core("podtemplates", "PodTemplate", true, &corev1.PodTemplate{}, &corev1.PodTemplateList{}, nil)
+	LimitRanges            = core("limitranges", "LimitRange", true, &corev1.LimitRange{}, &corev1.LimitRangeList{}, nil)
+	ResourceQuotas         = core("resourcequotas", "ResourceQuota", true, &corev1.ResourceQuota{}, &corev1.ResourceQuotaList{}, nil)
+	PersistentVolumes      = core("persistentvolumes", "PersistentVolume", false, &corev1.PersistentVolume{}, &corev1.PersistentVolumeList{}, nil)
+	PersistentVolumeClaims = core("persistentvolumeclaims", "PersistentVolumeClaim", true, &corev1.PersistentVolumeClaim{}, &corev1.PersistentVolumeClaimList{}, nil)
 )
 
 // Specs are all stored kinds that are built in, a list for each family of groups.
-var Specs = slices.Concat(coreSpecs, appsSpecs, admissionSpecs)
+var Specs = slices.Concat(coreSpecs, appsSpecs, admissionSpecs, networkingSpecs)
 
-var coreSpecs = []*Spec{Namespaces, Nodes, Pods, ReplicationControllers, Events}
+var coreSpecs = []*Spec{
+	Namespaces, Nodes, Pods, ReplicationControllers, Events,
+	ConfigMaps, Secrets, ServiceAccounts, Endpoints, PodTemplates, LimitRanges, ResourceQuotas,
+	PersistentVolumes, PersistentVolumeClaims,
+}
 
 func core[T Object](resource, kind string, namespaced bool, object T, list runtime.Object, fields func(T) map[string]string) *Spec {
 	return spec(corev1.SchemeGroupVersion, resource, kind, namespaced, object, list, fields)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/musterhq/muster/fsm/kv"
@@ -15,7 +16,7 @@ import (
 
 // An object is stored as Kubernetes protobuf without its TypeMeta, which is
 // not part of the message, and without metadata.resourceVersion, which is not
-// known before the write. Field numbers of the latter, in every stored type
+// known before the write. Kinds with a Codec are stored as that says. Field numbers of the latter, in every stored type
 // and in ObjectMeta:
 const (
 	fieldMetadata        = 1
@@ -29,12 +30,9 @@ func (t *Table) encode(key string, obj Object) (Object, *storagev1.Put, error) {
 	if from.Type() != t.typ || from.IsNil() {
 		return nil, nil, fmt.Errorf("%w: a %T among %s", ErrInvalid, obj, t.spec.Resource)
 	}
-	to := reflect.New(t.typ.Elem())
-	to.Elem().Set(from.Elem())
-	out := to.Interface().(Object)
+	out := shallow(obj)
 	out.SetResourceVersion("")
-	out.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	value, err := out.Marshal()
+	value, err := t.spec.marshal(out)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: encode %s: %w", ErrInvalid, key, err)
 	}
@@ -43,6 +41,37 @@ func (t *Table) encode(key string, obj Object) (Object, *storagev1.Put, error) {
 		put.Fields = attrs(t.spec.Fields(obj), false)
 	}
 	return out, put, nil
+}
+
+// shallow copies obj so far that its kind and resourceVersion can be set.
+func shallow(obj Object) Object {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		content := maps.Clone(u.Object)
+		if metadata, ok := content["metadata"].(map[string]any); ok {
+			content["metadata"] = maps.Clone(metadata)
+		}
+		return &unstructured.Unstructured{Object: content}
+	}
+	from := reflect.ValueOf(obj).Elem()
+	to := reflect.New(from.Type())
+	to.Elem().Set(from)
+	return to.Interface().(Object)
+}
+
+func (s *Spec) marshal(obj Object) ([]byte, error) {
+	if s.Codec != nil {
+		return s.Codec.Encode(obj)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	return obj.(Message).Marshal()
+}
+
+func (s *Spec) unmarshal(item *kv.Item) (Object, error) {
+	if s.Codec != nil {
+		return s.Codec.Decode(item)
+	}
+	obj := s.New()
+	return obj, obj.(Message).Unmarshal(item.Value)
 }
 
 // attrs sorts by name. A field that is empty is left out: selectors cannot
@@ -60,8 +89,8 @@ func attrs(from map[string]string, empty bool) []*storagev1.Attr {
 // Decode returns the object that an item of spec's table holds, with its
 // resourceVersion.
 func Decode(spec *Spec, item *kv.Item) (Object, error) {
-	obj := spec.New()
-	if err := obj.Unmarshal(item.Value); err != nil {
+	obj, err := spec.unmarshal(item)
+	if err != nil {
 		return nil, fmt.Errorf("decode %s at revision %d: %w", item.Key, item.Revision, err)
 	}
 	obj.SetResourceVersion(formatRevision(item.Revision))
@@ -69,7 +98,7 @@ func Decode(spec *Spec, item *kv.Item) (Object, error) {
 }
 
 // RawWithRevision is the item's object as Kubernetes protobuf with its
-// resourceVersion, without decoding it.
+// resourceVersion, without decoding it. Not for kinds with a Codec.
 func RawWithRevision(item *kv.Item) []byte {
 	return AppendRaw(make([]byte, 0, len(item.Value)+rawRevisionMax), item)
 }

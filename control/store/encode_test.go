@@ -46,7 +46,7 @@ func TestRawWithRevisionReadsAsTheObjectAtItsRevision(t *testing.T) {
 			obj.SetUID("u")
 			obj.SetLabels(map[string]string{"app": "web"})
 			obj.SetGeneration(7)
-			value, err := obj.Marshal()
+			value, err := obj.(Message).Marshal()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -56,7 +56,7 @@ func TestRawWithRevisionReadsAsTheObjectAtItsRevision(t *testing.T) {
 				t.Errorf("%d bytes at revision %d, want %d as announced", got, revision, want)
 			}
 			got := spec.New()
-			if err := got.Unmarshal(raw); err != nil {
+			if err := got.(Message).Unmarshal(raw); err != nil {
 				t.Fatalf("%s at revision %d: %v", spec.Resource, revision, err)
 			}
 			decoded, err := Decode(spec, item)

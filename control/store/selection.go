@@ -59,20 +59,22 @@ func (s *selection) matches(item *kv.Item) bool {
 		return false
 	}
 	return (s.labels.Empty() || s.labels.Matches(item.Labels)) &&
-		(s.fields.Empty() || s.fields.Matches(itemFields{s.spec, item}))
+		(s.fields.Empty() || s.fields.Matches(&itemFields{spec: s.spec, item: item}))
 }
 
 // itemFields are an item's fields with those that its key tells.
 type itemFields struct {
 	spec *Spec
 	item *kv.Item
+	// decoded are those that had to be read from the object.
+	decoded fields.Set
 }
 
-func (f itemFields) Has(field string) bool {
-	return field == fieldName || field == fieldNamespace || f.item.Fields.Has(field)
+func (f *itemFields) Has(field string) bool {
+	return field == fieldName || field == fieldNamespace || f.others().Has(field)
 }
 
-func (f itemFields) Get(field string) string {
+func (f *itemFields) Get(field string) string {
 	switch field {
 	case fieldName:
 		_, name := f.spec.SplitKey(f.item.Key)
@@ -81,5 +83,15 @@ func (f itemFields) Get(field string) string {
 		namespace, _ := f.spec.SplitKey(f.item.Key)
 		return namespace
 	}
-	return f.item.Fields.Get(field)
+	return f.others().Get(field)
+}
+
+func (f *itemFields) others() fields.Fields {
+	if f.spec.Codec == nil {
+		return f.item.Fields
+	}
+	if f.decoded == nil {
+		f.decoded = f.spec.Codec.Fields(f.item)
+	}
+	return f.decoded
 }

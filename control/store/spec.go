@@ -5,16 +5,38 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/musterhq/muster/fsm/kv"
 )
 
-// Object is a pointer to a Kubernetes API type that is stored: *v1.Pod and so on.
+// Object is a pointer to a Kubernetes API type that is stored: *v1.Pod and so
+// on, which are Messages, or *unstructured.Unstructured for a kind that users
+// defined.
 type Object interface {
 	runtime.Object
 	metav1.Object
+}
+
+// Message is an object that becomes bytes as Kubernetes' protobuf.
+type Message interface {
+	Object
 	Marshal() ([]byte, error)
 	Unmarshal([]byte) error
+}
+
+// Codec is how the objects of a kind become bytes that are no Messages.
+type Codec interface {
+	// Encode returns an object's bytes. The object has no resourceVersion, and is
+	// not to be changed.
+	Encode(obj Object) ([]byte, error)
+	// Decode returns what an item holds, as an object that is the caller's own.
+	Decode(item *kv.Item) (Object, error)
+	// Fields are the item's selectable fields. They are asked for when something
+	// is selected by them, because which there are may change at any time.
+	Fields(item *kv.Item) fields.Set
 }
 
 // Spec says how one kind is stored.
@@ -30,6 +52,8 @@ type Spec struct {
 	// Sealed says that values are encrypted on their way into the log. Labels and
 	// Fields stay readable. Once a kind is sealed it stays so.
 	Sealed bool
+	// Codec, for kinds whose objects are no Messages.
+	Codec Codec
 }
 
 // Prefix is what the keys of a namespace's objects begin with, or, for

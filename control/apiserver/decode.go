@@ -18,6 +18,8 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/musterhq/muster/control/kube"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
 )
 
 // bodyMax bounds a request's body. JSON and YAML within it are bounded again by
@@ -74,6 +76,61 @@ func decodeBody(r *http.Request, kind schema.GroupVersionKind, into runtime.Obje
 		return err
 	}
 	return decodeInto(r.Context(), info, body, kind, into, directive)
+}
+
+// decodeObject is decodeBody for an object of a kind.
+func decodeObject(r *http.Request, kind *resource.Kind, into store.Object, directive string) error {
+	if kind.Schema == nil {
+		return decodeBody(r, kind.Spec.Kind, into, directive)
+	}
+	info, err := serializer(r)
+	if err != nil {
+		return err
+	}
+	if info.MediaType == mediaProtobuf {
+		return unsupportedMedia(mediaJSON, mediaYAML)
+	}
+	body, err := readBody(r)
+	if err != nil {
+		return err
+	}
+	strict, actual, err := decodeCustom(info, body, kind, into, directive)
+	switch {
+	case err != nil:
+		return undecodable(err, kind.Spec.Kind, actual, body)
+	case actual.GroupVersion() != kind.Spec.Kind.GroupVersion():
+		return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", actual.GroupVersion(), kind.Spec.Kind.GroupVersion()))
+	case len(strict) > 0 && directive == metav1.FieldValidationWarn:
+		warnStrict(r.Context(), strict)
+	case len(strict) > 0:
+		return undecodable(runtime.NewStrictDecodingError(strict), kind.Spec.Kind, actual, body)
+	}
+	return nil
+}
+
+// decodeCustom reads a document of a kind that has a schema, and tells what of it
+// strict decoding refuses, unless that is to be ignored.
+func decodeCustom(info runtime.SerializerInfo, body []byte, kind *resource.Kind, into store.Object, directive string) (strict []error, actual *schema.GroupVersionKind, err error) {
+	decoder := info.Serializer
+	if directive != metav1.FieldValidationIgnore && info.StrictSerializer != nil {
+		decoder = info.StrictSerializer
+	}
+	_, actual, err = decoder.Decode(body, &kind.Spec.Kind, into)
+	if err != nil {
+		found, isStrict := runtime.AsStrictDecodingError(err)
+		if !isStrict {
+			return nil, actual, err
+		}
+		strict = found.Errors()
+	}
+	unknown, err := kind.Schema.Coerce(into, directive != metav1.FieldValidationIgnore)
+	if err != nil {
+		return nil, actual, err
+	}
+	for _, path := range unknown {
+		strict = append(strict, fmt.Errorf("unknown field %q", path))
+	}
+	return strict, actual, nil
 }
 
 func decodeInto(ctx context.Context, info runtime.SerializerInfo, body []byte, kind schema.GroupVersionKind, into runtime.Object, directive string) error {

@@ -18,7 +18,7 @@ import (
 
 // delete removes an object or marks it as being deleted.
 func (s *Server) delete(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartial)
+	out, err := c.negotiate(r, asTable, asPartial)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func decodeDeleteOptions(media string, body []byte, options *metav1.DeleteOption
 
 // deleteCollection deletes what is selected and answers with what that was.
 func (s *Server) deleteCollection(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartialList)
+	out, err := c.negotiate(r, asTable, asPartialList)
 	if err != nil {
 		return err
 	}
@@ -137,5 +137,5 @@ func (s *Server) deleteCollection(w http.ResponseWriter, r *http.Request, c *cal
 	}
 	accessor.SetResourceVersion(strconv.FormatUint(revision, 10))
 	out.as = ""
-	return s.send(w, r, http.StatusOK, c.kind.Spec.Kind.GroupVersion().WithKind(c.kind.Spec.Kind.Kind+"List"), list, out)
+	return s.send(w, r, http.StatusOK, c.kind.ListGroupVersionKind(), list, out)
 }

@@ -21,23 +21,36 @@ import (
 const asDiscovery = "APIGroupDiscoveryList"
 
 // discovery is what is served, in the forms in which clients ask for it. It is
-// made once from the registry; kinds do not come and go while a server runs.
+// made from one catalog of the registry.
 type discovery struct {
+	catalog *resource.Catalog
 	// resources of each group version, in the order of the registry.
 	resources map[schema.GroupVersion][]metav1.APIResource
 	groups    []metav1.APIGroup // without the core group
 }
 
-func newDiscovery(registry *resource.Registry) *discovery {
-	d := &discovery{resources: map[schema.GroupVersion][]metav1.APIResource{}}
-	for _, kind := range registry.Kinds() {
+// discovered is discovery as of now.
+func (s *Server) discovered() *discovery {
+	catalog := s.registry.Catalog()
+	if d := s.discovery.Load(); d.catalog == catalog {
+		return d
+	}
+	// Two at a time may make the same one.
+	d := newDiscovery(catalog)
+	s.discovery.Store(d)
+	return d
+}
+
+func newDiscovery(catalog *resource.Catalog) *discovery {
+	d := &discovery{catalog: catalog, resources: map[schema.GroupVersion][]metav1.APIResource{}}
+	for _, kind := range catalog.Served() {
 		gv := kind.Spec.Kind.GroupVersion()
 		d.resources[gv] = append(d.resources[gv], kind.APIResources()...)
 	}
 	core := schema.GroupVersion{Version: "v1"}
 	for name, connection := range connections {
 		resource, _, _ := strings.Cut(name, "/")
-		kind := registry.Kind(schema.GroupResource{Resource: resource})
+		kind := catalog.Kind(schema.GroupResource{Resource: resource})
 		if kind == nil || slices.ContainsFunc(d.resources[core], func(r metav1.APIResource) bool { return r.Name == name }) {
 			continue
 		}
@@ -73,7 +86,7 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Vary", "Accept")
 	if path == "/api" || path == "/apis" {
 		if out, ok := negotiateDiscovery(r); ok {
-			s.sendDiscovery(w, r, s.discovery.aggregated(path == "/api", out.meta.Version), asDiscovery, out)
+			s.sendDiscovery(w, r, s.discovered().aggregated(path == "/api", out.meta.Version), asDiscovery, out)
 			return
 		}
 	}
@@ -82,7 +95,7 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	obj, kind := s.discovery.plain(path, r.Host)
+	obj, kind := s.discovered().plain(path, r.Host)
 	if obj == nil {
 		s.fail(w, r, errPathNotFound)
 		return
@@ -95,7 +108,7 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 // aggregated form.
 func negotiateDiscovery(r *http.Request) (output, bool) {
 	out, err := negotiateFor(r, func(out output) bool {
-		return out.as == asDiscovery && out.meta.Group == discoveryv2.GroupName && (out.meta.Version == "v2" || out.meta.Version == "v2beta1")
+		return out.as == "" || out.as == asDiscovery && out.meta.Group == discoveryv2.GroupName && (out.meta.Version == "v2" || out.meta.Version == "v2beta1")
 	})
 	return out, err == nil && out.as == asDiscovery
 }

@@ -57,7 +57,7 @@ func (e *eventEncoder) event(event store.Event) ([]byte, error) {
 	if e.out.media == mediaProtobuf && e.out.as == "" {
 		return protobufEvent(string(event.Type), e.spliced(event)), nil
 	}
-	form := eventForm{out: e.out, include: e.include, columns: e.out.as == asTable && !e.columns}
+	form := eventForm{kind: e.kind, out: e.out, include: e.include, columns: e.out.as == asTable && !e.columns}
 	form.out.indent = false
 	if e.out.as == asTable {
 		form.second = time.Now().Unix()
@@ -76,7 +76,7 @@ func (e *eventEncoder) spliced(event store.Event) []byte {
 
 func (e *eventEncoder) render(event store.Event, columns bool) ([]byte, error) {
 	if e.out.as == asPartial {
-		partial, err := partialOf(event, e.out.meta)
+		partial, err := partialOf(e.kind, event, e.out.meta)
 		if err != nil {
 			return nil, err
 		}

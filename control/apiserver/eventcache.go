@@ -6,6 +6,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -19,6 +20,9 @@ const (
 
 // eventForm is what, beside the event, decides how it is rendered.
 type eventForm struct {
+	// kind is in it because a kind that users defined may be served in several
+	// versions, and may change.
+	kind    *resource.Kind
 	out     output
 	include metav1.IncludeObjectPolicy
 	columns bool

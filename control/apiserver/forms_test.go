@@ -338,7 +338,7 @@ func TestOpenAPIAgreesWithDiscovery(t *testing.T) {
 		}
 	}
 	discovered := map[string][]string{}
-	for gv, list := range f.server.discovery.resources {
+	for gv, list := range f.server.discovered().resources {
 		at := "apis/" + gv.String()
 		if gv.Group == "" {
 			at = "api/" + gv.Version

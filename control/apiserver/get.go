@@ -93,7 +93,7 @@ func (s *Server) local(c *call) (store.Event, error) {
 
 // get answers one object.
 func (s *Server) get(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartial)
+	out, err := c.negotiate(r, asTable, asPartial)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/musterhq/muster/control/apiserver/openapi"
-	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -35,7 +34,7 @@ func listOptions(r *http.Request, kind *resource.Kind) (metainternalversion.List
 		return options, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
 	}
 	if options.FieldSelector != nil {
-		selector, err := kube.FieldSelector(kind.Spec.Kind, options.FieldSelector)
+		selector, err := kind.FieldSelector(options.FieldSelector)
 		if err != nil {
 			return options, badRequest(err)
 		}
@@ -46,7 +45,7 @@ func listOptions(r *http.Request, kind *resource.Kind) (metainternalversion.List
 
 // list answers the objects of a kind, or a page of them.
 func (s *Server) list(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartialList)
+	out, err := c.negotiate(r, asTable, asPartialList)
 	if err != nil {
 		return err
 	}
@@ -117,7 +116,7 @@ func (s *Server) page(ctx context.Context, c *call, options metainternalversion.
 // writeList renders a page item by item, so that a large list is never held as
 // a whole in the form in which it is sent.
 func writeList(r *http.Request, body io.Writer, kind *resource.Kind, header metav1.ListMeta, page store.Page, out output) error {
-	listKind := kind.Spec.Kind.GroupVersion().WithKind(kind.Spec.Kind.Kind + "List")
+	listKind := kind.ListGroupVersionKind()
 	switch out.as {
 	case asTable:
 		include, err := includeObject(r)
@@ -137,7 +136,7 @@ func writeList(r *http.Request, body io.Writer, kind *resource.Kind, header meta
 	case asPartialList:
 		list := &metav1.PartialObjectMetadataList{ListMeta: header, Items: make([]metav1.PartialObjectMetadata, 0, len(page.Items))}
 		for _, item := range page.Items {
-			partial, err := partialOf(store.Event{Item: item}, out.meta)
+			partial, err := partialOf(kind, store.Event{Item: item}, out.meta)
 			if err != nil {
 				return err
 			}
@@ -176,9 +175,15 @@ func encodeTo(body io.Writer, obj runtime.Object, kind schema.GroupVersionKind, 
 
 // partialOf is an object's metadata, read without the rest: the generated code
 // skips fields that it does not know, and metadata is field 1 of every kind.
-func partialOf(e store.Event, version schema.GroupVersion) (*metav1.PartialObjectMetadata, error) {
+func partialOf(kind *resource.Kind, e store.Event, version schema.GroupVersion) (*metav1.PartialObjectMetadata, error) {
 	partial := &metav1.PartialObjectMetadata{}
-	if err := partial.Unmarshal(store.RawWithRevision(e.Item)); err != nil {
+	if kind.Schema != nil {
+		obj, err := store.Decode(kind.Spec, e.Item)
+		if err != nil {
+			return nil, err
+		}
+		partial = meta.AsPartialObjectMetadata(obj)
+	} else if err := partial.Unmarshal(store.RawWithRevision(e.Item)); err != nil {
 		return nil, fmt.Errorf("decode metadata of %s: %w", e.Item.Key, err)
 	}
 	partial.SetGroupVersionKind(version.WithKind(asPartial))

@@ -42,11 +42,22 @@ var plain = output{media: mediaJSON}
 // negotiate finds the first form that the request's Accept header asks for and
 // that is there. Offers are asTable and the like.
 func negotiate(r *http.Request, offers ...string) (output, error) {
-	return negotiateFor(r, func(out output) bool { return offered(out, offers) })
+	return negotiateFor(r, func(out output) bool { return out.as == "" || offered(out, offers) })
 }
 
-// negotiateFor asks offered about forms other than the object itself.
-func negotiateFor(r *http.Request, offered func(output) bool) (output, error) {
+// negotiate is the same for the objects of a kind, which may lack a form in
+// protobuf.
+func (c *call) negotiate(r *http.Request, offers ...string) (output, error) {
+	return negotiateFor(r, func(out output) bool {
+		if out.as == "" {
+			return c.kind.Schema == nil || out.media != mediaProtobuf || isScale(c)
+		}
+		return offered(out, offers)
+	})
+}
+
+// negotiateFor asks there whether a form is.
+func negotiateFor(r *http.Request, there func(output) bool) (output, error) {
 	indent := wantsIndent(r)
 	header := r.Header.Get("Accept")
 	if header == "" {
@@ -70,11 +81,10 @@ func negotiateFor(r *http.Request, offered func(output) bool) (output, error) {
 		if as := clause.Params["as"]; as != "" {
 			out.as = as
 			out.meta = schema.GroupVersion{Group: clause.Params["g"], Version: clause.Params["v"]}
-			if !offered(out) {
-				continue
-			}
 		}
-		return out, nil
+		if there(out) {
+			return out, nil
+		}
 	}
 	return plain, statusError(http.StatusNotAcceptable, "NotAcceptable",
 		"only the following media types are accepted: "+strings.Join([]string{mediaJSON, mediaYAML, mediaProtobuf}, ", "))

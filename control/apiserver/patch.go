@@ -32,16 +32,23 @@ const patchOperationsMax = 10_000
 // patchTypes are the ways of saying what should change.
 var patchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType)}
 
+// customPatchTypes are those of them that need no Go type.
+var customPatchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType)}
+
 // patch changes parts of an object.
 func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartial)
+	out, err := c.negotiate(r, asTable, asPartial)
 	if err != nil {
 		return err
 	}
 	p := &patch{ctx: r.Context()}
+	accepted := patchTypes
+	if c.kind.Schema != nil && !isScale(c) {
+		p.custom, accepted = c.kind, customPatchTypes
+	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
-		return unsupportedMedia(patchTypes...)
+		return unsupportedMedia(accepted...)
 	}
 	switch p.kind = types.PatchType(media); p.kind {
 	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
@@ -49,7 +56,10 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return statusError(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType,
 			"server-side apply is not available yet: use kubectl apply without --server-side")
 	default:
-		return unsupportedMedia(patchTypes...)
+		return unsupportedMedia(accepted...)
+	}
+	if p.custom != nil && p.kind == types.StrategicMergePatchType {
+		return unsupportedMedia(accepted...) // only Go types say how lists merge
 	}
 	if p.body, err = readBody(r); err != nil {
 		return err
@@ -100,6 +110,8 @@ type patch struct {
 	kind      types.PatchType
 	body      []byte
 	directive string
+	// custom is the kind of the object when it has a schema instead of a Go type.
+	custom *resource.Kind
 }
 
 // apply makes obj, an empty object of the kind, from current and the patch.
@@ -166,6 +178,13 @@ func (p *patch) read(patched []byte, strict []error, obj runtime.Object, kind sc
 	info, ok := runtime.SerializerInfoForMediaType(kube.Codecs.SupportedMediaTypes(), mediaJSON)
 	if !ok {
 		return errors.New("no JSON serializer")
+	}
+	if p.custom != nil {
+		found, _, err := decodeCustom(info, patched, p.custom, obj.(store.Object), p.directive)
+		if err != nil {
+			return invalidPatch(string(patched), err)
+		}
+		return p.judge(append(strict, found...), string(patched))
 	}
 	decoder := info.Serializer
 	if p.directive != metav1.FieldValidationIgnore {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -78,13 +79,7 @@ var special = map[string]map[string]handler{
 }
 
 func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.Info, t target, seen *observed) error {
-	kind := s.registry.Kind(schema.GroupResource{Group: t.group, Resource: t.resource})
-	if kind != nil && kind.Spec.Kind.Version != t.version {
-		kind = nil
-	}
-	if kind != nil && !kind.Namespaced() && t.resource != "namespaces" && t.namespace != "" {
-		kind = nil // /namespaces/x/nodes
-	}
+	kind := s.kindOf(t)
 	connection, connects := connections[t.resource+"/"+t.subresource]
 	if connects = connects && t.group == ""; connects {
 		if !connection.takes(r.Method) {
@@ -107,7 +102,10 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		return err
 	}
 	if kind == nil {
-		return errPathNotFound
+		var err error
+		if kind, err = s.newestKindOf(r.Context(), t); err != nil {
+			return err
+		}
 	}
 	c := &call{target: t, kind: kind}
 	if !kind.Namespaced() {
@@ -130,6 +128,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	if connects {
 		// The stream libraries call a client that closes its connection an error.
 		ctx = klog.NewContext(ctx, klog.Logger{})
+	}
+	if kind.Schema != nil && kind.Schema.Deprecated() != "" {
+		warning.AddWarning(ctx, "", kind.Schema.Deprecated())
 	}
 	r = r.WithContext(ctx)
 	if connects || t.verb == "watch" || t.subresource == "log" {
@@ -165,6 +166,35 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		_ = slow.SetWriteDeadline(time.Time{})
 	}()
 	return serve(s, w, r, c)
+}
+
+// kindOf is the kind that a path names, or nil.
+func (s *Server) kindOf(t target) *resource.Kind {
+	kind := s.registry.Catalog().Version(schema.GroupVersionResource{Group: t.group, Version: t.version, Resource: t.resource})
+	if kind != nil && !kind.Namespaced() && t.resource != "namespaces" && t.namespace != "" {
+		return nil // /namespaces/x/nodes
+	}
+	return kind
+}
+
+// newestKindOf is kindOf once every definition that was acknowledged before is
+// known here: another control node may have been faster.
+func (s *Server) newestKindOf(ctx context.Context, t target) (*resource.Kind, error) {
+	if !strings.Contains(t.group, ".") {
+		return nil, errPathNotFound // built in or not there: users' groups have a dot
+	}
+	if err := s.barrier(ctx); err != nil {
+		return nil, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, revisionTimeout)
+	defer cancel()
+	if err := s.registry.Current(waiting); err != nil {
+		return nil, err
+	}
+	if kind := s.kindOf(t); kind != nil {
+		return kind, nil
+	}
+	return nil, errPathNotFound
 }
 
 // find checks that what the path names is there and takes the verb.

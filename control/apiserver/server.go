@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -74,7 +75,7 @@ type Server struct {
 	metrics       *metrics
 	log           *slog.Logger
 	fixed         *http.ServeMux
-	discovery     *discovery
+	discovery     *atomic.Pointer[discovery]
 	encoded       *eventCache
 }
 
@@ -109,9 +110,10 @@ func New(cfg Config) (*Server, error) {
 		watchTimeout:  orDefault(cfg.WatchTimeout, 30*time.Minute),
 		metrics:       m,
 		log:           log,
-		discovery:     newDiscovery(cfg.Registry),
 		encoded:       newEventCache(),
 	}
+	s.discovery = &atomic.Pointer[discovery]{}
+	s.discovery.Store(newDiscovery(cfg.Registry.Catalog()))
 	s.authorizer = auth.NewAuthorizer(podNodes{cfg.Store})
 	s.fixed = s.fixedEndpoints(cfg, documents, promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}))
 	return s, nil

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -59,7 +58,7 @@ func includeObject(r *http.Request) (metav1.IncludeObjectPolicy, error) {
 
 // tableOf shows an object, or a list of them, as rows.
 func tableOf(ctx context.Context, kind *resource.Kind, obj runtime.Object, include metav1.IncludeObjectPolicy, version schema.GroupVersion) (*metav1.Table, error) {
-	table, err := kube.Table(ctx, kind.Spec.Resource, obj)
+	table, err := kind.Table(ctx, obj)
 	if err != nil {
 		return nil, err
 	}

@@ -24,13 +24,15 @@ const (
 	// slowClient is how long one write to a client may take. What a watch holds
 	// for a client that does not read is one buffer, and not for longer.
 	slowClient = 30 * time.Second
+	// watchRest is how long a watch goes on when its kind has ceased to be.
+	watchRest = time.Second
 	// watchBuffer is how much is sent at once.
 	watchBuffer = 32 << 10
 )
 
 // watch tells a client of changes as they happen.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartial, asPartialList)
+	out, err := c.negotiate(r, asTable, asPartial, asPartialList)
 	if err != nil {
 		return err
 	}
@@ -47,6 +49,11 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), s.watchDuration(options))
 	defer cancel()
+	if c.kind.Schema != nil {
+		// What happened before is told first.
+		stop := context.AfterFunc(c.kind.Schema.Until(), func() { time.AfterFunc(watchRest, cancel) })
+		defer stop()
+	}
 
 	start, err := s.startWatch(ctx, c, options)
 	if err != nil && !apierrors.IsResourceExpired(err) {

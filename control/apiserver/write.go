@@ -19,7 +19,7 @@ import (
 
 // create stores a new object.
 func (s *Server) create(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartial)
+	out, err := c.negotiate(r, asTable, asPartial)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	obj := c.kind.Spec.New()
-	if err := decodeBody(r, c.kind.Spec.Kind, obj, fieldValidation(options.FieldValidation)); err != nil {
+	if err := decodeObject(r, c.kind, obj, fieldValidation(options.FieldValidation)); err != nil {
 		return err
 	}
 	created, err := s.registry.Create(r.Context(), c.kind, c.namespace, obj, resource.CreateOptions{
@@ -81,7 +81,7 @@ var statusKind = schema.GroupVersionKind{Version: "v1", Kind: "Status"}
 
 // update replaces an object, or the part of it that a subresource stands for.
 func (s *Server) update(w http.ResponseWriter, r *http.Request, c *call) error {
-	out, err := negotiate(r, asTable, asPartial)
+	out, err := c.negotiate(r, asTable, asPartial)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, c *call) error {
 		return s.send(w, r, http.StatusOK, scaleKind, updated, out)
 	}
 	obj := c.kind.Spec.New()
-	if err := decodeBody(r, c.kind.Spec.Kind, obj, directive); err != nil {
+	if err := decodeObject(r, c.kind, obj, directive); err != nil {
 		return err
 	}
 	if err := checkName(c, obj); err != nil {

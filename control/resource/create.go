@@ -48,7 +48,7 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 	if err := rest.EnsureObjectNamespaceMatchesRequestNamespace(rest.ExpectedNamespaceForScope(ns, kind.Namespaced()), obj); err != nil {
 		return nil, err
 	}
-	if err := r.complete(ctx, obj); err != nil {
+	if err := r.complete(ctx, kind, obj); err != nil {
 		return nil, err
 	}
 	attributes := &Attributes{
@@ -73,9 +73,9 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 // complete does to a decoded object what upstream's decoding does, and drops
 // owners named twice. managedFields that came with it are another cluster's:
 // none are recorded here.
-func (r *Registry) complete(ctx context.Context, obj store.Object) error {
+func (r *Registry) complete(ctx context.Context, kind *Kind, obj store.Object) error {
 	obj.SetManagedFields(nil)
-	kube.Default(obj)
+	kind.Default(obj)
 	if err := kube.Normalize(obj); err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
@@ -102,6 +102,13 @@ func (r *Registry) insert(ctx context.Context, kind *Kind, obj store.Object, att
 		final.Name, final.Object = obj.GetName(), obj
 		if err := r.admission.Validate(ctx, &final); err != nil {
 			return nil, err
+		}
+		if kind.Schema != nil {
+			demand, err := kind.Schema.Demand(r.store)
+			if err != nil {
+				return nil, err
+			}
+			final.Demands = append(final.Demands, demand)
 		}
 		created, err := r.put(ctx, kind, obj, final.Demands)
 		var refused *store.TxnError

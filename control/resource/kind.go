@@ -1,20 +1,26 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/store"
 )
 
 // Kind is one served and stored kind: where it is stored, how it is called, and
-// its rules. A Kind is never changed once the program runs.
+// its rules. A Kind is never changed once it is in a Catalog.
 type Kind struct {
 	Spec     *store.Spec
 	Singular string
+	// ListKind is what a list of it is called; empty: the kind and "List".
+	ListKind string
 	// ShortNames and Categories are what kubectl also understands.
 	ShortNames, Categories []string
 	// Verbs of the resource itself; nil stands for all of AllVerbs.
@@ -25,6 +31,8 @@ type Kind struct {
 	Subresources []*Subresource
 	// Scale, for kinds with a scale subresource.
 	Scale *Scale
+	// Schema, for kinds that users defined: it says what a Go type says of others.
+	Schema Schema
 	// ReturnDeletedObject says that the answer to a delete is the object's last
 	// state instead of a Status.
 	ReturnDeletedObject bool
@@ -36,6 +44,27 @@ type Kind struct {
 	// held says that something besides finalizers keeps an object that is being
 	// deleted.
 	held func(obj store.Object) bool
+}
+
+// Schema is what a kind's objects look like where no Go type says it. Its objects
+// are *unstructured.Unstructured and have no protobuf form.
+type Schema interface {
+	// Coerce makes of a decoded document what decoding into a Go type would: what
+	// the schema does not know is dropped. With report the paths of that are told.
+	Coerce(obj store.Object, report bool) (unknown []string, err error)
+	// Default fills in what the user left out.
+	Default(obj store.Object)
+	// Table shows an object, or the items of a list, as rows.
+	Table(ctx context.Context, obj runtime.Object) (*metav1.Table, error)
+	// FieldSelector checks what a selector asks about. An error is the user's.
+	FieldSelector(fields.Selector) (fields.Selector, error)
+	// Demand is what must hold for an object to be created, or why it must not be.
+	Demand(s *store.Store) (store.Write, error)
+	// Deprecated is what whoever uses this version should know, or empty.
+	Deprecated() string
+	// Until ends when the kind is not served like this any more. Watches end
+	// then, so that their clients come back and see what it has become.
+	Until() context.Context
 }
 
 // AllVerbs are what a stored kind offers.
@@ -68,6 +97,36 @@ func (k *Kind) GroupVersionResource() schema.GroupVersionResource {
 
 // Namespaced says whether objects of this kind live in a namespace.
 func (k *Kind) Namespaced() bool { return k.Spec.Namespaced }
+
+// ListGroupVersionKind is what a list of the kind is.
+func (k *Kind) ListGroupVersionKind() schema.GroupVersionKind {
+	return k.Spec.Kind.GroupVersion().WithKind(cmp.Or(k.ListKind, k.Spec.Kind.Kind+"List"))
+}
+
+// Default fills in what the user of an object left out.
+func (k *Kind) Default(obj store.Object) {
+	if k.Schema != nil {
+		k.Schema.Default(obj)
+		return
+	}
+	kube.Default(obj)
+}
+
+// FieldSelector checks what a selector asks of the kind. An error is the user's.
+func (k *Kind) FieldSelector(selector fields.Selector) (fields.Selector, error) {
+	if k.Schema != nil {
+		return k.Schema.FieldSelector(selector)
+	}
+	return kube.FieldSelector(k.Spec.Kind, selector)
+}
+
+// Table shows an object, or the items of a list, as kubectl get does.
+func (k *Kind) Table(ctx context.Context, obj runtime.Object) (*metav1.Table, error) {
+	if k.Schema != nil {
+		return k.Schema.Table(ctx, obj)
+	}
+	return kube.Table(ctx, k.Spec.Resource, obj)
+}
 
 // Subresource finds one by name, or nil.
 func (k *Kind) Subresource(name string) *Subresource {

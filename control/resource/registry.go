@@ -1,7 +1,7 @@
 package resource
 
 import (
-	"fmt"
+	"context"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -14,8 +14,7 @@ import (
 type Registry struct {
 	store     *store.Store
 	admission Admission
-	kinds     []*Kind
-	byName    map[schema.GroupResource]*Kind
+	served    *served // shared by all that With returns
 }
 
 // kinds are all that is built in, a list for each family of groups beside its
@@ -55,14 +54,7 @@ func Builtin() []*Kind { return kinds }
 
 // New serves all kinds from s, with every write checked by chain.
 func New(s *store.Store, chain Admission) *Registry {
-	r := &Registry{store: s, admission: chain, kinds: kinds, byName: map[schema.GroupResource]*Kind{}}
-	for _, k := range kinds {
-		if r.byName[k.Spec.Resource] != nil {
-			panic(fmt.Sprintf("resource: %s is registered twice", k.Spec.Resource))
-		}
-		r.byName[k.Spec.Resource] = k
-	}
-	return r
+	return &Registry{store: s, admission: chain, served: newServed(kinds)}
 }
 
 // With is the same registry over another view of the store: leader duties write
@@ -76,8 +68,30 @@ func (r *Registry) With(s *store.Store) *Registry {
 // Store is what the registry writes to.
 func (r *Registry) Store() *store.Store { return r.store }
 
-// Kinds are all served kinds, in the order of discovery. Not to be changed.
-func (r *Registry) Kinds() []*Kind { return r.kinds }
+// Catalog is what is served now. It never changes; the next call may return
+// another one.
+func (r *Registry) Catalog() *Catalog { return r.served.now.Load() }
+
+// Kinds are all stored kinds of this moment, see Catalog.Kinds.
+func (r *Registry) Kinds() []*Kind { return r.Catalog().Kinds() }
 
 // Kind finds a kind by its resource, or nil.
-func (r *Registry) Kind(resource schema.GroupResource) *Kind { return r.byName[resource] }
+func (r *Registry) Kind(resource schema.GroupResource) *Kind { return r.Catalog().Kind(resource) }
+
+// SetCustom replaces the kinds that users defined, all of them.
+func (r *Registry) SetCustom(custom []Custom) { r.served.setCustom(custom) }
+
+// KeptBy names who calls SetCustom: current returns once the kinds are those
+// that the replica defines at the time of the call. For the wiring, before the
+// registry is used.
+func (r *Registry) KeptBy(current func(context.Context) error) { r.served.current = current }
+
+// Current returns once the kinds that users defined are as this node's replica
+// has them. Who does not find a kind calls it, after a read barrier, before it
+// says so.
+func (r *Registry) Current(ctx context.Context) error {
+	if r.served.current == nil {
+		return nil
+	}
+	return r.served.current(ctx)
+}

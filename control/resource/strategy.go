@@ -86,6 +86,11 @@ func strategy[T store.Object](spec *store.Spec, subresource string, r Rules[T]) 
 	}
 }
 
+// NewStrategy makes Rules into a Strategy, for kinds that are not made here.
+func NewStrategy[T store.Object](spec *store.Spec, subresource string, r Rules[T]) *Strategy {
+	return strategy(spec, subresource, r)
+}
+
 func prepare[T store.Object](f func(context.Context, T)) func(context.Context, store.Object) {
 	return func(ctx context.Context, obj store.Object) {
 		if f != nil {

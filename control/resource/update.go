@@ -185,7 +185,7 @@ func (u *update) plan(ctx context.Context, old store.Object) (store.Object, erro
 		return nil, err
 	}
 	obj.SetResourceVersion(old.GetResourceVersion())
-	if err := u.registry.complete(ctx, obj); err != nil {
+	if err := u.registry.complete(ctx, u.kind, obj); err != nil {
 		return nil, err
 	}
 	attributes := u.attributes(ctx, Update, obj)
@@ -241,7 +241,7 @@ func (u *update) create(ctx context.Context) (store.Object, bool, error) {
 	if err := rest.EnsureObjectNamespaceMatchesRequestNamespace(rest.ExpectedNamespaceForScope(u.ns, u.kind.Namespaced()), obj); err != nil {
 		return nil, false, err
 	}
-	if err := u.registry.complete(ctx, obj); err != nil {
+	if err := u.registry.complete(ctx, u.kind, obj); err != nil {
 		return nil, false, err
 	}
 	attributes := u.attributes(ctx, Create, obj)

@@ -25,6 +25,8 @@ const (
 	DefaultServiceCIDR  = "10.43.0.0/16"
 	DefaultPort         = "6443"
 	DefaultGossipPort   = "7946"
+	// DefaultServiceAccountIssuer is a name, and an address only in the cluster.
+	DefaultServiceAccountIssuer = "https://kubernetes.default.svc.cluster.local"
 	// How long a pod stays on a lost node, and on one that is heard but not ready,
 	// unless it says itself; Kubernetes waits 300 s.
 	DefaultUnreachableToleration = admission.DefaultUnreachableToleration
@@ -65,6 +67,10 @@ type Config struct {
 	// TLSSANs are further names and addresses in the node's certificate.
 	TLSSANs []string
 
+	// ServiceAccounts says how their tokens are issued; the zero value will do. Give
+	// all control nodes the same.
+	ServiceAccounts ServiceAccounts
+
 	// NotReadyToleration and UnreachableToleration are given to pods that do not
 	// say themselves how long they stay on a lost node.
 	NotReadyToleration, UnreachableToleration time.Duration
@@ -96,6 +102,20 @@ type Config struct {
 
 	Version string
 	Logger  *slog.Logger
+}
+
+// ServiceAccounts is what a cluster's tokens say.
+type ServiceAccounts struct {
+	// Issuers: the first is named in new tokens, all are accepted; default
+	// DefaultServiceAccountIssuer.
+	Issuers []string
+	// Audiences of this API, for which a token is good that names none; default
+	// the issuers.
+	Audiences []string
+	// KeysURI is where the keys are read that verify tokens; default this node's.
+	KeysURI string
+	// MaxExpiration bounds how long a token is good; 0: as long as is asked for.
+	MaxExpiration time.Duration
 }
 
 func (c *Config) complete() error {
@@ -146,6 +166,15 @@ func (c *Config) complete() error {
 	}
 	if c.RaftMultiplier < 0 || c.RaftMultiplier > consensus.MultiplierMax {
 		return fmt.Errorf("raft-multiplier: %d: want 1 to %d", c.RaftMultiplier, consensus.MultiplierMax)
+	}
+	if len(c.ServiceAccounts.Issuers) == 0 {
+		c.ServiceAccounts.Issuers = []string{DefaultServiceAccountIssuer}
+	}
+	if c.ServiceAccounts.KeysURI == "" {
+		c.ServiceAccounts.KeysURI = "https://" + c.Address + "/openid/v1/jwks"
+	}
+	if d := c.ServiceAccounts.MaxExpiration; d != 0 && (d < time.Hour || d > 1<<32*time.Second) {
+		return fmt.Errorf("service-account-max-token-expiration: %s is not between 1h and 2^32s", d)
 	}
 	if c.NotReadyToleration == 0 {
 		c.NotReadyToleration = DefaultNotReadyToleration

@@ -6,6 +6,7 @@ package control
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"net"
@@ -27,11 +28,14 @@ import (
 	"github.com/musterhq/muster/consensus/transport"
 	"github.com/musterhq/muster/control/admission"
 	"github.com/musterhq/muster/control/apiserver"
+	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/autopilot"
+	"github.com/musterhq/muster/control/bootstraptoken"
 	"github.com/musterhq/muster/control/dispatch"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/pki"
 	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/serviceaccount"
 	"github.com/musterhq/muster/control/store"
 	"github.com/musterhq/muster/control/store/keyring"
 	"github.com/musterhq/muster/fsm"
@@ -56,20 +60,21 @@ type Server struct {
 	founder   bool
 	bootstrap bool
 
-	mux         *transport.Mux
-	connections *connections
-	machine     *fsm.Machine
-	node        *consensus.Node
-	store       *store.Store
-	registry    *resource.Registry
-	autopilot   *autopilot.Autopilot
-	gossip      *gossip.Gossip
-	dispatch    *dispatch.Dispatcher
-	tokens      *tokens
-	scheduled   *scheduled
-	metrics     *prometheus.Registry // what /metrics shows
-	api         *apiserver.Server
-	grpc        *grpc.Server
+	mux             *transport.Mux
+	connections     *connections
+	machine         *fsm.Machine
+	node            *consensus.Node
+	store           *store.Store
+	registry        *resource.Registry
+	autopilot       *autopilot.Autopilot
+	gossip          *gossip.Gossip
+	dispatch        *dispatch.Dispatcher
+	tokens          *tokens
+	serviceAccounts *serviceaccount.Tokens
+	scheduled       *scheduled
+	metrics         *prometheus.Registry // what /metrics shows
+	api             *apiserver.Server
+	grpc            *grpc.Server
 
 	ready     chan struct{}
 	readyOnce sync.Once
@@ -153,6 +158,15 @@ func (s *Server) open(place *place) (err error) {
 		NotReadyToleration: cfg.NotReadyToleration, UnreachableToleration: cfg.UnreachableToleration,
 	}))
 	s.tokens = &tokens{store: s.store, authority: s.authority}
+	keys := &serviceaccount.Keys{Signing: s.authority.ServiceAccountKey, Verifying: []*ecdsa.PublicKey{&s.authority.ServiceAccountKey.PublicKey}}
+	s.serviceAccounts, err = serviceaccount.New(serviceaccount.Config{
+		Registry: s.registry, Keys: func() (*serviceaccount.Keys, error) { return keys, nil },
+		Issuers: cfg.ServiceAccounts.Issuers, Audiences: cfg.ServiceAccounts.Audiences, KeysURI: cfg.ServiceAccounts.KeysURI,
+		MaxSeconds: int64(cfg.ServiceAccounts.MaxExpiration / time.Second),
+	})
+	if err != nil {
+		return err
+	}
 	names := &names{store: s.store, member: s.configured}
 	s.autopilot = autopilot.New(autopilot.Config{
 		Store: s.store, Node: s.node, State: s.gossipState, Keys: names.Keys, Logger: cfg.Logger.With("part", "autopilot"),
@@ -166,7 +180,10 @@ func (s *Server) open(place *place) (err error) {
 	})
 	s.api, err = apiserver.New(apiserver.Config{
 		Registry: s.registry, Store: s.store,
-		Tokens: s.tokens, Streams: s.dispatch, Ready: s.healthy, Failures: failures,
+		Tokens:          auth.Union{s.tokens, s.serviceAccounts, bootstraptoken.New(s.store)},
+		Audiences:       s.serviceAccounts.Audiences(),
+		ServiceAccounts: s.serviceAccounts,
+		Streams:         s.dispatch, Ready: s.healthy, Failures: failures,
 		Version: kubernetesVersion(cfg.Version),
 		Logger:  cfg.Logger.With("part", "apiserver"),
 

@@ -45,6 +45,7 @@ func (s *Server) fixedEndpoints(cfg Config, openapi, metrics http.Handler) *http
 		mux.HandleFunc("GET "+root, s.serveDiscovery)
 		mux.HandleFunc("GET "+root+"/", s.serveDiscovery)
 	}
+	s.openIDEndpoints(mux)
 	mux.HandleFunc("GET /{$}", s.serveRoot)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errPathNotFound) })
 	return mux
@@ -52,7 +53,7 @@ func (s *Server) fixedEndpoints(cfg Config, openapi, metrics http.Handler) *http
 
 // serveRoot lists what there is, as upstream, for people and their tools.
 func (s *Server) serveRoot(w http.ResponseWriter, r *http.Request) {
-	paths := []string{"/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"}
+	paths := []string{"/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"}
 	body, err := json.MarshalIndent(map[string][]string{"paths": paths}, "", "  ")
 	if err != nil {
 		s.fail(w, r, err)

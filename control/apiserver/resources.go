@@ -74,8 +74,9 @@ func (c connection) takes(method string) bool {
 
 // special are the other subresources that are no view of the stored object.
 var special = map[string]map[string]handler{
-	"pods/log":     {"get": (*Server).podLog},
-	"pods/binding": {"create": (*Server).bind},
+	"pods/log":              {"get": (*Server).podLog},
+	"serviceaccounts/token": {"create": (*Server).requestToken},
+	"pods/binding":          {"create": (*Server).bind},
 }
 
 func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.Info, t target, seen *observed) error {

@@ -37,6 +37,10 @@ type Config struct {
 	Store    *store.Store
 	// Tokens are the bearer tokens that are accepted; nil: none.
 	Tokens auth.Tokens
+	// Audiences are what this API is called in tokens that name who they are for.
+	Audiences []string
+	// ServiceAccounts issues their tokens; nil: nobody does.
+	ServiceAccounts ServiceAccounts
 	// Streams reaches agents for logs, exec and port-forward.
 	Streams Streams
 	// Ready says why this node cannot answer for the cluster, or nil. It must
@@ -65,6 +69,7 @@ type Server struct {
 	registry      *resource.Registry
 	store         *store.Store
 	streams       Streams
+	accounts      ServiceAccounts
 	dialer        *reach.Dialer
 	ready         func() error
 	authenticator *auth.Authenticator
@@ -101,9 +106,10 @@ func New(cfg Config) (*Server, error) {
 		registry:      cfg.Registry,
 		store:         cfg.Store,
 		streams:       cfg.Streams,
+		accounts:      cfg.ServiceAccounts,
 		dialer:        reach.New(cfg.Store, cfg.Streams),
 		ready:         cfg.Ready,
-		authenticator: auth.NewAuthenticator(cfg.Tokens),
+		authenticator: auth.NewAuthenticator(cfg.Tokens, cfg.Audiences...),
 		failures:      failureTable(cfg.Failures),
 		reads:         newLimiter(orDefault(cfg.ReadsMax, defaultReadsMax), m.inFlight.WithLabelValues("readOnly")),
 		writes:        newLimiter(orDefault(cfg.WritesMax, defaultWritesMax), m.inFlight.WithLabelValues("mutating")),

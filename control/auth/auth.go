@@ -100,6 +100,10 @@ func isPublicToUsers(path string) bool {
 			return true
 		}
 	}
+	switch path {
+	case "/.well-known/openid-configuration", "/openid/v1/jwks":
+		return true // to verify service accounts' tokens by oneself
+	}
 	return IsPublic(path)
 }
 

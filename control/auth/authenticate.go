@@ -41,14 +41,15 @@ func (t TokenTable) Lookup(_ context.Context, token string) (user.Info, bool, er
 
 // Authenticator finds out who sends a request.
 type Authenticator struct {
-	tokens Tokens
-	now    func() time.Time
+	tokens    Tokens
+	audiences []string
+	now       func() time.Time
 }
 
 // NewAuthenticator returns an authenticator for client certificates and, unless
-// tokens is nil, bearer tokens.
-func NewAuthenticator(tokens Tokens) *Authenticator {
-	return &Authenticator{tokens: tokens, now: time.Now}
+// tokens is nil, bearer tokens. The audiences are this API's, for Review.
+func NewAuthenticator(tokens Tokens, audiences ...string) *Authenticator {
+	return &Authenticator{tokens: tokens, audiences: audiences, now: time.Now}
 }
 
 // Authenticate says who sends r: ErrNoCredentials when r does not say,

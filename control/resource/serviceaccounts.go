@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/store"
@@ -19,6 +20,9 @@ var ServiceAccounts = &Kind{
 	Singular:            "serviceaccount",
 	ShortNames:          []string{"sa"},
 	ReturnDeletedObject: true,
+	Subresources: []*Subresource{
+		{Name: "token", Kind: schema.GroupVersionKind{Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"}, Verbs: []string{"create"}},
+	},
 	Strategy: strategy(store.ServiceAccounts, "", Rules[*corev1.ServiceAccount]{
 		PrepareForCreate: func(_ context.Context, account *corev1.ServiceAccount) { cleanSecretReferences(account) },
 		Validate:         kube.ValidateServiceAccount,

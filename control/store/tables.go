@@ -24,9 +24,9 @@ var (
 	Events = core("events", "Event", true, &corev1.Event{}, &corev1.EventList{}, eventFields)
 
 	ConfigMaps = core("configmaps", "ConfigMap", true, &corev1.ConfigMap{}, &corev1.ConfigMapList{}, nil)
-	Secrets    = core("secrets", "Secret", true, &corev1.Secret{}, &corev1.SecretList{}, func(s *corev1.Secret) map[string]string {
+	Secrets    = sealed(core("secrets", "Secret", true, &corev1.Secret{}, &corev1.SecretList{}, func(s *corev1.Secret) map[string]string {
 		return map[string]string{"type": string(s.Type)}
-	})
+	}))
 	ServiceAccounts        = core("serviceaccounts", "ServiceAccount", true, &corev1.ServiceAccount{}, &corev1.ServiceAccountList{}, nil)
 	Endpoints              = core("endpoints", "Endpoints", true, &corev1.Endpoints{}, &corev1.EndpointsList{}, nil) //nolint:staticcheck // served all the same
 	PodTemplates           = core("podtemplates", "PodTemplate", true, &corev1.PodTemplate{}, &corev1.PodTemplateList{}, nil)
@@ -47,6 +47,11 @@ var coreSpecs = []*Spec{
 
 func core[T Object](resource, kind string, namespaced bool, object T, list runtime.Object, fields func(T) map[string]string) *Spec {
 	return spec(corev1.SchemeGroupVersion, resource, kind, namespaced, object, list, fields)
+}
+
+func sealed(s *Spec) *Spec {
+	s.Sealed = true
+	return s
 }
 
 // spec is how a kind of group version gv is stored. fields is nil for a kind of

@@ -49,6 +49,8 @@ var matrix = []struct {
 	{"control/admission", []string{"control/admission/...", "control/resource", "control/store"}, ""},
 	{"control/admission/hook", []string{"control/resource", "control/store", "control/kube", "fsm/kv"}, "writes as hooks see them"},
 	{"control/admission/...", []string{"control/admission/hook", "control/resource", "control/store", "control/kube"}, "families of hooks do not know each other"},
+	{"control/serviceaccount", []string{"control/resource", "control/store", "control/kube"}, "tokens of programs"},
+	{"control/bootstraptoken", []string{"control/store", "control/kube"}, "tokens of machines that have no certificate yet"},
 	{"control/resource", []string{"control/store", "control/kube"}, ""},
 	{"control/auth", nil, ""},
 	{"control/reach", []string{"control/store", "proto/agent/..."}, "connections from a control node into the cluster"},

@@ -13,11 +13,12 @@ import (
 // Declared adds what the kind's declarative rules find to what its hand-written
 // ones found, and drops hand-written findings that the declarative ones repeat.
 // old is nil for a create. subresource is empty for the object itself. options
-// are the names that the kind's rules refer to, most often feature gates.
+// are the names that the kind's rules refer to, most often feature gates. paths
+// translate fields that the two sets call by different paths.
 //
 // Upstream moves rules from the first set to the second from release to
 // release: a kind validated by one set alone silently loses rules.
-func Declared(ctx context.Context, obj, old runtime.Object, found field.ErrorList, options map[string]bool, subresource string) field.ErrorList {
+func Declared(ctx context.Context, obj, old runtime.Object, found field.ErrorList, options map[string]bool, subresource string, paths ...field.NormalizationRule) field.ErrorList {
 	var path []string
 	if subresource != "" {
 		path = []string{subresource}
@@ -31,7 +32,7 @@ func Declared(ctx context.Context, obj, old runtime.Object, found field.ErrorLis
 	}
 	beta := utilfeature.DefaultFeatureGate.Enabled(features.DeclarativeValidationBeta)
 	enforced := validate.FilterEnforcedDeclarativeErrors(ctx, declared, beta)
-	found = validate.FilterCoveredHandwrittenErrors(ctx, found, enforced, beta)
+	found = validate.FilterCoveredHandwrittenErrors(ctx, found, enforced, beta, paths...)
 	return append(found, enforced...)
 }
 

@@ -35,5 +35,5 @@ func EnsureBootstrap(ctx context.Context, r *Registry) error {
 			return fmt.Errorf("bootstrap: namespace %s: %w", name, err)
 		}
 	}
-	return nil
+	return ensureAll(ctx, r, bootstrapClasses())
 }

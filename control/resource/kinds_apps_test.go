@@ -24,11 +24,7 @@ import (
 // Rules that are not connected would go unnoticed: each kind refuses an object,
 // a change and a status that only its own rules know to be wrong.
 func TestWorkloadsAreHeldToTheirRules(t *testing.T) {
-	for _, test := range []struct {
-		kind                         *Kind
-		create, update, status       edit
-		inCreate, inUpdate, inStatus string // fields that are named
-	}{
+	holdToRules(t, []ruleTest{
 		{
 			Deployments,
 			of(func(d *appsv1.Deployment) { d.Spec.Template.Labels["app"] = "other" }),
@@ -100,7 +96,19 @@ func TestWorkloadsAreHeldToTheirRules(t *testing.T) {
 			of(func(l *coordinationv1.Lease) { l.Spec.LeaseTransitions = new(int32(-1)) }), nil,
 			"spec.leaseDurationSeconds", "spec.leaseTransitions", "",
 		},
-	} {
+	})
+}
+
+// ruleTest makes the example of a kind wrong in three ways, and names the fields
+// that are complained about. A kind without a status has no third.
+type ruleTest struct {
+	kind                         *Kind
+	create, update, status       edit
+	inCreate, inUpdate, inStatus string
+}
+
+func holdToRules(t *testing.T, tests []ruleTest) {
+	for _, test := range tests {
 		t.Run(test.kind.Singular, func(t *testing.T) {
 			r, ns := newRegistry(t), namespaceOf(test.kind)
 			wrong := examples()[test.kind]

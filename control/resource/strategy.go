@@ -32,6 +32,8 @@ type Rules[T store.Object] struct {
 	Canonicalize func(obj T)
 	// Options are what the kind's declarative rules ask about.
 	Options func() map[string]bool
+	// Paths are fields that hand-written and declarative rules call by different paths.
+	Paths []field.NormalizationRule
 
 	// CreateOnUpdate lets an update of nothing create.
 	CreateOnUpdate bool
@@ -78,6 +80,7 @@ func strategy[T store.Object](spec *store.Spec, subresource string, r Rules[T]) 
 				}
 			},
 			Options:        r.Options,
+			Paths:          r.Paths,
 			CreateOnUpdate: r.CreateOnUpdate,
 			Conditional:    r.Conditional,
 			GracefulDelete: graceful(r.GracefulDelete),
@@ -178,16 +181,17 @@ func (s *Strategy) DefaultGarbageCollectionPolicy(context.Context) rest.GarbageC
 }
 
 func (s *Strategy) DeclarativeValidationConfig(context.Context, runtime.Object, runtime.Object) rest.DeclarativeValidationConfig {
-	if s.rules.Options == nil {
-		return rest.DeclarativeValidationConfig{}
+	config := rest.DeclarativeValidationConfig{NormalizationRules: s.rules.Paths}
+	if s.rules.Options != nil {
+		config.Options = s.rules.Options()
 	}
-	return rest.DeclarativeValidationConfig{Options: s.rules.Options()}
+	return config
 }
 
 // ValidateDeclaratively runs the versioned rules on the versioned object at
 // hand, where upstream would convert an internal one first.
 func (s *Strategy) ValidateDeclaratively(ctx context.Context, obj, old runtime.Object, found field.ErrorList, _ operation.Type, config rest.DeclarativeValidationConfig) field.ErrorList {
-	return kube.Declared(ctx, obj, old, found, config.Options, s.subresource)
+	return kube.Declared(ctx, obj, old, found, config.Options, s.subresource, config.NormalizationRules...)
 }
 
 // gracefulStrategy is a Strategy of a kind that has grace periods: upstream's

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -24,6 +25,8 @@ var (
 
 	PodDisruptionBudgets = spec(policyv1.SchemeGroupVersion, "poddisruptionbudgets", "PodDisruptionBudget", true, &policyv1.PodDisruptionBudget{}, &policyv1.PodDisruptionBudgetList{}, nil)
 
+	HorizontalPodAutoscalers = spec(autoscalingv2.SchemeGroupVersion, "horizontalpodautoscalers", "HorizontalPodAutoscaler", true, &autoscalingv2.HorizontalPodAutoscaler{}, &autoscalingv2.HorizontalPodAutoscalerList{}, nil)
+
 	Leases = spec(coordinationv1.SchemeGroupVersion, "leases", "Lease", true, &coordinationv1.Lease{}, &coordinationv1.LeaseList{}, nil)
 )
 
@@ -31,5 +34,6 @@ var appsSpecs = []*Spec{
 	Deployments, ReplicaSets, StatefulSets, DaemonSets, ControllerRevisions,
 	Jobs, CronJobs,
 	PodDisruptionBudgets,
+	HorizontalPodAutoscalers,
 	Leases,
 }

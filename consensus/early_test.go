@@ -398,3 +398,29 @@ func TestSnapshotOfWhatIsBeingWrittenIsNotInstalled(t *testing.T) {
 		t.Error("a snapshot of what was being written was installed")
 	}
 }
+
+// A disk that hangs ends the term on this node. When it does not hang any more,
+// and nobody took over in between, raft still leads and the others follow: a node
+// that has stopped serving by then would block the cluster for good. Found by
+// chaos: a node won an election while its disk hung.
+func TestLeadsOnAfterTheDiskHung(t *testing.T) {
+	c := newCluster(t, 3, func(cfg *Config) { cfg.LeaderWait = time.Second })
+	leader := c.leader()
+	c.propose(leader, "before")
+	for _, pause := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond} {
+		leader.hush(true)
+		time.Sleep(pause)
+		leader.hush(false)
+		c.eventually("a write succeeds", func() bool {
+			ctx, cancel := c.ctx()
+			defer cancel()
+			// What was under way when the term ended may be of unknown outcome: raft's
+			// term goes on, so nothing tells.
+			_, err := leader.Propose(ctx, []byte("after"))
+			if err != nil && !errors.Is(err, ErrOutcomeUnknown) && !errors.Is(err, ErrNoLeader) {
+				t.Fatal(err)
+			}
+			return err == nil
+		})
+	}
+}

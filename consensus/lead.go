@@ -62,13 +62,15 @@ func (n *Node) lead(ctx context.Context) {
 	}
 }
 
+// leadWhileWell says again when the disk has hung and raft has not said that the
+// term is over, so that this node leads for as long as the others believe it.
 func (n *Node) leadWhileWell(ctx context.Context) (again bool) {
-	ctx, end := context.WithCancel(ctx)
+	serving, end := context.WithCancel(ctx)
 	defer end()
 	over := make(chan struct{})
 	if !n.entries.start(func() {
 		defer close(over)
-		n.serveTerm(ctx)
+		n.serveTerm(serving)
 	}) {
 		return false
 	}

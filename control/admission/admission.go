@@ -13,6 +13,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/musterhq/muster/control/admission/hook"
+	"github.com/musterhq/muster/control/admission/policy"
 	"github.com/musterhq/muster/control/admission/webhook"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
@@ -48,10 +49,9 @@ func New(s *store.Store, settings Settings) resource.Admission {
 	if settings.Authorizer == nil {
 		settings.Authorizer = nobody{}
 	}
-	webhooks := webhook.New(webhook.Config{
-		Store: s, Objects: hook.NewObjects(resource.Builtin()),
-		Services: settings.Services, Authorizer: settings.Authorizer,
-	})
+	objects := hook.NewObjects(resource.Builtin())
+	policies := policy.New(policy.Config{Store: s, Objects: objects, Kinds: resource.Builtin, Authorizer: settings.Authorizer})
+	webhooks := webhook.New(webhook.Config{Store: s, Objects: objects, Services: settings.Services, Authorizer: settings.Authorizer})
 	return &chain{
 		checks: []resource.Admission{
 			&namespaceLifecycle{store: s},
@@ -59,8 +59,8 @@ func New(s *store.Store, settings Settings) resource.Admission {
 			newDefaultTolerations(settings),
 			nodeRestriction{},
 		},
-		mutators:   []mutator{webhooks},
-		validators: []validator{webhooks},
+		mutators:   []mutator{policies, webhooks},
+		validators: []validator{policies, webhooks},
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 	"github.com/musterhq/muster/control/resource"
 )
 
+// Kinds are those that are served now.
+type Kinds func() []*resource.Kind
+
 // Objects makes, converts and completes objects for hooks: a hook may ask for
 // another version than the one that a request names. It is upstream's
 // admission.ObjectInterfaces.

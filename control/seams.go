@@ -1,8 +1,10 @@
 package control
 
 import (
+	"context"
 	"log"
 	"log/slog"
+	"net"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"github.com/musterhq/muster/control/autopilot"
 	"github.com/musterhq/muster/control/dispatch"
 	"github.com/musterhq/muster/control/operator"
+	"github.com/musterhq/muster/control/reach"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -74,6 +77,14 @@ type liveness struct{ *gossip.Gossip }
 func (l liveness) Alive(node string) bool {
 	m, known := l.Member(node)
 	return known && m.Role == string(identity.Agent) && m.State == gossip.Alive
+}
+
+// services connects admission with webhooks in the cluster. Agents are heard once
+// the node is open; admission is made before.
+type services struct{ server *Server }
+
+func (c services) Service(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
+	return reach.New(c.server.store, c.server.dispatch).Service(ctx, namespace, name, port)
 }
 
 // quiet sends net/http's own complaints, which any client can cause, to Debug.

@@ -156,6 +156,7 @@ func (s *Server) open(place *place) (err error) {
 	s.store = store.New(s.node, s.machine).Sealing(root)
 	s.registry = resource.New(s.store, admission.New(s.store, admission.Settings{
 		NotReadyToleration: cfg.NotReadyToleration, UnreachableToleration: cfg.UnreachableToleration,
+		Services: services{s},
 	}))
 	s.tokens = &tokens{store: s.store, authority: s.authority}
 	keys := &serviceaccount.Keys{Signing: s.authority.ServiceAccountKey, Verifying: []*ecdsa.PublicKey{&s.authority.ServiceAccountKey.PublicKey}}

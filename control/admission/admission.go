@@ -25,8 +25,7 @@ type Settings struct {
 	// not say stays on a node that is not ready, or not heard of, before it is
 	// replaced. 0 stands for the default; whole seconds count.
 	NotReadyToleration, UnreachableToleration time.Duration
-	// Services says where webhooks that run as services are; nil: where the
-	// service's name leads.
+	// Services connects with webhooks that run as services; nil: with none.
 	Services webhook.Services
 	// Authorizer answers what the conditions of hooks ask about users; nil: no.
 	Authorizer authorizer.UnconditionalAuthorizer

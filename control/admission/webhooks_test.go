@@ -2,10 +2,18 @@ package admission
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -450,6 +458,47 @@ func TestWebhookWarns(t *testing.T) {
 type recorder []string
 
 func (r *recorder) AddWarning(_, text string) { *r = append(*r, text) }
+
+// A webhook in a service is dialled by the service's name, whatever its address,
+// and has to prove that name.
+func TestWebhookRunsAsAService(t *testing.T) {
+	for _, name := range []string{"hook.team.svc", "hook.other.svc"} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true}
+		certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := newHooked(t, allowed)
+		h.TLS.Certificates = []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}
+		dialled := dialler{to: h.Listener.Addr().String()}
+		r := newRegistry(t, Settings{Services: &dialled})
+		validates(t, r, h, func(w *admissionregistrationv1.ValidatingWebhook) {
+			w.ClientConfig = admissionregistrationv1.WebhookClientConfig{
+				Service:  &admissionregistrationv1.ServiceReference{Namespace: "team", Name: "hook", Path: ptr.To("/check"), Port: ptr.To[int32](8443)},
+				CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}),
+			}
+		})
+		_, err = create(t, r, "default", newPod("web"))
+		if proven := name == "hook.team.svc"; proven != (err == nil) || proven != (len(h.requests()) == 1) {
+			t.Errorf("%s: error %v after %d calls, want one call only for the service's own name", name, err, len(h.requests()))
+		}
+		if dialled.service != "team/hook:8443" {
+			t.Errorf("dialled %s, want the service", dialled.service)
+		}
+	}
+}
+
+// dialler leads every service to one address.
+type dialler struct{ to, service string }
+
+func (d *dialler) Service(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
+	d.service = fmt.Sprintf("%s/%s:%d", namespace, name, port)
+	return (&net.Dialer{}).DialContext(ctx, "tcp", d.to)
+}
 
 // CVE-2020-8561: an answer that redirects would have a control node fetch
 // whatever it can reach.

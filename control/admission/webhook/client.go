@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/url"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionv1beta1 "k8s.io/api/admission/v1beta1"
@@ -24,10 +24,9 @@ const (
 	answerMax = 8 << 20
 )
 
-// Services says where to find a server that a service stands for. The URL's
-// scheme is https.
+// Services connects with a server that a service stands for. See package reach.
 type Services interface {
-	ResolveEndpoint(namespace, name string, port int32) (*url.URL, error)
+	Service(ctx context.Context, namespace, name string, port int32) (net.Conn, error)
 }
 
 // caller keeps connections to webhooks. Clients are made once for each address
@@ -45,11 +44,9 @@ func newCaller(services Services) *caller {
 	if err != nil {
 		panic(fmt.Sprintf("webhook: %v", err)) // two groups of upstream's that clash
 	}
-	clients.SetAuthenticationInfoResolver(&anonymous{})
+	clients.SetAuthenticationInfoResolver(anonymous{services})
+	// Services are found when they are dialled: here each stays what it is called.
 	clients.SetServiceResolver(webhookutil.NewDefaultServiceResolver())
-	if services != nil {
-		clients.SetServiceResolver(services)
-	}
 	return &caller{clients: clients, places: make(chan struct{}, callsMax)}
 }
 
@@ -66,12 +63,19 @@ func (c *caller) leave() { <-c.places }
 
 // anonymous is how webhooks are called: without credentials, as by upstream
 // unless it is given a file of them. It is upstream's AuthenticationInfoResolver.
-type anonymous struct{}
+type anonymous struct{ services Services }
 
 func (anonymous) ClientConfigFor(string) (*rest.Config, error) { return clientConfig(), nil }
 
-func (anonymous) ClientConfigForService(string, string, int) (*rest.Config, error) {
-	return clientConfig(), nil
+func (a anonymous) ClientConfigForService(name, namespace string, port int) (*rest.Config, error) {
+	if a.services == nil {
+		return nil, fmt.Errorf("service %s/%s: webhooks in services are not reached from here", namespace, name)
+	}
+	config := clientConfig()
+	config.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return a.services.Service(ctx, namespace, name, int32(port)) //nolint:gosec // a port, validated
+	}
+	return config, nil
 }
 
 func clientConfig() *rest.Config {

@@ -48,7 +48,7 @@ type Webhooks struct {
 type Config struct {
 	Store   *store.Store
 	Objects hook.Objects
-	// Services says where a service's server is.
+	// Services connects with the server of a service.
 	Services Services
 	// Authorizer answers what conditions ask about users.
 	Authorizer authorizer.UnconditionalAuthorizer

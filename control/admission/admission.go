@@ -54,12 +54,14 @@ func New(s *store.Store, settings Settings) resource.Admission {
 	return &chain{
 		checks: []resource.Admission{
 			&namespaceLifecycle{store: s},
+			newLimitRanger(s),
 			podPriority{},
 			newDefaultTolerations(settings),
 			nodeRestriction{},
 		},
 		mutators:   []mutator{policies, webhooks},
 		validators: []validator{policies, webhooks},
+		last:       newResourceQuota(s),
 	}
 }
 

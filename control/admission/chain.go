@@ -14,6 +14,8 @@ type chain struct {
 	checks     []resource.Admission
 	mutators   []mutator
 	validators []validator
+	// last has its word once the object is final and nobody objects.
+	last resource.Admission
 }
 
 // mutator is a family of hooks that may change objects.
@@ -75,9 +77,16 @@ func (c *chain) Validate(ctx context.Context, a *resource.Attributes) error {
 			return err
 		}
 	}
-	if hook.Unhooked(a) {
-		return nil
+	if !hook.Unhooked(a) {
+		if err := c.ask(ctx, a); err != nil {
+			return err
+		}
 	}
+	return c.last.Validate(ctx, a)
+}
+
+// ask asks the hooks that may refuse.
+func (c *chain) ask(ctx context.Context, a *resource.Attributes) error {
 	var r *hook.Request
 	for _, v := range c.validators {
 		some, err := v.Validating()

@@ -57,10 +57,22 @@ type Attributes struct {
 	DeleteOptions *metav1.DeleteOptions
 	// User who asked; nil for the control plane's own writes.
 	User user.Info
-	// Demands is what Validate relied on in allowing a create, as store.Check
-	// writes. The create is one transaction with them: should one not hold any
-	// more, Validate is asked again.
+	// Demands is what Validate relied on in allowing a create or an update, as
+	// store.Check writes, and what it has others know of it, as further writes. All
+	// are one transaction with the write: should one not hold any more, nothing is
+	// written and Validate is asked again.
 	Demands []store.Write
+	// Tried are called, once, when the write that Validate has allowed was tried,
+	// whatever came of it.
+	Tried []func()
+}
+
+// tried tells admission that the write is over.
+func (a *Attributes) tried() {
+	for _, f := range a.Tried {
+		f()
+	}
+	a.Tried = nil
 }
 
 // Forbidden is the answer to a write that admission refuses, worded as upstream

@@ -111,6 +111,7 @@ func (r *Registry) insert(ctx context.Context, kind *Kind, obj store.Object, att
 			final.Demands = append(final.Demands, demand)
 		}
 		created, err := r.put(ctx, kind, obj, final.Demands)
+		final.tried()
 		var refused *store.TxnError
 		switch {
 		case errors.As(err, &refused) && refused.Write < len(final.Demands) && try < updateTries:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -148,10 +149,11 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 			return nil, false, apierrors.NewConflict(u.kind.Spec.Resource, u.name, errModified)
 		}
 	}
-	obj, err := u.plan(ctx, old)
+	obj, attributes, err := u.plan(ctx, old)
 	if err != nil {
 		return nil, false, err
 	}
+	defer attributes.tried()
 	table := u.registry.store.Table(u.kind.Spec)
 	guard, err := revision(old)
 	if err != nil {
@@ -167,39 +169,46 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 	if u.options.DryRun {
 		return obj, true, nil
 	}
+	if demands := attributes.Demands; len(demands) > 0 {
+		objects, err := u.registry.store.Txn(ctx, append(slices.Clone(demands), store.Write{Verb: store.Update, Spec: u.kind.Spec, Object: obj, Guard: guard}))
+		if err != nil {
+			return nil, true, u.kind.written(err, u.name)
+		}
+		return objects[len(demands)], true, nil
+	}
 	// Where there is nothing to write, the store makes sure of it.
 	stored, err := table.Update(ctx, obj, guard)
 	return stored, true, u.kind.written(err, u.name)
 }
 
-// plan makes the object that will be stored.
-func (u *update) plan(ctx context.Context, old store.Object) (store.Object, error) {
+// plan makes the object that will be stored, and what admission was told of it.
+func (u *update) plan(ctx context.Context, old store.Object) (store.Object, *Attributes, error) {
 	obj, err := u.change(old.DeepCopyObject().(store.Object))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if obj.GetName() != u.name {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), u.name))
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), u.name))
 	}
 	if err := u.kind.checkVersion(u.name, obj.GetResourceVersion(), old.GetResourceVersion(), u.strategy.rules.Conditional); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	obj.SetResourceVersion(old.GetResourceVersion())
 	if err := u.registry.complete(ctx, u.kind, obj); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	attributes := u.attributes(ctx, Update, obj)
 	attributes.OldObject = old
 	if err := u.admit(ctx, attributes, obj, old); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := rest.BeforeUpdate(u.strategy, ctx, obj, old); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if u.scales() {
 		attributes.Object = u.kind.ScaleOf(obj)
 	}
-	return obj, u.registry.admission.Validate(ctx, attributes)
+	return obj, attributes, u.registry.admission.Validate(ctx, attributes)
 }
 
 // scales says that the update is of a scale, which is what admission then sees.

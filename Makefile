@@ -42,6 +42,18 @@ chaos-smoke: deps build images ## Kill hosts of a cluster of its own under load,
 chaos: ## Linearizability under faults, for SEED (1; also 1..20) and TIME each (5m) (root)
 	go test -count=1 -timeout 0 -v ./test/chaos -run TestPromisesHoldUnderFaults -args -seeds '$(or $(SEED),1)' -time $(or $(TIME),5m)
 
+.PHONY: conformance
+conformance: deps build lab bin/e2e.test bin/ginkgo ## Kubernetes' own conformance suite, for FOCUS (the API server's areas); writes docs/conformance.md (root)
+	@go run ./deploy/images -suite bin/e2e.test bin/suite-images
+	@go -C test/conformance build -o '$(CURDIR)/bin/conformance-report' ./report
+	@test/conformance/run.sh $(if $(FOCUS),'$(FOCUS)')
+
+bin/e2e.test: test/conformance/go.mod test/conformance/go.sum
+	go -C test/conformance test -c -trimpath -o '$(CURDIR)/$@' k8s.io/kubernetes/test/e2e
+
+bin/ginkgo: test/conformance/go.mod test/conformance/go.sum
+	go -C test/conformance build -trimpath -o '$(CURDIR)/$@' github.com/onsi/ginkgo/v2/ginkgo
+
 ##@ Build
 
 .PHONY: build

@@ -130,15 +130,15 @@ func (img *image) write(w io.Writer) error {
 
 // layer is the image's root as a tar, with the folders its files are in.
 func (img *image) layer() ([]byte, error) {
-	entries := map[string]file{}
+	entries, listed := map[string]file{}, map[string]bool{}
 	for _, f := range img.files {
 		if path.IsAbs(f.name) || strings.Contains(f.name, "..") {
 			return nil, fmt.Errorf("%s: file %q is not below the root", img.names[0], f.name)
 		}
-		if _, twice := entries[f.name]; twice {
+		if listed[f.name] {
 			return nil, fmt.Errorf("%s: file %q is there twice", img.names[0], f.name)
 		}
-		entries[f.name] = f
+		entries[f.name], listed[f.name] = f, true
 		for dir := path.Dir(strings.TrimSuffix(f.name, "/")); dir != "."; dir = path.Dir(dir) {
 			if _, known := entries[dir+"/"]; !known {
 				entries[dir+"/"] = file{name: dir + "/", mode: 0o755}

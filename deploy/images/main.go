@@ -8,7 +8,10 @@
 //
 // It needs nothing but the Go tool chain and a static busybox.
 //
-//	go run ./deploy/images [-busybox FILE] DIR
+//	go run ./deploy/images [-busybox FILE] [-suite PROGRAM] DIR
+//
+// With -suite it also makes the images that upstream's end-to-end suite, a
+// program built from test/conformance, asks for; that needs Debian's packages.
 package main
 
 import (
@@ -26,12 +29,17 @@ import (
 
 func main() {
 	busybox := flag.String("busybox", "/bin/busybox", "a static busybox for muster.local/busybox:1")
+	program := flag.String("suite", "", "upstream's end-to-end suite, to make its images too")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: images [-busybox FILE] DIR")
+		fmt.Fprintln(os.Stderr, "usage: images [-busybox FILE] [-suite PROGRAM] DIR")
 		os.Exit(2)
 	}
-	if err := build(flag.Arg(0), *busybox); err != nil {
+	err := build(flag.Arg(0), *busybox)
+	if err == nil && *program != "" {
+		err = buildSuite(flag.Arg(0), *program, *busybox)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}

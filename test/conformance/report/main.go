@@ -1,0 +1,208 @@
+// Command report turns what ginkgo wrote about runs of upstream's suite into the
+// page that says how conformant Muster is.
+//
+//	report -reasons FILE -version V RUN.json... > docs/conformance.md
+//
+// A spec that failed and has no reason in the file is listed as unexplained. A
+// reason for a spec that passed is an error: the file would go stale unseen.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+func main() {
+	reasons := flag.String("reasons", "", "file of reasons: lines of KEY: REASON under regular expressions, see README.md")
+	version := flag.String("version", "", "what was tested")
+	flag.Parse()
+	if err := run(os.Stdout, *reasons, *version, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(1)
+	}
+}
+
+// spec is one spec's outcome in a run.
+type spec struct {
+	name    string
+	area    string // sig-auth
+	state   string // passed, failed, timedout, …
+	message string // of its failure
+}
+
+func run(w io.Writer, reasonsFile, version string, runs []string) error {
+	specs := map[string]spec{}
+	for _, file := range runs {
+		found, err := readRun(file)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		for _, s := range found {
+			specs[s.name] = s // a later run counts
+		}
+	}
+	reasons, err := readReasons(reasonsFile)
+	if err != nil {
+		return err
+	}
+	return write(w, version, slices.SortedFunc(maps.Values(specs), func(a, b spec) int { return strings.Compare(a.name, b.name) }), reasons)
+}
+
+// readRun reads a report of ginkgo (--json-report).
+func readRun(file string) ([]spec, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var suites []struct {
+		SpecReports []struct {
+			ContainerHierarchyTexts []string
+			LeafNodeText            string
+			LeafNodeType            string
+			State                   string
+			Failure                 struct{ Message string }
+		}
+	}
+	if err := json.Unmarshal(data, &suites); err != nil {
+		return nil, err
+	}
+	var specs []spec
+	for _, suite := range suites {
+		for _, r := range suite.SpecReports {
+			if r.LeafNodeType != "It" || r.State == "skipped" || r.State == "pending" {
+				continue
+			}
+			name := strings.Join(append(r.ContainerHierarchyTexts, r.LeafNodeText), " ")
+			message, _, _ := strings.Cut(strings.TrimSpace(r.Failure.Message), "\n")
+			specs = append(specs, spec{name: name, area: areaOf(name), state: r.State, message: message})
+		}
+	}
+	return specs, nil
+}
+
+var area = regexp.MustCompile(`^\[(sig-[a-z-]+)\]`)
+
+func areaOf(name string) string {
+	if found := area.FindStringSubmatch(name); found != nil {
+		return found[1]
+	}
+	return "other"
+}
+
+// reason explains the specs whose name matches.
+type reason struct {
+	match *regexp.Regexp
+	text  string
+	used  bool
+}
+
+// readReasons reads pairs of lines: a regular expression at the margin, and below
+// it, indented, why the specs that match fail. Lines with # are comments.
+func readReasons(file string) ([]*reason, error) {
+	if file == "" {
+		return nil, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var reasons []*reason
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Text()
+		switch {
+		case strings.TrimSpace(line) == "" || line[0] == '#':
+		case line[0] != ' ' && line[0] != '\t':
+			match, err := regexp.Compile(line)
+			if err != nil {
+				return nil, fmt.Errorf("%s:%d: %w", file, n, err)
+			}
+			reasons = append(reasons, &reason{match: match})
+		case len(reasons) == 0:
+			return nil, fmt.Errorf("%s:%d: a reason without an expression above it", file, n)
+		default:
+			last := reasons[len(reasons)-1]
+			last.text = strings.TrimSpace(last.text + " " + strings.TrimSpace(line))
+		}
+	}
+	return reasons, lines.Err()
+}
+
+func write(w io.Writer, version string, specs []spec, reasons []*reason) error {
+	out := bufio.NewWriter(w)
+	fmt.Fprintf(out, `# Conformance
+
+What Kubernetes' own end-to-end suite (v1.37.1, the specs that it marks as [Conformance]) says of Muster %s: the suite is built from
+Kubernetes' module and run, unchanged, by `+"`make conformance`"+` against the five hosts of `+"`make up`"+`. No spec is left out or treated
+differently to pass. This page is written by that command.
+
+| area | specs run | passed | failed | |
+|---|---|---|---|---|
+`, version)
+	type count struct{ run, passed int }
+	counts := map[string]*count{}
+	var failed []spec
+	for _, s := range specs {
+		c := counts[s.area]
+		if c == nil {
+			c = &count{}
+			counts[s.area] = c
+		}
+		c.run++
+		if s.state == "passed" {
+			c.passed++
+		} else {
+			failed = append(failed, s)
+		}
+	}
+	total := count{}
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		c := counts[name]
+		total.run, total.passed = total.run+c.run, total.passed+c.passed
+		fmt.Fprintf(out, "| %s | %d | %d | %d | %.1f %% |\n", name, c.run, c.passed, c.run-c.passed, 100*float64(c.passed)/float64(c.run))
+	}
+	if total.run == 0 {
+		return errors.New("no spec ran")
+	}
+	fmt.Fprintf(out, "| all | %d | %d | %d | %.1f %% |\n", total.run, total.passed, total.run-total.passed, 100*float64(total.passed)/float64(total.run))
+	if len(failed) > 0 {
+		fmt.Fprint(out, "\n## What fails, and why\n\n| spec | why | what it said |\n|---|---|---|\n")
+	}
+	for _, s := range failed {
+		why := "**not explained yet**"
+		for _, r := range reasons {
+			if r.match.MatchString(s.name) {
+				why, r.used = r.text, true
+				break
+			}
+		}
+		fmt.Fprintf(out, "| %s | %s | %s |\n", cell(s.name), cell(why), cell(s.state+": "+s.message))
+	}
+	var stale []error
+	for _, r := range reasons {
+		ran := slices.ContainsFunc(specs, func(s spec) bool { return r.match.MatchString(s.name) })
+		if ran && !r.used {
+			stale = append(stale, fmt.Errorf("every spec that matches %q passed: take its reason out", r.match))
+		}
+	}
+	return errors.Join(errors.Join(stale...), out.Flush())
+}
+
+// cell makes text fit into a table.
+func cell(text string) string {
+	text = strings.NewReplacer("|", `\|`, "\n", " ", "<", "&lt;").Replace(text)
+	if runes := []rune(text); len(runes) > 240 {
+		text = string(runes[:240]) + " …"
+	}
+	return text
+}

@@ -1,0 +1,44 @@
+#!/bin/bash
+# Runs upstream's end-to-end suite against a cluster of five hosts of its own and
+# writes docs/conformance.md. Called by `make conformance`, which builds what this
+# uses; needs root.
+#
+#   run.sh [FOCUS]     FOCUS: a regular expression over the areas (default: those of
+#                      the API server)
+#
+# PROCS (4) specs run side by side; those marked [Serial] afterwards, one by one.
+# KEEP=1 leaves the cluster up (.conformance/kubeconfig). OUT is the page.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+focus=${1:-sig-api-machinery|sig-auth|sig-cli|sig-architecture}
+out=${OUT:-docs/conformance.md}
+work=$PWD/.conformance
+lab=(bin/lab --dir "$work" --images bin/suite-images)
+
+"${lab[@]}" up || exit 1
+[ -n "${KEEP:-}" ] || trap '"${lab[@]}" down' EXIT
+export KUBECONFIG=$work/kubeconfig
+
+suite() { # suite NAME GINKGO-FLAGS...
+	local name=$1
+	shift
+	bin/ginkgo --no-color --silence-skips --timeout=80m --keep-going --focus="\\[($focus)\\].*\\[Conformance\\]" \
+		--output-dir="$work" --json-report="$name.json" "$@" bin/e2e.test -- \
+		--kubeconfig="$KUBECONFIG" --provider=skeleton --kubectl-path="$PWD/bin/kubectl" --num-nodes=2 --node-os-distro=debian \
+		--allowed-not-ready-nodes=0 --minStartupPods=0 >"$work/$name.log" 2>&1
+}
+echo "  specs side by side     log: $work/parallel.log"
+suite parallel --procs="${PROCS:-4}" --skip='\[Serial\]'
+echo "  specs one by one       log: $work/serial.log"
+suite serial --focus='\[Serial\]' --skip='\[Slow\]\[Disruptive\]'
+
+runs=()
+for name in parallel serial; do
+	[ -s "$work/$name.json" ] && runs+=("$work/$name.json")
+done
+[ ${#runs[@]} -gt 0 ] || { echo "the suite did not run: see $work/parallel.log"; exit 1; }
+bin/conformance-report -reasons test/conformance/reasons.txt -version "$(bin/muster --version | awk '{print $NF}')" "${runs[@]}" >"$work/report.md"
+status=$?
+[ -s "$work/report.md" ] && cp "$work/report.md" "$out"
+sed -n '/^| area/,/^$/p' "$work/report.md"
+exit $status

@@ -30,7 +30,9 @@ import (
 const patchOperationsMax = 10_000
 
 // patchTypes are the ways of saying what should change.
-var patchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType)}
+var patchTypes = []string{
+	string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType),
+}
 
 // customPatchTypes are those of them that need no Go type.
 var customPatchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType)}
@@ -51,10 +53,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return unsupportedMedia(accepted...)
 	}
 	switch p.kind = types.PatchType(media); p.kind {
-	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
-	case types.ApplyYAMLPatchType, types.ApplyCBORPatchType:
-		return statusError(http.StatusUnsupportedMediaType, metav1.StatusReasonUnsupportedMediaType,
-			"server-side apply is not available yet: use kubectl apply without --server-side")
+	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType:
 	default:
 		return unsupportedMedia(accepted...)
 	}
@@ -72,11 +71,23 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	p.directive = fieldValidation(options.FieldValidation)
-	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation}
+	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: fieldManager(r, options.FieldManager), FieldValidation: options.FieldValidation}
+	var applied *apply
+	if p.kind == types.ApplyYAMLPatchType {
+		applied = &apply{
+			ctx: p.ctx, manager: options.FieldManager, force: options.Force != nil && *options.Force, body: p.body, directive: p.directive,
+		}
+		how.FieldsManaged, how.ForceAllowCreate, how.MayCreate = true, true, s.mayCreate(r, c)
+	}
 	if isScale(c) {
-		updated, err := s.registry.UpdateScale(r.Context(), c.kind, c.namespace, c.name, func(current *autoscalingv1.Scale) (*autoscalingv1.Scale, error) {
-			scale := &autoscalingv1.Scale{}
-			if err := p.apply(current, scale, scaleKind); err != nil {
+		updated, err := s.registry.UpdateScale(r.Context(), c.kind, c.namespace, c.name, func(current *autoscalingv1.Scale) (scale *autoscalingv1.Scale, err error) {
+			if applied != nil {
+				scale, err = applied.toScale(current)
+			} else {
+				scale = &autoscalingv1.Scale{}
+				err = p.apply(current, scale, scaleKind)
+			}
+			if err != nil {
 				return nil, err
 			}
 			return scale, checkName(c, scale)
@@ -88,6 +99,13 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return s.send(w, r, http.StatusOK, scaleKind, updated, out)
 	}
 	updated, created, err := s.registry.Update(r.Context(), c.kind, c.namespace, c.name, c.subresource, func(current store.Object) (store.Object, error) {
+		if applied != nil {
+			obj, err := applied.to(c.kind, c.subresource, current)
+			if err != nil {
+				return nil, err
+			}
+			return obj, checkName(c, obj)
+		}
 		if current.GetUID() == "" {
 			// Only server-side apply makes an object out of a patch.
 			return nil, apierrors.NewNotFound(c.kind.Spec.Resource, c.name)

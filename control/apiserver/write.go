@@ -32,7 +32,7 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	created, err := s.registry.Create(r.Context(), c.kind, c.namespace, obj, resource.CreateOptions{
-		DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
+		DryRun: len(options.DryRun) > 0, FieldManager: fieldManager(r, options.FieldManager), FieldValidation: options.FieldValidation,
 	})
 	if err != nil {
 		return err
@@ -93,7 +93,10 @@ func (s *Server) update(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	directive := fieldValidation(options.FieldValidation)
-	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation}
+	how := resource.UpdateOptions{
+		DryRun: len(options.DryRun) > 0, FieldManager: fieldManager(r, options.FieldManager),
+		FieldValidation: options.FieldValidation, MayCreate: s.mayCreate(r, c),
+	}
 	if isScale(c) {
 		scale := &autoscalingv1.Scale{}
 		if err := decodeBody(r, scaleKind, scale, directive); err != nil {

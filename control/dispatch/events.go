@@ -37,7 +37,7 @@ func (d *Dispatcher) storeEvent(ctx context.Context, node string, report *agentv
 		ReportingController: source.Component, ReportingInstance: node,
 	}
 	kind := d.cfg.Registry.Kind(store.Events.Resource)
-	_, err := d.cfg.Registry.Create(ctx, kind, namespace, event, resource.CreateOptions{FieldManager: "muster-agent"})
+	_, err := d.cfg.Registry.Create(ctx, kind, namespace, event, resource.CreateOptions{})
 	if !apierrors.IsAlreadyExists(err) {
 		return err
 	}

@@ -22,7 +22,7 @@ func (d *Dispatcher) register(ctx context.Context, said *corev1.Node) error {
 	node := said.DeepCopy()
 	node.Spec.PodCIDR, node.Spec.PodCIDRs = "", nil
 	node.ResourceVersion, node.UID = "", ""
-	_, err := d.cfg.Registry.Create(ctx, nodes, "", node, resource.CreateOptions{FieldManager: "muster-agent"})
+	_, err := d.cfg.Registry.Create(ctx, nodes, "", node, resource.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}

@@ -50,7 +50,7 @@ func (r *Registry) Bind(ctx context.Context, ns, pod string, binding *corev1.Bin
 		As: corev1.SchemeGroupVersion.WithKind("Binding"), Object: binding, DryRun: options.DryRun, User: requester(ctx),
 		FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
 	}
-	if err := r.admission.Admit(ctx, attributes); err != nil {
+	if err := r.admit(ctx, attributes); err != nil {
 		return err
 	}
 	if err := r.admission.Validate(ctx, attributes); err != nil {

@@ -22,7 +22,8 @@ import (
 type CreateOptions struct {
 	// DryRun goes every step of the way but the last.
 	DryRun bool
-	// FieldManager is who the fields belong to. Nothing records it yet.
+	// FieldManager is who the fields belong to. Empty: nobody; the control plane
+	// does not record what it makes itself.
 	FieldManager string
 	// FieldValidation is what the request said of unknown fields. It was seen to;
 	// admission may want to know.
@@ -51,12 +52,13 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 	if err := r.complete(ctx, kind, obj); err != nil {
 		return nil, err
 	}
+	obj = kind.manageFields("", kind.Spec.New(), obj, options.FieldManager)
 	attributes := &Attributes{
 		Operation: Create, Kind: kind, Namespace: ns, Name: obj.GetName(),
 		Object: obj, DryRun: options.DryRun, User: requester(ctx),
 		FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
 	}
-	if err := r.admission.Admit(ctx, attributes); err != nil {
+	if err := r.admit(ctx, attributes); err != nil {
 		return nil, err
 	}
 	if obj.GetGenerateName() == "" || obj.GetName() != "" {
@@ -71,10 +73,8 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 }
 
 // complete does to a decoded object what upstream's decoding does, and drops
-// owners named twice. managedFields that came with it are another cluster's:
-// none are recorded here.
+// owners named twice.
 func (r *Registry) complete(ctx context.Context, kind *Kind, obj store.Object) error {
-	obj.SetManagedFields(nil)
 	kind.Default(obj)
 	if err := kube.Normalize(obj); err != nil {
 		return apierrors.NewBadRequest(err.Error())

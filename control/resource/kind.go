@@ -33,6 +33,9 @@ type Kind struct {
 	Scale *Scale
 	// Schema, for kinds that users defined: it says what a Go type says of others.
 	Schema Schema
+	// FieldManager keeps the managed fields for writes through a subresource, ""
+	// for the object itself. Nil: the kind is built in and its schema known.
+	FieldManager func(subresource string) FieldManager
 	// ReturnDeletedObject says that the answer to a delete is the object's last
 	// state instead of a Status.
 	ReturnDeletedObject bool

@@ -1,14 +1,19 @@
 package resource
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	upstream "k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"github.com/musterhq/muster/control/kube"
+	"github.com/musterhq/muster/control/managedfields"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -22,6 +27,8 @@ type Scale struct {
 	Get func(store.Object) (replicas, current int32, selector string)
 	// Set changes the wanted count.
 	Set func(obj store.Object, replicas int32)
+	// Path is where the object has the wanted count; nil stands for spec.replicas.
+	Path fieldpath.Path
 	// strategy are the kind's own rules, under the subresource's name.
 	strategy *Strategy
 }
@@ -57,6 +64,33 @@ func (k *Kind) ScaleOf(obj store.Object) *autoscalingv1.Scale {
 	}
 }
 
+// scaleManager keeps the managed fields of scales.
+var scaleManager = managedfields.New(autoscalingv1.SchemeGroupVersion.WithKind("Scale"), scaleSubresource, nil)
+
+// ApplyScale makes what current becomes when manager applies config: a change
+// for UpdateScale, with FieldsManaged.
+func ApplyScale(current *autoscalingv1.Scale, config runtime.Object, manager string, force bool) (*autoscalingv1.Scale, error) {
+	scale, err := scaleManager.Apply(current, config.DeepCopyObject(), manager, force)
+	if err != nil {
+		return nil, applyError(err)
+	}
+	return scale.(*autoscalingv1.Scale), nil
+}
+
+// scaleFields translates between who owns the count in obj and who owns it in
+// the scale.
+func (k *Kind) scaleFields(obj store.Object) *upstream.ScaleHandler {
+	path := k.Scale.Path
+	if path == nil {
+		path = fieldpath.MakePathOrDie("spec", "replicas")
+	}
+	paths := upstream.ResourcePathMappings{k.Spec.Kind.GroupVersion().String(): path}
+	for _, version := range kube.Scheme.PrioritizedVersionsForGroup(k.Spec.Kind.Group) {
+		paths[version.String()] = path
+	}
+	return upstream.NewScaleHandler(obj.GetManagedFields(), k.Spec.Kind.GroupVersion(), paths)
+}
+
 // UpdateScale changes an object's replica count. change makes the new scale
 // from the current one, under the same terms as in Update.
 func (r *Registry) UpdateScale(ctx context.Context, kind *Kind, ns, name string, change func(current *autoscalingv1.Scale) (*autoscalingv1.Scale, error), options UpdateOptions) (*autoscalingv1.Scale, error) {
@@ -64,11 +98,21 @@ func (r *Registry) UpdateScale(ctx context.Context, kind *Kind, ns, name string,
 		return nil, apierrors.NewInternalError(fmt.Errorf("%s have no scale", kind.Spec.Resource))
 	}
 	options.ForceAllowCreate = false
+	managed := options.FieldsManaged
+	options.FieldsManaged = true
 	obj, _, err := r.Update(ctx, kind, ns, name, scaleSubresource, func(current store.Object) (store.Object, error) {
 		old := kind.ScaleOf(current)
+		fields := kind.scaleFields(current)
+		var err error
+		if old.ManagedFields, err = fields.ToSubresource(); err != nil {
+			return nil, err
+		}
 		scale, err := change(old.DeepCopy())
 		if err != nil {
 			return nil, err
+		}
+		if !managed {
+			scale = scaleManager.UpdateNoErrors(old, scale, cmp.Or(options.FieldManager, controlPlane)).(*autoscalingv1.Scale)
 		}
 		if errs := kube.ValidateScaleUpdate(ctx, scale, old); len(errs) > 0 {
 			return nil, apierrors.NewInvalid(scaleKind.GroupKind(), name, errs)
@@ -80,6 +124,11 @@ func (r *Registry) UpdateScale(ctx context.Context, kind *Kind, ns, name string,
 		}
 		kind.Scale.Set(current, scale.Spec.Replicas)
 		current.SetResourceVersion(scale.ResourceVersion)
+		owners, err := fields.ToParent(scale.ManagedFields)
+		if err != nil {
+			return nil, err
+		}
+		current.SetManagedFields(owners)
 		return current, nil
 	}, options)
 	if err != nil {

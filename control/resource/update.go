@@ -18,17 +18,23 @@ import (
 type UpdateOptions struct {
 	// DryRun goes every step of the way but the last.
 	DryRun bool
-	// FieldManager is who the changed fields belong to. Nothing records it yet.
+	// FieldManager is who the changed fields belong to; empty is the control plane.
 	FieldManager string
 	// FieldValidation is what the request said of unknown fields. It was seen to;
 	// admission may want to know.
 	FieldValidation string
+	// FieldsManaged says that change gives the object its managed fields itself,
+	// as Kind.Apply does.
+	FieldsManaged bool
 	// Preconditions are checked against the stored object before change is
 	// called. A PUT whose body has a uid asks for that object and no other.
 	Preconditions *metav1.Preconditions
 	// ForceAllowCreate lets the update of nothing create, whatever the kind's
 	// rules say, as server-side apply does.
 	ForceAllowCreate bool
+	// MayCreate, if set, is asked before the update creates: the user may be
+	// allowed to change and not to create.
+	MayCreate func(ctx context.Context) error
 }
 
 // Change makes the new object from the stored one. current is the caller's to
@@ -197,6 +203,7 @@ func (u *update) plan(ctx context.Context, old store.Object) (store.Object, *Att
 	if err := u.registry.complete(ctx, u.kind, obj); err != nil {
 		return nil, nil, err
 	}
+	obj = u.manageFields(old, obj)
 	attributes := u.attributes(ctx, Update, obj)
 	attributes.OldObject = old
 	if err := u.admit(ctx, attributes, obj, old); err != nil {
@@ -208,6 +215,7 @@ func (u *update) plan(ctx context.Context, old store.Object) (store.Object, *Att
 	if u.scales() {
 		attributes.Object = u.kind.ScaleOf(obj)
 	}
+	keepTimes(obj, old)
 	return obj, attributes, u.registry.admission.Validate(ctx, attributes)
 }
 
@@ -217,7 +225,7 @@ func (u *update) scales() bool { return u.kind.Scale != nil && u.subresource == 
 // admit is admission's first word on an update.
 func (u *update) admit(ctx context.Context, attributes *Attributes, obj, old store.Object) error {
 	if !u.scales() {
-		return u.registry.admission.Admit(ctx, attributes)
+		return u.registry.admit(ctx, attributes)
 	}
 	scale := u.kind.ScaleOf(obj)
 	attributes.As, attributes.Object, attributes.OldObject = scaleKind, scale, u.kind.ScaleOf(old)
@@ -238,6 +246,11 @@ func (u *update) create(ctx context.Context) (store.Object, bool, error) {
 			return nil, false, err
 		}
 	}
+	if u.options.MayCreate != nil {
+		if err := u.options.MayCreate(ctx); err != nil {
+			return nil, false, err
+		}
+	}
 	obj, err := u.change(u.kind.Spec.New())
 	if err != nil {
 		return nil, false, err
@@ -253,8 +266,9 @@ func (u *update) create(ctx context.Context) (store.Object, bool, error) {
 	if err := u.registry.complete(ctx, u.kind, obj); err != nil {
 		return nil, false, err
 	}
+	obj = u.manageFields(u.kind.Spec.New(), obj)
 	attributes := u.attributes(ctx, Create, obj)
-	if err := u.registry.admission.Admit(ctx, attributes); err != nil {
+	if err := u.registry.admit(ctx, attributes); err != nil {
 		return nil, false, err
 	}
 	created, err := u.registry.insert(ctx, u.kind, obj, attributes)
@@ -264,6 +278,13 @@ func (u *update) create(ctx context.Context) (store.Object, bool, error) {
 	}
 	u.created = err == nil
 	return created, true, err
+}
+
+func (u *update) manageFields(live, obj store.Object) store.Object {
+	if u.options.FieldsManaged {
+		return obj
+	}
+	return u.kind.manageFields(u.subresource, live, obj, u.options.FieldManager)
 }
 
 func (u *update) attributes(ctx context.Context, operation Operation, obj store.Object) *Attributes {

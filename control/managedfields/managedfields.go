@@ -4,10 +4,14 @@
 //
 // The rules are Kubernetes' own, and so is the code that applies a
 // configuration (apimachinery's field managers over structured-merge-diff).
+// Updates, which are most writes, have a quick way to the same bytes; what it does
+// not know goes upstream's.
 package managedfields
 
 import (
+	"strings"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -23,22 +27,58 @@ import (
 // goroutine. Schemas are read when the first write needs them.
 type FieldManager struct {
 	upstream func() *managedfields.FieldManager
+	// quick gives nil where only upstream's way is known.
+	quick func() *updater
 }
 
-// New returns the field manager of a kind that is built in. reset are the fields
-// that this path does not let a user change, by apiVersion: nobody comes to own
-// them through it.
-func New(kind schema.GroupVersionKind, subresource string, reset map[fieldpath.APIVersion]fieldpath.Filter) *FieldManager {
-	return &FieldManager{
-		upstream: sync.OnceValue(func() *managedfields.FieldManager {
-			m, err := managedfields.NewDefaultFieldManager(Converter(kind), versions{runtime.UnsafeObjectConvertor(kube.Scheme)},
-				kube.Scheme, kube.Scheme, kind, kind.GroupVersion(), subresource, reset)
-			if err != nil {
-				panic("managedfields: " + err.Error()) // only ever for want of a converter
-			}
-			return m
-		}),
+// Reset is what a path does not let its user change: nobody comes to own it
+// through that path. Except are paths like "metadata.labels", with all that is
+// below; or Only lets just some through.
+type Reset struct {
+	Except []string
+	Only   fieldpath.Filter
+}
+
+// New returns the field manager of a kind that is built in.
+func New(kind schema.GroupVersionKind, subresource string, reset Reset) *FieldManager {
+	m := &FieldManager{upstream: sync.OnceValue(func() *managedfields.FieldManager { return upstream(Converter(kind), kind, subresource, reset) })}
+	m.quick = sync.OnceValue(func() *updater {
+		if reset.Only != nil {
+			return nil
+		}
+		return newUpdater(kind, subresource, newSet(reset.paths()))
+	})
+	return m
+}
+
+// upstream is apimachinery's field manager of a kind.
+func upstream(converter managedfields.TypeConverter, kind schema.GroupVersionKind, subresource string, reset Reset) *managedfields.FieldManager {
+	filter := reset.Only
+	if filter == nil {
+		filter = fieldpath.NewExcludeSetFilter(reset.paths())
 	}
+	filters := map[fieldpath.APIVersion]fieldpath.Filter{}
+	for _, version := range append(kube.Scheme.PrioritizedVersionsForGroup(kind.Group), kind.GroupVersion()) {
+		filters[fieldpath.APIVersion(version.String())] = filter
+	}
+	m, err := managedfields.NewDefaultFieldManager(converter, versions{runtime.UnsafeObjectConvertor(kube.Scheme)},
+		kube.Scheme, kube.Scheme, kind, kind.GroupVersion(), subresource, filters)
+	if err != nil {
+		panic("managedfields: " + err.Error()) // only ever for want of a converter
+	}
+	return m
+}
+
+func (r Reset) paths() *fieldpath.Set {
+	except := fieldpath.NewSet()
+	for _, path := range r.Except {
+		var elements []any
+		for name := range strings.SplitSeq(path, ".") {
+			elements = append(elements, name)
+		}
+		except.Insert(fieldpath.MakePathOrDie(elements...))
+	}
+	return except
 }
 
 // UpdateNoErrors gives obj the managed fields that it has after it replaced live
@@ -48,6 +88,9 @@ func New(kind schema.GroupVersionKind, subresource string, reset map[fieldpath.A
 func (m *FieldManager) UpdateNoErrors(live, obj runtime.Object, manager string) runtime.Object {
 	if untracked(live, obj) {
 		obj.(metav1.Object).SetManagedFields(nil)
+		return obj
+	}
+	if quick := m.quick(); quick != nil && quick.update(live, obj, manager, time.Now()) {
 		return obj
 	}
 	defer restoreKinds(live, obj)()
@@ -60,6 +103,13 @@ func (m *FieldManager) UpdateNoErrors(live, obj runtime.Object, manager string) 
 func (m *FieldManager) Apply(live, config runtime.Object, manager string, force bool) (runtime.Object, error) {
 	defer restoreKinds(live)()
 	return m.upstream().Apply(live, config, manager, force)
+}
+
+// Differ says that two objects differ in something that can be set through this
+// path. False says that they may be the same.
+func (m *FieldManager) Differ(a, b runtime.Object) bool {
+	quick := m.quick()
+	return quick != nil && quick.differ(a, b)
 }
 
 // untracked says that nobody's fields are recorded in an object that exists.

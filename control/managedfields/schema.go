@@ -1,18 +1,47 @@
 package managedfields
 
 import (
+	"bytes"
+	"compress/gzip"
+	_ "embed"
+	"encoding/gob"
+	"regexp"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
 	"github.com/musterhq/muster/control/kube"
 )
 
-// builtin has the schemas of k8s.io/api. Reading them takes time and memory that
-// a control node without clients need not spend.
-var builtin = sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(kube.Scheme) })
+//go:generate go run ./gen
+
+// schemaGob are the types of client-go's schema, which itself is YAML and takes
+// 20 MB of garbage to read.
+//
+//go:embed schema.gob.gz
+var schemaGob []byte
+
+// builtin has the schemas of k8s.io/api. A control node without clients need not
+// have them in memory.
+var builtin = sync.OnceValue(func() managedfields.TypeConverter {
+	parser := &typed.Parser{}
+	unzipped, err := gzip.NewReader(bytes.NewReader(schemaGob))
+	if err == nil {
+		err = gob.NewDecoder(unzipped).Decode(&parser.Schema.Types)
+	}
+	if err != nil {
+		panic("managedfields: the embedded schema: " + err.Error())
+	}
+	return managedfields.NewSchemeTypeConverter(kube.Scheme, parser)
+})
+
+// unstable are the names of types of versions that are not served.
+var unstable = regexp.MustCompile(`\.v[0-9]+(alpha|beta)[0-9]+\.`)
+
+// Stable says whether the schema has a type of client-go's.
+func Stable(name string) bool { return !unstable.MatchString(name) }
 
 // Converter knows the schema of a built-in kind. For a kind that client-go has
 // none for, lists are owned as a whole, as upstream has it for kinds without a

@@ -29,6 +29,32 @@ func BenchmarkUpdatePodStatusPath(b *testing.B) {
 	}
 }
 
+func BenchmarkCreatePodOfUser(b *testing.B) {
+	r := newRegistry(b)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, err := r.Create(b.Context(), Pods, "default", newPod(fmt.Sprint("p", i)), CreateOptions{FieldManager: "kubectl"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkUpdatePodStatusOfUser(b *testing.B) {
+	r := newRegistry(b)
+	if _, err := r.Create(b.Context(), Pods, "default", newPod("web"), CreateOptions{FieldManager: "kubectl"}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, _, err := r.Update(b.Context(), Pods, "default", "web", "status", func(current store.Object) (store.Object, error) {
+			current.(*corev1.Pod).Status.Message = fmt.Sprint(i)
+			return current, nil
+		}, UpdateOptions{FieldManager: "kubelet"}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkPodStatusReport(b *testing.B) {
 	r := newRegistry(b)
 	pod := bound(b, r, "web", 30)

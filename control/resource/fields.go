@@ -3,8 +3,8 @@ package resource
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
-	"strings"
 	"sync"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -16,7 +16,6 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
-	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/managedfields"
 	"github.com/musterhq/muster/control/store"
 )
@@ -45,10 +44,13 @@ type managedBy struct {
 }
 
 // fieldManager keeps the managed fields for writes through subresource, "" for
-// the object itself.
+// the object itself. Nil: for this kind nobody does.
 func (k *Kind) fieldManager(subresource string) FieldManager {
-	if k.FieldManager != nil {
+	switch {
+	case k.FieldManager != nil:
 		return k.FieldManager(subresource)
+	case k.Schema != nil:
+		return nil
 	}
 	key := managedBy{k.Spec.Kind, subresource}
 	if m, ok := builtin.Load(key); ok {
@@ -61,7 +63,11 @@ func (k *Kind) fieldManager(subresource string) FieldManager {
 // Apply makes the object that current becomes when manager applies config: a
 // Change for Update, with FieldsManaged and ForceAllowCreate.
 func (k *Kind) Apply(subresource string, current store.Object, config runtime.Object, manager string, force bool) (store.Object, error) {
-	obj, err := k.fieldManager(subresource).Apply(current, config.DeepCopyObject(), manager, force)
+	m := k.fieldManager(subresource)
+	if m == nil {
+		return nil, apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "apply", k.Spec.Resource, k.Spec.Kind.Kind, "the kind has no schema to apply by", 0, false)
+	}
+	obj, err := m.Apply(current, config.DeepCopyObject(), manager, force)
 	if err != nil {
 		return nil, applyError(err)
 	}
@@ -79,7 +85,7 @@ func applyError(err error) error {
 	if _, isStatus := err.(apierrors.APIStatus); isStatus {
 		return err
 	}
-	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: 500, Message: err.Error()}}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
 }
 
 // manageFields gives obj its managed fields. An object that the control plane
@@ -93,7 +99,12 @@ func (k *Kind) manageFields(subresource string, live, obj store.Object, manager 
 		}
 		manager = controlPlane
 	}
-	return k.fieldManager(subresource).UpdateNoErrors(live, obj, manager).(store.Object)
+	m := k.fieldManager(subresource)
+	if m == nil {
+		obj.SetManagedFields(nil)
+		return obj
+	}
+	return m.UpdateNoErrors(live, obj, manager).(store.Object)
 }
 
 // admit is admission's first word. managedFields that it leaves in a state that
@@ -120,8 +131,8 @@ func (r *Registry) admit(ctx context.Context, a *Attributes) error {
 }
 
 // keepTimes takes the times of managed fields from old where they are all that
-// an update would change, so that it writes nothing.
-func keepTimes(obj, old store.Object) {
+// an update through subresource would change, so that it writes nothing.
+func (k *Kind) keepTimes(subresource string, obj, old store.Object) {
 	now, was := obj.GetManagedFields(), old.GetManagedFields()
 	if len(now) == 0 || len(now) != len(was) {
 		return
@@ -134,74 +145,65 @@ func keepTimes(obj, old store.Object) {
 	if !changed || !apiequality.Semantic.DeepEqual(kept, was) {
 		return
 	}
+	// Mostly something did change, which can be found out faster.
+	if m, ok := k.fieldManager(subresource).(interface {
+		Differ(a, b runtime.Object) bool
+	}); ok && m.Differ(old, obj) {
+		return
+	}
 	obj.SetManagedFields(kept)
 	if !apiequality.Semantic.DeepEqual(obj, old) {
 		obj.SetManagedFields(now)
 	}
 }
 
-// resetFields are the fields that a write through subresource does not change
-// whatever it says, by version. It is upstream's GetResetFields: the object's
-// status is not its user's, and all but the status is not the status writer's.
-func (k *Kind) resetFields(subresource string) map[fieldpath.APIVersion]fieldpath.Filter {
-	filter := matchers[subresource]
-	if filter == nil {
-		name := k.Spec.Resource.String()
-		if subresource != "" {
-			name += "/" + subresource
-		}
-		paths, known := resets[name]
-		switch {
-		case known:
-		case subresource == "status":
-			paths = []string{"spec"}
-		case subresource == "" && k.Subresource("status") != nil:
-			paths = []string{"status"}
-		default:
-			return nil
-		}
-		set := fieldpath.NewSet()
-		for _, path := range paths {
-			var elements []any
-			for name := range strings.SplitSeq(path, ".") {
-				elements = append(elements, name)
-			}
-			set.Insert(fieldpath.MakePathOrDie(elements...))
-		}
-		filter = fieldpath.NewExcludeSetFilter(set)
+// resetFields are the fields that a write through subresource does not change,
+// whatever it says. It is upstream's GetResetFields: the object's status is not
+// its user's, and all but the status is not the status writer's.
+func (k *Kind) resetFields(subresource string) managedfields.Reset {
+	name := k.Spec.Resource.String()
+	if subresource != "" {
+		name += "/" + subresource
 	}
-	filters := map[fieldpath.APIVersion]fieldpath.Filter{fieldpath.APIVersion(k.Spec.Kind.GroupVersion().String()): filter}
-	for _, version := range kube.Scheme.PrioritizedVersionsForGroup(k.Spec.Kind.Group) {
-		filters[fieldpath.APIVersion(version.String())] = filter
+	reset, known := resets[name]
+	switch {
+	case known:
+		return reset
+	case subresource == "status":
+		return managedfields.Reset{Except: []string{"spec"}}
+	case subresource == "" && k.Subresource("status") != nil:
+		return managedfields.Reset{Except: []string{"status"}}
 	}
-	return filters
+	return managedfields.Reset{}
 }
 
 // resets are the paths whose reset fields are not as resetFields has them.
-var resets = map[string][]string{
-	"pods/status":             {"spec", "metadata.deletionTimestamp", "metadata.ownerReferences"},
-	"namespaces/finalize":     {"status"},
-	"deployments.apps/status": {"spec", "metadata.labels"},
-	"certificatesigningrequests.certificates.k8s.io":                  {"spec", "status"},
-	"certificatesigningrequests.certificates.k8s.io/status":           {"spec", "status.conditions"},
-	"certificatesigningrequests.certificates.k8s.io/approval":         {"spec", "status.certificate"},
-	"servicecidrs.networking.k8s.io/status":                           {"spec", "metadata"},
-	"flowschemas.flowcontrol.apiserver.k8s.io/status":                 {"spec", "metadata"},
-	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io/status": {"spec", "metadata"},
-	"volumeattachments.storage.k8s.io/status":                         {"spec", "metadata"},
-	"validatingadmissionpolicies.admissionregistration.k8s.io/status": {"spec", "metadata"},
-	"apiservices.apiregistration.k8s.io/status":                       {"spec", "metadata"},
-}
-
-// matchers are the pod's subresources through which only a few fields change.
-var matchers = map[string]fieldpath.Filter{
-	"ephemeralcontainers": fieldpath.NewIncludeMatcherFilter(
+var resets = map[string]managedfields.Reset{
+	"pods/status": except("spec", "metadata.deletionTimestamp", "metadata.ownerReferences"),
+	"pods/ephemeralcontainers": only(
 		fieldpath.MakePrefixMatcherOrDie("spec", "ephemeralContainers"),
 	),
-	"resize": fieldpath.NewIncludeMatcherFilter(
+	"pods/resize": only(
 		fieldpath.MakePrefixMatcherOrDie("spec", "containers", fieldpath.MatchAnyPathElement(), "resources"),
 		fieldpath.MakePrefixMatcherOrDie("spec", "containers", fieldpath.MatchAnyPathElement(), "resizePolicy"),
 		fieldpath.MakePrefixMatcherOrDie("spec", "initContainers", fieldpath.MatchAnyPathElement(), "resources"),
 		fieldpath.MakePrefixMatcherOrDie("spec", "initContainers", fieldpath.MatchAnyPathElement(), "resizePolicy"),
 	),
+	"namespaces/finalize":                                             except("status"),
+	"deployments.apps/status":                                         except("spec", "metadata.labels"),
+	"certificatesigningrequests.certificates.k8s.io":                  except("spec", "status"),
+	"certificatesigningrequests.certificates.k8s.io/status":           except("spec", "status.conditions"),
+	"certificatesigningrequests.certificates.k8s.io/approval":         except("spec", "status.certificate"),
+	"servicecidrs.networking.k8s.io/status":                           except("spec", "metadata"),
+	"flowschemas.flowcontrol.apiserver.k8s.io/status":                 except("spec", "metadata"),
+	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io/status": except("spec", "metadata"),
+	"volumeattachments.storage.k8s.io/status":                         except("spec", "metadata"),
+	"validatingadmissionpolicies.admissionregistration.k8s.io/status": except("spec", "metadata"),
+	"apiservices.apiregistration.k8s.io/status":                       except("spec", "metadata"),
+}
+
+func except(paths ...string) managedfields.Reset { return managedfields.Reset{Except: paths} }
+
+func only(matchers ...*fieldpath.SetMatcher) managedfields.Reset {
+	return managedfields.Reset{Only: fieldpath.NewIncludeMatcherFilter(matchers...)}
 }

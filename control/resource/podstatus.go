@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
@@ -47,10 +48,25 @@ func (r *Registry) UpdatePodStatuses(ctx context.Context, reports []PodStatusUpd
 			if errs := kube.ValidatePodStatusUpdate(ctx, pod, &old); len(errs) > 0 {
 				return apierrors.NewInvalid(Pods.Spec.Kind.GroupKind(), pod.Name, errs)
 			}
+			recordReport(pod, &old)
 			return nil
 		}}
 	}
 	return r.changePods(ctx, false, changes)
+}
+
+// recordReport takes from others what a report changes of the status that they
+// own. A status that is nobody's stays so: the kubelet's entry would double the
+// bytes of a pod's managed fields, and only a user who applies to a pod's status
+// what its node says could tell.
+func recordReport(pod, old *corev1.Pod) {
+	for _, m := range old.ManagedFields {
+		if m.FieldsV1 != nil && bytes.Contains(m.FieldsV1.GetRawBytes(), []byte(`"f:status"`)) {
+			Pods.manageFields("status", old, pod, "kubelet")
+			Pods.keepTimes("status", pod, old)
+			return
+		}
+	}
 }
 
 // mergePodStatus is the stored status with a node's report taken over. A node

@@ -65,7 +65,7 @@ func (k *Kind) ScaleOf(obj store.Object) *autoscalingv1.Scale {
 }
 
 // scaleManager keeps the managed fields of scales.
-var scaleManager = managedfields.New(autoscalingv1.SchemeGroupVersion.WithKind("Scale"), scaleSubresource, nil)
+var scaleManager = managedfields.New(autoscalingv1.SchemeGroupVersion.WithKind("Scale"), scaleSubresource, managedfields.Reset{})
 
 // ApplyScale makes what current becomes when manager applies config: a change
 // for UpdateScale, with FieldsManaged.

@@ -215,7 +215,7 @@ func (u *update) plan(ctx context.Context, old store.Object) (store.Object, *Att
 	if u.scales() {
 		attributes.Object = u.kind.ScaleOf(obj)
 	}
-	keepTimes(obj, old)
+	u.kind.keepTimes(u.subresource, obj, old)
 	return obj, attributes, u.registry.admission.Validate(ctx, attributes)
 }
 

@@ -98,9 +98,12 @@ func (m *FieldManager) UpdateNoErrors(live, obj runtime.Object, manager string) 
 }
 
 // Apply makes the object that live becomes when manager applies config, an
-// unstructured object. A conflict with other managers, if not forced, is a
-// Conflict with a cause for each field.
+// unstructured object: live itself if nothing changes. A conflict with other
+// managers, if not forced, is a Conflict with a cause for each field.
 func (m *FieldManager) Apply(live, config runtime.Object, manager string, force bool) (runtime.Object, error) {
+	if quick, c := m.quick(), config.(runtime.Unstructured); quick != nil && quick.applied(live, c.UnstructuredContent(), manager) {
+		return live, nil
+	}
 	defer restoreKinds(live)()
 	return m.upstream().Apply(live, config, manager, force)
 }

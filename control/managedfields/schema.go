@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	_ "embed"
 	"encoding/gob"
-	"regexp"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,12 +35,6 @@ var builtin = sync.OnceValue(func() managedfields.TypeConverter {
 	}
 	return managedfields.NewSchemeTypeConverter(kube.Scheme, parser)
 })
-
-// unstable are the names of types of versions that are not served.
-var unstable = regexp.MustCompile(`\.v[0-9]+(alpha|beta)[0-9]+\.`)
-
-// Stable says whether the schema has a type of client-go's.
-func Stable(name string) bool { return !unstable.MatchString(name) }
 
 // Converter knows the schema of a built-in kind. For a kind that client-go has
 // none for, lists are owned as a whole, as upstream has it for kinds without a

@@ -37,9 +37,9 @@ var stripped = newSet(fieldpath.NewSet(
 // values themselves, without checking them against the schema first, and sets
 // of fields stay text.
 type updater struct {
-	version, subresource string
-	reset                set
-	typ                  reflect.Type
+	version, kind, subresource string
+	reset                      set
+	typ                        reflect.Type
 	// shape is all of the object, compared what a write through this path can set.
 	shape, compared *shape
 }
@@ -57,7 +57,7 @@ func newUpdater(kind schema.GroupVersionKind, subresource string, reset set) *up
 	}
 	s := shapeOf(reflect.TypeOf(obj).Elem(), like)
 	return &updater{
-		version: kind.GroupVersion().String(), subresource: subresource, reset: reset,
+		version: kind.GroupVersion().String(), kind: kind.Kind, subresource: subresource, reset: reset,
 		typ: reflect.TypeOf(obj), shape: s, compared: s.leaving(reset),
 	}
 }

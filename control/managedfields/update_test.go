@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -67,7 +68,7 @@ func filler(seed int64) *randfill.Filler {
 			}
 		},
 		func(q *resource.Quantity, c randfill.Continue) {
-			*q = resource.MustParse([]string{"1", "1000m", "2Gi", "0"}[c.Intn(4)])
+			*q = resource.MustParse([]string{"1", "1000m", "2Gi", "0", "3", "4"}[c.Intn(6)])
 		},
 		func(v *intstr.IntOrString, c randfill.Continue) {
 			if *v = intstr.FromInt32(int32(c.Intn(3))); c.Intn(2) == 0 {
@@ -268,4 +269,49 @@ func BenchmarkManagedFields(b *testing.B) {
 			})
 		}
 	}
+}
+
+func BenchmarkApplyAgain(b *testing.B) {
+	kind := corev1.SchemeGroupVersion.WithKind("Pod")
+	m := New(kind, "", Reset{Except: []string{"status"}})
+	p := pod()
+	p.Status = corev1.PodStatus{}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(p)
+	if err != nil {
+		b.Fatal(err)
+	}
+	delete(content, "status")
+	delete(content["metadata"].(map[string]any), "creationTimestamp")
+	delete(content["spec"].(map[string]any), "securityContext")
+	config := &unstructured.Unstructured{Object: content}
+	config.SetGroupVersionKind(kind)
+	live, err := m.Apply(&corev1.Pod{}, config.DeepCopy(), "kubectl", false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	live.(*corev1.Pod).UID = "1"
+	b.Run("upstream", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := m.upstream().Apply(live, config, "kubectl", false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("quick", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if !m.quick().applied(live, config.Object, "kubectl") {
+				b.Fatal("not seen")
+			}
+		}
+	})
+	b.Run("create", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := m.Apply(&corev1.Pod{}, config.DeepCopy(), "kubectl", false); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

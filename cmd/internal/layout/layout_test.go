@@ -58,7 +58,7 @@ var matrix = []struct {
 	{"control/store/storetest", []string{"control/store", "control/store/keyring", "fsm", "fsm/kv"}, ""},
 	{"control/store/keyring", nil, "bytes and keys, no store"},
 	{"control/store", []string{"control/store/keyring", "fsm", "fsm/kv", "fsm/watch", "proto/storage/..."}, ""},
-	{"control/managedfields/gen", []string{"control/managedfields", "control/kube"}, "writes the embedded schema"},
+	{"control/managedfields/gen", []string{"control/kube"}, "writes the embedded schema"},
 	{"control/managedfields", []string{"control/kube"}, ""},
 	{"control/kube", nil, "the only importer of k8s.io/kubernetes"},
 	{"control/pki", []string{"consensus/identity", "consensus/transport", "proto/cluster/..."}, ""},

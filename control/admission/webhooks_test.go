@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -48,7 +49,7 @@ type hooked struct {
 
 func newHooked(t *testing.T, answer func(*admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse) *hooked {
 	h := &hooked{}
-	h.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		review := &admissionv1.AdmissionReview{}
 		if err == nil {
@@ -70,6 +71,8 @@ func newHooked(t *testing.T, answer func(*admissionv1.AdmissionRequest) *admissi
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Response: response})
 	}))
+	h.Server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	h.Server.StartTLS()
 	t.Cleanup(func() {
 		h.Server.CloseClientConnections()
 		h.Server.Close()
@@ -296,7 +299,6 @@ func TestWebhookThatFails(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRegistry(t, Settings{})
 			h := newHooked(t, func(*admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse { return nil })
-			h.Config.ErrorLog = nil
 			validates(t, r, h, func(w *admissionregistrationv1.ValidatingWebhook) {
 				w.FailurePolicy = c.policy
 				if c.break_ != nil {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	"k8s.io/kubernetes/pkg/capabilities"
 
 	// Each group registers its types, defaults, conversions and declarative
 	// validation with the scheme.
@@ -38,6 +39,8 @@ var (
 )
 
 func init() {
+	// What privileged pods may run where is for pod security to say, by namespace.
+	capabilities.Setup(true, 0)
 	// Tables and partial metadata are answered by every kind.
 	if err := metav1.AddMetaToScheme(Scheme); err != nil {
 		panic(fmt.Sprintf("registering meta.k8s.io: %v", err))

@@ -157,6 +157,8 @@ func (s *Server) open(place *place) (err error) {
 	s.registry = resource.New(s.store, admission.New(s.store, admission.Settings{
 		NotReadyToleration: cfg.NotReadyToleration, UnreachableToleration: cfg.UnreachableToleration,
 		Services: services{s},
+		// Asked once requests come: the registry is made with admission.
+		Kinds: func() []*resource.Kind { return s.registry.Catalog().Served() },
 	}))
 	s.tokens = &tokens{store: s.store, authority: s.authority}
 	keys := &serviceaccount.Keys{Signing: s.authority.ServiceAccountKey, Verifying: []*ecdsa.PublicKey{&s.authority.ServiceAccountKey.PublicKey}}

@@ -27,6 +27,8 @@ type Settings struct {
 	NotReadyToleration, UnreachableToleration time.Duration
 	// Services connects with webhooks that run as services; nil: with none.
 	Services webhook.Services
+	// Kinds are those that are served now; nil: those built in.
+	Kinds hook.Kinds
 	// Authorizer answers what the conditions of hooks ask about users; nil: no.
 	Authorizer authorizer.UnconditionalAuthorizer
 }
@@ -48,8 +50,11 @@ func New(s *store.Store, settings Settings) resource.Admission {
 	if settings.Authorizer == nil {
 		settings.Authorizer = nobody{}
 	}
-	objects := hook.NewObjects(resource.Builtin())
-	policies := policy.New(policy.Config{Store: s, Objects: objects, Kinds: resource.Builtin, Authorizer: settings.Authorizer})
+	if settings.Kinds == nil {
+		settings.Kinds = resource.Builtin
+	}
+	objects := hook.NewObjects(settings.Kinds)
+	policies := policy.New(policy.Config{Store: s, Objects: objects, Kinds: settings.Kinds, Authorizer: settings.Authorizer})
 	webhooks := webhook.New(webhook.Config{Store: s, Objects: objects, Services: settings.Services, Authorizer: settings.Authorizer})
 	return &chain{
 		checks: []resource.Admission{

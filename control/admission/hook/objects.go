@@ -3,6 +3,8 @@ package hook
 import (
 	"fmt"
 	"reflect"
+	"slices"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,36 +15,65 @@ import (
 	"github.com/musterhq/muster/control/resource"
 )
 
-// Kinds are those that are served now.
+// Kinds are those that are served now, each version of a kind by itself.
 type Kinds func() []*resource.Kind
 
 // Objects makes, converts and completes objects for hooks: a hook may ask for
 // another version than the one that a request names. It is upstream's
 // admission.ObjectInterfaces.
 type Objects struct {
+	kinds Kinds
+	known *atomic.Pointer[known]
+}
+
+// known is what was learned of kinds, which come and go.
+type known struct {
+	kinds       []*resource.Kind
 	equivalents runtime.EquivalentResourceRegistry
 }
 
 var _ admission.ObjectInterfaces = Objects{}
 
-// NewObjects knows all kinds.
-func NewObjects(kinds []*resource.Kind) Objects {
-	o := Objects{equivalents: runtime.NewEquivalentResourceRegistry()}
-	for _, kind := range kinds {
-		o.equivalents.RegisterKindFor(kind.GroupVersionResource(), "", kind.Spec.Kind)
-		for _, s := range kind.Subresources {
-			o.equivalents.RegisterKindFor(kind.GroupVersionResource(), s.Name, s.Kind)
-		}
-	}
-	return o
-}
+// NewObjects knows the kinds of the moment.
+func NewObjects(kinds Kinds) Objects { return Objects{kinds, &atomic.Pointer[known]{}} }
 
 func (o Objects) GetObjectCreater() runtime.ObjectCreater     { return creater{} }
 func (o Objects) GetObjectTyper() runtime.ObjectTyper         { return kube.Scheme }
-func (o Objects) GetObjectDefaulter() runtime.ObjectDefaulter { return kube.Scheme }
+func (o Objects) GetObjectDefaulter() runtime.ObjectDefaulter { return defaulter{o.kinds} }
 func (o Objects) GetObjectConvertor() runtime.ObjectConvertor { return convertor{kube.Scheme} }
+
+// GetEquivalentResourceMapper tells which resources show the same objects.
 func (o Objects) GetEquivalentResourceMapper() runtime.EquivalentResourceMapper {
-	return o.equivalents
+	kinds := o.kinds()
+	if k := o.known.Load(); k != nil && slices.Equal(k.kinds, kinds) {
+		return k.equivalents
+	}
+	k := &known{kinds: kinds, equivalents: runtime.NewEquivalentResourceRegistry()}
+	for _, kind := range kinds {
+		k.equivalents.RegisterKindFor(kind.GroupVersionResource(), "", kind.Spec.Kind)
+		for _, s := range kind.Subresources {
+			k.equivalents.RegisterKindFor(kind.GroupVersionResource(), s.Name, s.Kind)
+		}
+	}
+	o.known.Store(k)
+	return k.equivalents
+}
+
+// defaulter fills in what a hook left out.
+type defaulter struct{ kinds Kinds }
+
+func (d defaulter) Default(obj runtime.Object) {
+	custom, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		kube.Scheme.Default(obj)
+		return
+	}
+	for _, kind := range d.kinds() {
+		if kind.Spec.Kind == custom.GroupVersionKind() {
+			kind.Default(custom)
+			return
+		}
+	}
 }
 
 // creater makes objects that are not Go types as trees.
@@ -60,19 +91,20 @@ func (creater) New(kind schema.GroupVersionKind) (runtime.Object, error) {
 // convertor converts between versions, and copies within one.
 type convertor struct{ runtime.ObjectConvertor }
 
-// Convert makes out from in. The two may share memory afterwards: hooks replace
-// objects, and never change parts of them.
+// Convert makes out from in. Two of one Go type share memory afterwards: hooks
+// replace objects, and never change parts of them. A custom object's versions
+// differ in what they are called only, as far as hooks are concerned.
 func (c convertor) Convert(in, out, context any) error {
+	if content, ok := in.(runtime.Unstructured); ok {
+		if target, ok := out.(runtime.Unstructured); ok {
+			target.SetUnstructuredContent(runtime.DeepCopyJSON(content.UnstructuredContent()))
+			return nil
+		}
+	}
 	from, to := reflect.ValueOf(in), reflect.ValueOf(out)
 	if from.Type() == to.Type() && from.Kind() == reflect.Pointer {
 		to.Elem().Set(from.Elem())
 		return nil
-	}
-	if content, ok := in.(runtime.Unstructured); ok {
-		if target, ok := out.(runtime.Unstructured); ok {
-			target.SetUnstructuredContent(content.UnstructuredContent())
-			return nil
-		}
 	}
 	// Between two versions Kubernetes goes by the internal one.
 	internal, err := kube.Scheme.ConvertToVersion(in.(runtime.Object), runtime.InternalGroupVersioner)

@@ -18,8 +18,10 @@ import (
 	"github.com/musterhq/muster/control/controller/nodeipam"
 	"github.com/musterhq/muster/control/controller/nodelifecycle"
 	"github.com/musterhq/muster/control/controller/podgc"
+	"github.com/musterhq/muster/control/controller/policystatus"
 	"github.com/musterhq/muster/control/controller/replication"
 	"github.com/musterhq/muster/control/controller/resourcequota"
+	"github.com/musterhq/muster/control/controller/storageprotection"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/scheduler"
@@ -101,6 +103,8 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		podgc.New(podgc.Config{Registry: registry, Caches: caches, Logger: log}),
 		garbage.New(garbage.Config{Registry: registry, Caches: caches, Logger: log}),
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
+		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
+		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),
 		resourcequota.New(resourcequota.Config{Registry: registry, Logger: log}),
 		eventttl.New(eventttl.Config{Registry: registry, Logger: log}),
 		events,

@@ -7,15 +7,20 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 
+	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc/codes"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/gossip"
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/apiserver"
+	"github.com/musterhq/muster/control/apiserver/openapi"
 	"github.com/musterhq/muster/control/autopilot"
 	"github.com/musterhq/muster/control/dispatch"
 	"github.com/musterhq/muster/control/operator"
@@ -85,6 +90,29 @@ type services struct{ server *Server }
 
 func (c services) Service(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
 	return reach.New(c.server.store, c.server.dispatch).Service(ctx, namespace, name, port)
+}
+
+// shown are the metrics of upstream's admission packages that /metrics shows. They
+// count in a registry of the process' own, which has much else.
+var shown = []string{"apiserver_admission_", "apiserver_validating_admission_policy_", "apiserver_mutating_admission_policy_", "apiserver_cel_", "pod_security_"}
+
+func admissionMetrics() ([]*dto.MetricFamily, error) {
+	all, err := legacyregistry.DefaultGatherer.Gather()
+	return slices.DeleteFunc(all, func(family *dto.MetricFamily) bool {
+		return !slices.ContainsFunc(shown, func(prefix string) bool { return strings.HasPrefix(family.GetName(), prefix) })
+	}), err
+}
+
+// document is the OpenAPI document of a group version that is built in.
+func document(gv schema.GroupVersion) ([]byte, error) {
+	documents, err := openapi.New()
+	if err != nil {
+		return nil, err
+	}
+	if gv.Group == "" {
+		return documents.Document("api/" + gv.Version)
+	}
+	return documents.Document("apis/" + gv.String())
 }
 
 // quiet sends net/http's own complaints, which any client can cause, to Debug.

@@ -190,7 +190,7 @@ func (s *Server) open(place *place) (err error) {
 		Version: kubernetesVersion(cfg.Version),
 		Logger:  cfg.Logger.With("part", "apiserver"),
 
-		Registerer: s.metrics, Gatherer: s.metrics,
+		Registerer: s.metrics, Gatherer: prometheus.Gatherers{s.metrics, prometheus.GathererFunc(admissionMetrics)},
 	})
 	if err != nil {
 		return err

@@ -65,6 +65,7 @@ func New(s *store.Store, settings Settings) resource.Admission {
 			newPodPriority(s),
 			newDefaultTolerations(settings),
 			newStorageClass(s),
+			storageProtection{},
 			newRuntimeClass(s),
 			newIngressClass(s),
 			podResize{s},

@@ -84,14 +84,15 @@ type Config struct {
 
 // Agent is one node of a cluster.
 type Agent struct {
-	cfg     Config
-	log     *slog.Logger
-	runtime runtime.Runtime
-	pods    *pod.Manager
-	session *session.Session
-	node    *node.Node
-	network *network.Network // nil on a hollow node
-	hollow  *hollow.Runtime  // nil on a real one
+	cfg      Config
+	log      *slog.Logger
+	runtime  runtime.Runtime
+	pods     *pod.Manager
+	session  *session.Session
+	contents *contents
+	node     *node.Node
+	network  *network.Network // nil on a hollow node
+	hollow   *hollow.Runtime  // nil on a real one
 }
 
 // New checks cfg and loads what the last run left in Dir.
@@ -127,22 +128,24 @@ func New(cfg Config) (*Agent, error) {
 		Name: cfg.Name, Hostname: cfg.Hostname, IP: cfg.NodeIP, Dir: cfg.Dir, Labels: cfg.Labels, Taints: cfg.Taints,
 		Version: cfg.Version, Capacity: cfg.Capacity, Health: a.health,
 	})
+	a.contents = newContents(a.log)
 	a.session, err = session.New(session.Config{
-		Servers: cfg.Servers, File: filepath.Join(cfg.Dir, "servers.json"), Dial: cfg.Dial, Handler: a, Version: cfg.Version, Logger: a.log,
+		Servers: cfg.Servers, File: filepath.Join(cfg.Dir, "servers.json"), Dial: cfg.Dial, Handler: a, Version: cfg.Version, Bare: a.hollow != nil, Logger: a.log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	podConfig := pod.Config{
 		Dir: cfg.Dir, Runtime: a.runtime, Reporter: a.session, Node: a.podNode, Prober: probe.Network{}, Logger: a.log,
-		Volumes: &volume.Manager{Dir: filepath.Join(cfg.Dir, "volumes")},
+		Volumes: &volume.Manager{Dir: filepath.Join(cfg.Dir, "volumes")}, Contents: a.contents,
 	}
 	if a.hollow != nil {
-		podConfig.Prober, podConfig.Volumes, podConfig.Unsynced = probe.Pretended{}, nil, true
+		podConfig.Prober, podConfig.Volumes, podConfig.Contents, podConfig.Unsynced = probe.Pretended{}, nil, nil, true
 	}
 	if a.pods, err = pod.New(podConfig); err != nil {
 		return nil, err
 	}
+	a.contents.session, a.contents.changed = a.session, a.pods.Refill
 	return a, nil
 }
 
@@ -291,6 +294,7 @@ func (a *Agent) Node() *corev1.Node { return a.node.Object() }
 
 // Welcome takes over what the cluster decided for this node.
 func (a *Agent) Welcome(n *corev1.Node) {
+	a.contents.begin()
 	if n.Spec.PodCIDR == "" {
 		a.log.Warn("the cluster has given this node no pod range")
 		return
@@ -315,7 +319,13 @@ func (a *Agent) Put(p *corev1.Pod) { a.pods.Put(p) }
 func (a *Agent) Remove(uid types.UID) { a.pods.Remove(uid) }
 
 // Retain says that these are all the pods there should be.
-func (a *Agent) Retain(uids map[types.UID]bool) { a.pods.Retain(uids) }
+func (a *Agent) Retain(uids map[types.UID]bool) {
+	a.pods.Retain(uids)
+	a.contents.sync()
+}
+
+// Content is a config map or secret that a pod refers to.
+func (a *Agent) Content(content *agentv1.Content) { a.contents.take(content) }
 
 // Network says where the other nodes' pods are.
 func (a *Agent) Network(list []*agentv1.NodeRoute) {

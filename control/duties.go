@@ -21,7 +21,10 @@ import (
 	"github.com/musterhq/muster/control/controller/policystatus"
 	"github.com/musterhq/muster/control/controller/replication"
 	"github.com/musterhq/muster/control/controller/resourcequota"
+	"github.com/musterhq/muster/control/controller/rootca"
+	"github.com/musterhq/muster/control/controller/serviceaccount"
 	"github.com/musterhq/muster/control/controller/storageprotection"
+	"github.com/musterhq/muster/control/controller/tokensecret"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/scheduler"
@@ -106,6 +109,9 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
 		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),
 		resourcequota.New(resourcequota.Config{Registry: registry, Logger: log}),
+		serviceaccount.New(serviceaccount.Config{Registry: registry, Caches: caches, Logger: log}),
+		rootca.New(rootca.Config{Registry: registry, Caches: caches, Certificate: s.authority.CertificatePEM(), Logger: log}),
+		tokensecret.New(tokensecret.Config{Registry: registry, Sign: s.serviceAccounts.SignLegacy, Certificate: s.authority.CertificatePEM(), Logger: log}),
 		eventttl.New(eventttl.Config{Registry: registry, Logger: log}),
 		events,
 		// Last, because everything above listens to them.

@@ -175,7 +175,7 @@ func (s *Server) open(place *place) (err error) {
 		Store: s.store, Node: s.node, State: s.gossipState, Keys: names.Keys, Logger: cfg.Logger.With("part", "autopilot"),
 	})
 	s.dispatch = dispatch.New(dispatch.Config{
-		Name: cfg.Name, Store: s.store, Registry: s.registry,
+		Name: cfg.Name, Store: s.store, Registry: s.registry, Tokens: s.serviceAccounts,
 		Servers: s.serverAddresses, Peers: s.peers, Dial: s.connections.Dial,
 		Quorum: func() bool { return s.node.Status().HasQuorum },
 		Owns:   names.Owns,

@@ -107,6 +107,9 @@ func (w *worker) setUp(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
+	if err := w.fill(ctx, pod); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(w.filesDir(), 0o755); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/musterhq/muster/agent/runtime"
+	"github.com/musterhq/muster/agent/volume"
 )
 
 // sandboxConfig is what the runtime needs to know of the pod.
@@ -91,7 +92,7 @@ func (w *worker) containerConfig(pod *corev1.Pod, begin start, image runtime.Ima
 	if pod.Spec.HostNetwork {
 		ips = []string{node.IP}
 	}
-	env, err := environment(pod, spec, ips, node)
+	env, err := environment(pod, spec, ips, node, w.m.cfg.Contents)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +147,8 @@ func (w *worker) mounts(pod *corev1.Pod, spec *corev1.Container, attempt uint32,
 			}
 			from = below
 		}
-		mounts = append(mounts, runtime.Mount{HostPath: from, ContainerPath: m.MountPath, ReadOnly: m.ReadOnly, Propagation: propagation(m.MountPropagation)})
+		readOnly := m.ReadOnly || slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name && volume.Shows(&v) })
+		mounts = append(mounts, runtime.Mount{HostPath: from, ContainerPath: m.MountPath, ReadOnly: readOnly, Propagation: propagation(m.MountPropagation)})
 		taken[m.MountPath] = true
 	}
 	if !taken["/etc/hosts"] && !pod.Spec.HostNetwork {

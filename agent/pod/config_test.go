@@ -43,7 +43,7 @@ func TestEnvironment(t *testing.T) {
 		amount("MEM", "limits.memory", ""), amount("MIB", "limits.memory", "1Mi"), amount("CPU", "requests.cpu", ""), amount("MILLI", "requests.cpu", "1m"), amount("ALL", "limits.cpu", ""),
 		{Name: "OPTIONAL", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{Optional: &yes}}},
 	}
-	got, err := environment(pod, spec, []string{"10.1.0.2", "10.1.0.3"}, node)
+	got, err := environment(pod, spec, []string{"10.1.0.2", "10.1.0.3"}, node, &told{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestEnvironment(t *testing.T) {
 		{Name: "X", ValueFrom: &corev1.EnvVarSource{}},
 	} {
 		spec.Env = []corev1.EnvVar{bad}
-		if got, err := environment(pod, spec, nil, node); err == nil || !strings.Contains(err.Error(), "X") {
+		if got, err := environment(pod, spec, nil, node, &told{}); err == nil || !strings.Contains(err.Error(), "X") {
 			t.Errorf("got %v, %v; want an error that names the variable", got, err)
 		}
 	}

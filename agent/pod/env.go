@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -13,41 +14,103 @@ import (
 	"github.com/musterhq/muster/agent/runtime"
 )
 
-// environment is a container's, in the order it was declared; a name declared
-// again keeps its place and takes the later value.
-func environment(pod *corev1.Pod, spec *corev1.Container, ips []string, node Node) ([]runtime.Env, error) {
-	for _, from := range spec.EnvFrom {
-		switch {
-		case from.ConfigMapRef != nil && !isTrue(from.ConfigMapRef.Optional):
-			return nil, fmt.Errorf("configmap %q: environment from config maps is not supported by this version of muster", from.ConfigMapRef.Name)
-		case from.SecretRef != nil && !isTrue(from.SecretRef.Optional):
-			return nil, fmt.Errorf("secret %q: environment from secrets is not supported by this version of muster", from.SecretRef.Name)
-		}
-	}
+// environment is a container's: what envFrom gives, then what it declares, in
+// that order; a name that comes again keeps its place and takes the later value.
+// Without contents, what comes from them is left out.
+func environment(pod *corev1.Pod, spec *corev1.Container, ips []string, node Node, contents Contents) ([]runtime.Env, error) {
 	var out []runtime.Env
 	values := map[string]string{}
+	set := func(name, value string) {
+		if _, again := values[name]; again {
+			out[slices.IndexFunc(out, func(o runtime.Env) bool { return o.Name == name })].Value = value
+		} else {
+			out = append(out, runtime.Env{Name: name, Value: value})
+		}
+		values[name] = value
+	}
+	for _, from := range spec.EnvFrom {
+		given, err := valuesFrom(pod, from, contents)
+		if err != nil {
+			return nil, err
+		}
+		for _, key := range slices.Sorted(maps.Keys(given)) {
+			if name := from.Prefix + key; !strings.Contains(name, "=") {
+				set(name, given[key])
+			}
+		}
+	}
 	lookup := func(name string) (string, bool) { v, ok := values[name]; return v, ok }
 	for _, e := range spec.Env {
-		value, set, err := valueOf(pod, spec, e, ips, node, lookup)
+		value, is, err := valueOf(pod, spec, e, ips, node, contents, lookup)
 		if err != nil {
 			return nil, fmt.Errorf("environment variable %s: %w", e.Name, err)
 		}
-		if !set {
-			continue
+		if is {
+			set(e.Name, value)
 		}
-		values[e.Name] = value
-		if at := slices.IndexFunc(out, func(o runtime.Env) bool { return o.Name == e.Name }); at >= 0 {
-			out[at].Value = value
-			continue
-		}
-		out = append(out, runtime.Env{Name: e.Name, Value: value})
 	}
 	return out, nil
 }
 
+// valuesFrom is all that a config map or secret gives.
+func valuesFrom(pod *corev1.Pod, from corev1.EnvFromSource, contents Contents) (map[string]string, error) {
+	switch {
+	case contents == nil:
+	case from.ConfigMapRef != nil:
+		return configMapValues(pod, from.ConfigMapRef.Name, isTrue(from.ConfigMapRef.Optional), contents)
+	case from.SecretRef != nil:
+		return secretValues(pod, from.SecretRef.Name, isTrue(from.SecretRef.Optional), contents)
+	}
+	return nil, nil
+}
+
+// configMapValues is nil for one that does not exist and need not.
+func configMapValues(pod *corev1.Pod, name string, optional bool, contents Contents) (map[string]string, error) {
+	configMap, err := contents.ConfigMap(pod.Namespace, name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("configmap %q: %w", name, err)
+	case configMap == nil && optional:
+		return nil, nil
+	case configMap == nil:
+		return nil, fmt.Errorf("configmap %q not found", name)
+	}
+	return configMap.Data, nil
+}
+
+// secretValues is nil for one that does not exist and need not.
+func secretValues(pod *corev1.Pod, name string, optional bool, contents Contents) (map[string]string, error) {
+	secret, err := contents.Secret(pod.Namespace, name)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("secret %q: %w", name, err)
+	case secret == nil && optional:
+		return nil, nil
+	case secret == nil:
+		return nil, fmt.Errorf("secret %q not found", name)
+	}
+	values := make(map[string]string, len(secret.Data))
+	for key, value := range secret.Data {
+		values[key] = string(value)
+	}
+	return values, nil
+}
+
+// keyOf picks one value; false: it is not there and need not be.
+func keyOf(values map[string]string, err error, key string, optional bool, kind, object string) (string, bool, error) {
+	if err != nil {
+		return "", false, err
+	}
+	value, ok := values[key]
+	if !ok && !optional {
+		return "", false, fmt.Errorf("couldn't find key %v in %s %v", key, kind, object)
+	}
+	return value, ok, nil
+}
+
 func isTrue(b *bool) bool { return b != nil && *b }
 
-func valueOf(pod *corev1.Pod, spec *corev1.Container, e corev1.EnvVar, ips []string, node Node, lookup func(string) (string, bool)) (string, bool, error) {
+func valueOf(pod *corev1.Pod, spec *corev1.Container, e corev1.EnvVar, ips []string, node Node, contents Contents, lookup func(string) (string, bool)) (string, bool, error) {
 	if e.ValueFrom == nil {
 		return expand(e.Value, lookup), true, nil
 	}
@@ -65,16 +128,16 @@ func valueOf(pod *corev1.Pod, spec *corev1.Container, e corev1.EnvVar, ips []str
 		}
 		value, err := resourceField(target, from.ResourceFieldRef, node)
 		return value, true, err
+	case (from.ConfigMapKeyRef != nil || from.SecretKeyRef != nil) && contents == nil:
+		return "", false, nil
 	case from.ConfigMapKeyRef != nil:
-		if isTrue(from.ConfigMapKeyRef.Optional) {
-			return "", false, nil
-		}
-		return "", false, fmt.Errorf("config maps (%q) are not supported by this version of muster", from.ConfigMapKeyRef.Name)
+		ref := from.ConfigMapKeyRef
+		values, err := configMapValues(pod, ref.Name, isTrue(ref.Optional), contents)
+		return keyOf(values, err, ref.Key, isTrue(ref.Optional), "ConfigMap", pod.Namespace+"/"+ref.Name)
 	case from.SecretKeyRef != nil:
-		if isTrue(from.SecretKeyRef.Optional) {
-			return "", false, nil
-		}
-		return "", false, fmt.Errorf("secrets (%q) are not supported by this version of muster", from.SecretKeyRef.Name)
+		ref := from.SecretKeyRef
+		values, err := secretValues(pod, ref.Name, isTrue(ref.Optional), contents)
+		return keyOf(values, err, ref.Key, isTrue(ref.Optional), "Secret", pod.Namespace+"/"+ref.Name)
 	}
 	return "", false, fmt.Errorf("no supported source of its value")
 }

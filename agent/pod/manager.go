@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/musterhq/muster/agent/runtime"
+	"github.com/musterhq/muster/agent/volume"
 )
 
 // Reporter tells the control plane. It does not block, and copies nothing: what
@@ -36,6 +37,10 @@ type Reporter interface {
 type Volumes interface {
 	// Setup makes the pod's volumes ready and answers where each is, by name.
 	Setup(ctx context.Context, pod *corev1.Pod) (map[string]string, error)
+	// Fill shows files in a volume that shows what the cluster holds, instead of
+	// those that it showed before. Filled says whether it shows any.
+	Fill(pod *corev1.Pod, name string, files map[string]volume.File) error
+	Filled(pod *corev1.Pod, name string) bool
 	// Remove takes away all of a pod's volumes.
 	Remove(uid types.UID) error
 }
@@ -54,6 +59,8 @@ type Config struct {
 	Runtime  runtime.Runtime
 	Reporter Reporter
 	Volumes  Volumes // nil: containers get no mounts at all (on a hollow node)
+	// Contents are what pods refer to; nil: they do without (on a hollow node).
+	Contents Contents
 	Prober   Prober
 	Node     func() Node
 	// Unsynced skips fsync of the desired state, for pretended nodes.
@@ -158,6 +165,18 @@ func (m *Manager) Put(pod *corev1.Pod) {
 	}
 	w.confirmed = true
 	w.put(pod, modeOf(pod))
+}
+
+// Refill has pods of a namespace show what they refer to as it is now.
+func (m *Manager) Refill(namespace string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.workers {
+		if w.key.Namespace == namespace {
+			w.stale = true
+			w.nudge()
+		}
+	}
 }
 
 // Remove says that a pod does not exist any more.

@@ -33,6 +33,9 @@ type bench struct {
 	manager *Manager
 	said    *said
 	stop    func()
+	// What pods mount and refer to; nil: nothing.
+	volumes  Volumes
+	contents Contents
 }
 
 // within runs a test in pretended time.
@@ -59,7 +62,7 @@ func (b *bench) newRuntime() *hollow.Runtime {
 func (b *bench) start() {
 	b.t.Helper()
 	m, err := New(Config{
-		Dir: b.dir, Runtime: b.runtime, Reporter: b.said, Unsynced: true, Logger: slog.New(slog.DiscardHandler),
+		Dir: b.dir, Runtime: b.runtime, Reporter: b.said, Volumes: b.volumes, Contents: b.contents, Unsynced: true, Logger: slog.New(slog.DiscardHandler),
 		Node: func() Node {
 			return Node{Name: "n1", Hostname: "n1", IP: "192.0.2.1", RuntimeName: "hollow", Allocatable: corev1.ResourceList{"memory": resource.MustParse("1Gi"), "cpu": resource.MustParse("2")}}
 		},
@@ -783,6 +786,9 @@ func TestImagesThatCannotBeHad(t *testing.T) {
 
 func TestConfigurationThatCannotBe(t *testing.T) {
 	within(t, func(t *testing.T, b *bench) {
+		b.stop()
+		b.contents = &told{}
+		b.start()
 		pod := newPod("p", command("main", "serve"))
 		pod.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "X", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "cm"}, Key: "k"}}}}
 		b.manager.Put(pod)

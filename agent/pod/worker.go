@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/musterhq/muster/agent/runtime"
+	"github.com/musterhq/muster/agent/volume"
 )
 
 // mode is what is to become of a pod. It only grows.
@@ -58,15 +60,20 @@ type worker struct {
 	confirmed bool               // by the control plane, since the agent started
 	next      *corev1.Pod
 	after     *worker // of an older pod of the same name
+	stale     bool    // what its volumes show may be out of date
 
 	// ---- run's own
 
 	life    context.Context // run's
 	memory  *memory
 	volumes map[string]string // where they are, by name, once set up
-	voice   *voice
-	saidAt  time.Time // when Gone was said
-	cleaned bool
+	tokens  held
+	// refillAt is when what volumes show is to be brought up to date; zero: when
+	// something changes.
+	refillAt time.Time
+	voice    *voice
+	saidAt   time.Time // when Gone was said
+	cleaned  bool
 }
 
 func newWorker(m *Manager, pod *corev1.Pod, how mode) *worker {
@@ -94,7 +101,7 @@ func graceOf(pod *corev1.Pod, how mode) time.Duration {
 
 // put changes what should be. Manager.mu is held.
 func (w *worker) put(pod *corev1.Pod, how mode) {
-	w.pod = pod
+	w.pod, w.stale = pod, true // its labels may be shown
 	if grace := graceOf(pod, how); how > w.mode || how == w.mode && how >= terminating && grace < w.grace {
 		w.mode, w.grace = how, grace
 		if w.interrupt != nil {
@@ -209,10 +216,38 @@ func (w *worker) keep(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 	if !p.empty() {
 		return 0
 	}
-	if p.wake.IsZero() {
+	w.refresh(ctx, pod)
+	wake := p.wake
+	if !w.refillAt.IsZero() && (wake.IsZero() || w.refillAt.Before(wake)) {
+		wake = w.refillAt
+	}
+	if wake.IsZero() {
 		return -1
 	}
-	return max(time.Until(p.wake), 0)
+	return max(time.Until(wake), 0)
+}
+
+// refresh brings up to date what the volumes of a running pod show, if
+// something may have changed.
+func (w *worker) refresh(ctx context.Context, pod *corev1.Pod) {
+	w.m.mu.Lock()
+	stale := w.stale
+	w.stale = false
+	w.m.mu.Unlock()
+	due := !w.refillAt.IsZero() && !time.Now().Before(w.refillAt)
+	if w.m.cfg.Contents == nil || !stale && !due || !slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return volume.Shows(&v) }) {
+		return
+	}
+	var err error
+	if w.volumes == nil { // they were set up before the agent started
+		err = w.setUp(ctx, pod)
+	} else {
+		err = w.fill(ctx, pod)
+	}
+	if err != nil && ctx.Err() == nil {
+		w.log.Debug("what a pod's volumes show was not brought up to date", "err", err)
+		w.refill(time.Now().Add(refillAfter))
+	}
 }
 
 // final says whether the pod's end has been said: it is never run again.

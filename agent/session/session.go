@@ -36,6 +36,8 @@ type Handler interface {
 	// Retain follows the pods that were put since Welcome: they are all.
 	Retain(uids map[types.UID]bool)
 	Network(routes []*agentv1.NodeRoute)
+	// Content is a config map or secret that a pod refers to, told before the pod.
+	Content(content *agentv1.Content)
 	// Stream serves one log, exec, attach or port-forward. It ends with CloseSend
 	// and with Recv failing, which then follows soon.
 	Stream(ctx context.Context, request *agentv1.OpenStream, stream Frames)
@@ -56,6 +58,8 @@ type Config struct {
 	Dial    func(ctx context.Context, address string) (*grpc.ClientConn, error)
 	Handler Handler
 	Version string
+	// Bare: the config maps and secrets of pods are of no use here.
+	Bare bool
 	// Heartbeat is how often one is sent. A control node that is silent for
 	// Silence is taken for dead; one that does not welcome within Patience too.
 	Heartbeat, Silence, Patience time.Duration // default 1 s, 2.5 s, 5 s
@@ -80,7 +84,11 @@ type Session struct {
 
 	mu     sync.Mutex
 	server string // with whom there is a session; "" none
+	client agentv1.AgentClient
 }
+
+// ErrNoSession says that there is no control node to ask.
+var ErrNoSession = errors.New("no session with a control node")
 
 var errGoAway = errors.New("the control node is going away")
 
@@ -108,6 +116,17 @@ func (s *Session) Server() (address string, connected bool) {
 	return s.server, s.server != ""
 }
 
+// Token asks the control node for a token that a pod mounts.
+func (s *Session) Token(ctx context.Context, request *agentv1.TokenRequest) (*agentv1.TokenResponse, error) {
+	s.mu.Lock()
+	client := s.client
+	s.mu.Unlock()
+	if client == nil {
+		return nil, ErrNoSession
+	}
+	return client.Token(ctx, request)
+}
+
 // Run keeps a session open until ctx ends.
 func (s *Session) Run(ctx context.Context) error {
 	var lingering sync.WaitGroup // streams of sessions that are over
@@ -117,7 +136,7 @@ func (s *Session) Run(ctx context.Context) error {
 		address := s.servers.next()
 		welcomed, err := s.converse(ctx, address, &lingering)
 		s.mu.Lock()
-		s.server = ""
+		s.server, s.client = "", nil
 		s.mu.Unlock()
 		if ctx.Err() != nil {
 			break
@@ -204,7 +223,7 @@ func (s *Session) hello() (*agentv1.FromAgent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: node, Version: s.cfg.Version, Instance: s.instance}}}, nil
+	return &agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: node, Version: s.cfg.Version, Instance: s.instance, WithoutContents: s.cfg.Bare}}}, nil
 }
 
 // conversation is one session's state.
@@ -299,6 +318,8 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 			c.outbox.stored(types.UID(m.StatusStored.Uid), m.StatusStored.Sequence)
 		case *agentv1.ToAgent_Network:
 			handler.Network(m.Network.Routes)
+		case *agentv1.ToAgent_Content:
+			handler.Content(m.Content)
 		case *agentv1.ToAgent_OpenStream:
 			c.openStream(m.OpenStream)
 		case *agentv1.ToAgent_Servers:
@@ -318,6 +339,7 @@ func (c *conversation) welcome(m *agentv1.Welcome) error {
 	c.learn(m.Servers)
 	c.mu.Lock()
 	c.server = c.address
+	c.Session.client = c.client
 	c.mu.Unlock()
 	c.servers.succeeded(c.address)
 	c.outbox.begin()

@@ -32,6 +32,7 @@ type handler struct {
 	removed  []types.UID
 	retained []map[types.UID]bool
 	routes   []*agentv1.NodeRoute
+	contents []string
 }
 
 func (h *handler) Node() *corev1.Node {
@@ -60,6 +61,12 @@ func (h *handler) Retain(uids map[types.UID]bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.retained = append(h.retained, uids)
+}
+
+func (h *handler) Content(content *agentv1.Content) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.contents = append(h.contents, content.Namespace+"/"+content.Name)
 }
 
 func (h *handler) Network(routes []*agentv1.NodeRoute) {

@@ -1,5 +1,7 @@
 // Package volume makes the directories pods mount: emptyDir, on disk or in
-// memory, and hostPath. Other kinds it refuses with a reason for the user.
+// memory, hostPath, and those that show config maps, secrets, tokens and what
+// the pod itself is like, whose files package pod collects. Other kinds it
+// refuses with a reason for the user.
 package volume
 
 import (
@@ -36,8 +38,8 @@ func (m *Manager) Setup(_ context.Context, pod *corev1.Pod) (map[string]string, 
 			path, err = m.emptyDir(pod, v.Name, v.EmptyDir)
 		case v.HostPath != nil:
 			path, err = v.HostPath.Path, hostPath(v.HostPath)
-		case optional(v.VolumeSource):
-			path, err = m.emptyDir(pod, v.Name, &corev1.EmptyDirVolumeSource{})
+		case Shows(&v):
+			path, err = m.shown(pod, &v)
 		default:
 			err = fmt.Errorf("%s volumes are %w", kind(v.VolumeSource), ErrUnsupported)
 		}
@@ -49,15 +51,8 @@ func (m *Manager) Setup(_ context.Context, pod *corev1.Pod) (map[string]string, 
 	return paths, nil
 }
 
-// optional says that a pod can do without what the volume would hold.
-func optional(source corev1.VolumeSource) bool {
-	switch {
-	case source.ConfigMap != nil:
-		return source.ConfigMap.Optional != nil && *source.ConfigMap.Optional
-	case source.Secret != nil:
-		return source.Secret.Optional != nil && *source.Secret.Optional
-	}
-	return false
+func (m *Manager) path(pod *corev1.Pod, name string) string {
+	return filepath.Join(m.Dir, string(pod.UID), name)
 }
 
 // kind names the member of source that is set, as the API does.
@@ -73,7 +68,7 @@ func kind(source corev1.VolumeSource) string {
 }
 
 func (m *Manager) emptyDir(pod *corev1.Pod, name string, source *corev1.EmptyDirVolumeSource) (string, error) {
-	path := filepath.Join(m.Dir, string(pod.UID), name)
+	path := m.path(pod, name)
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return "", err
 	}

@@ -59,6 +59,7 @@ func New(s *store.Store, settings Settings) resource.Admission {
 	return &chain{
 		checks: []resource.Admission{
 			&namespaceLifecycle{store: s},
+			&serviceAccount{store: s},
 			newLimitRanger(s),
 			nodeRestriction{},
 			newPodSecurity(s),

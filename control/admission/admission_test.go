@@ -29,7 +29,19 @@ func newRegistry(t testing.TB, settings Settings) *resource.Registry {
 	if err := resource.EnsureBootstrap(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
+	addAccounts(t, s)
 	return r
+}
+
+// addAccounts does what a controller does for each namespace.
+func addAccounts(t testing.TB, s *store.Store) {
+	t.Helper()
+	for _, namespace := range []string{"default", "kube-system", "team", "baseline", "restricted", "warned"} {
+		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "default", UID: "default-uid"}}
+		if _, err := s.Table(store.ServiceAccounts).Create(t.Context(), account); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func newPod(name string) *corev1.Pod {
@@ -103,6 +115,7 @@ func TestNothingIsLeftBehindInANamespaceThatWent(t *testing.T) {
 	s := storetest.New(t)
 	checks := New(s, Settings{})
 	plain := resource.New(s, checks)
+	addAccounts(t, s)
 	if _, err := plain.Create(t.Context(), resource.Namespaces, "", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team"}}, resource.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}

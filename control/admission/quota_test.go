@@ -123,6 +123,7 @@ func TestQuotaIsExactWhateverComesAtOnce(t *testing.T) {
 	if err := resource.EnsureBootstrap(t.Context(), nodes[0]); err != nil {
 		t.Fatal(err)
 	}
+	addAccounts(t, s)
 	newQuota(t, nodes[0], "few", amounts("pods", "20"))
 	newQuota(t, nodes[0], "more", amounts("count/pods", "25", "requests.cpu", "10"))
 	var created, refused atomic.Int32

@@ -57,7 +57,9 @@ type Config struct {
 	// Owns says whether the machine with this key (transport.Caller.Key) is the
 	// one that has the node's name, as far as this replica knows. It must answer
 	// at once.
-	Owns   func(node string, key [sha256.Size]byte) bool
+	Owns func(node string, key [sha256.Size]byte) bool
+	// Tokens issues service accounts' tokens for pods.
+	Tokens Tokens
 	Gossip Gossip
 	Logger *slog.Logger
 }
@@ -84,6 +86,7 @@ type Dispatcher struct {
 	nodes    *store.Cache[*corev1.Node]
 	routes   *routes
 	streams  *streams
+	contents []*contents
 }
 
 // New makes a Dispatcher; it serves once Run runs.
@@ -95,6 +98,7 @@ func New(cfg Config) *Dispatcher {
 	d.desired = newDesired(cfg.Store, d.sessions.podChanged)
 	d.nodes = store.NewCache[*corev1.Node](cfg.Store, store.Nodes, nil)
 	d.routes = newRoutes(d.sessions.networkChanged)
+	d.contents = []*contents{newContents(cfg.Store, store.ConfigMaps, agentv1.Content_CONFIG_MAP), newContents(cfg.Store, store.Secrets, agentv1.Content_SECRET)}
 	d.nodes.OnChange(func(old, new *corev1.Node) {
 		d.routes.change(old, new)
 		if new != nil {
@@ -115,6 +119,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.desired.Run(ctx) })
 	group.Go(func() error { return d.nodes.Run(ctx) })
+	for _, c := range d.contents {
+		group.Go(func() error { return c.Run(ctx) })
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		d.sessions.goAway()

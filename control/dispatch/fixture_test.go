@@ -90,16 +90,16 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 			Owns: func(_ string, key [sha256.Size]byte) bool {
 				return key == sha256.Sum256([]byte(*nodes[i].owner.Load()))
 			},
-			Gossip: quietGossip{}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			Tokens: signedTokens{}, Gossip: quietGossip{}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var group errgroup.Group
 	for _, n := range nodes {
-		server := grpc.NewServer(grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-			node, machine, _ := strings.Cut(metadata.ValueFromIncomingContext(stream.Context(), callerKey)[0], "/")
-			caller := transport.Caller{Role: identity.Agent, Name: node, Certificate: &x509.Certificate{RawSubjectPublicKeyInfo: []byte(machine)}}
-			return handler(srv, &asCaller{stream, transport.NewContext(stream.Context(), caller)})
+		server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			return handler(transport.NewContext(ctx, callerOf(ctx)), request)
+		}), grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			return handler(srv, &asCaller{stream, transport.NewContext(stream.Context(), callerOf(stream.Context()))})
 		}))
 		n.Register(server)
 		group.Go(func() error { return n.Run(ctx) })
@@ -115,6 +115,12 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 	return nodes
 }
 
+// callerOf is who the metadata of a call say calls: NODE/MACHINE.
+func callerOf(ctx context.Context) transport.Caller {
+	node, machine, _ := strings.Cut(metadata.ValueFromIncomingContext(ctx, callerKey)[0], "/")
+	return transport.Caller{Role: identity.Agent, Name: node, Certificate: &x509.Certificate{RawSubjectPublicKeyInfo: []byte(machine)}}
+}
+
 type asCaller struct {
 	grpc.ServerStream
 	ctx context.Context
@@ -126,6 +132,9 @@ func (n *controlNode) dial(caller string) *grpc.ClientConn {
 	n.t.Helper()
 	conn, err := grpc.NewClient("passthrough:///control", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return n.listener.DialContext(ctx) }),
+		grpc.WithUnaryInterceptor(func(ctx context.Context, method string, request, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return invoke(metadata.AppendToOutgoingContext(ctx, callerKey, caller), method, request, reply, cc, opts...)
+		}),
 		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 			return streamer(metadata.AppendToOutgoingContext(ctx, callerKey, caller), desc, cc, method, opts...)
 		}))

@@ -92,6 +92,7 @@ func (s *session) beat() error {
 type sentPod struct {
 	namespace, name, uid string
 	revision             uint64
+	contents             []string // keys of what it refers to
 }
 
 // greet registers the node, waits until it has its pod range and until this
@@ -147,8 +148,8 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat 
 
 func (s *session) sendChanges(known map[string]sentPod) error {
 	s.mu.Lock()
-	pods, network, opens, stored := s.pods, s.network, s.opens, s.stored
-	s.pods, s.network, s.opens, s.stored = map[string]bool{}, false, nil, nil
+	pods, contents, network, opens, stored := s.pods, s.contents, s.network, s.opens, s.stored
+	s.pods, s.contents, s.network, s.opens, s.stored = map[string]bool{}, map[string]bool{}, false, nil, nil
 	s.mu.Unlock()
 	for _, done := range stored {
 		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_StatusStored{StatusStored: done}}); err != nil {
@@ -158,6 +159,13 @@ func (s *session) sendChanges(known map[string]sentPod) error {
 	for key := range pods {
 		if err := s.sendPod(key, known); err != nil {
 			return err
+		}
+	}
+	for key := range contents {
+		if s.referred[key] > 0 {
+			if err := s.sendContent(key); err != nil {
+				return err
+			}
 		}
 	}
 	if network {
@@ -189,14 +197,24 @@ func (s *session) sendPod(key string, known map[string]sentPod) error {
 				return err
 			}
 		}
-		known[key] = sentPod{meta.Namespace, meta.Name, string(meta.UID), pod.revision}
-		return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_PodPut{PodPut: &agentv1.PodPut{Pod: pod.raw}}})
+		now := sentPod{meta.Namespace, meta.Name, string(meta.UID), pod.revision, s.contentsOf(&meta)}
+		known[key] = now
+		if err := s.refer(now.contents); err != nil {
+			return err
+		}
+		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_PodPut{PodPut: &agentv1.PodPut{Pod: pod.raw}}}); err != nil {
+			return err
+		}
+		return s.release(before.contents)
 	}
 	if !told {
 		return nil
 	}
 	delete(known, key)
-	return s.sendRemove(before)
+	if err := s.sendRemove(before); err != nil {
+		return err
+	}
+	return s.release(before.contents)
 }
 
 func (s *session) sendRemove(pod sentPod) error {

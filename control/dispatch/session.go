@@ -50,14 +50,20 @@ type session struct {
 	// this control node has had no quorum; zero while it has. Only send uses them.
 	servers []string
 	alone   time.Time
+	// bare: the agent wants no contents. referred counts, by key, the pods that
+	// refer to a content. Only send uses it.
+	bare     bool
+	referred map[string]int
 
 	mu sync.Mutex
 	// What is to be sent, each at most once however often it changed meanwhile:
 	// bounded by the number of the node's pods.
 	pods    map[string]bool
 	network bool
-	opens   []*agentv1.OpenStream
-	stored  []*agentv1.StatusStored
+	// Keys of contents that changed; bounded by what the node's pods refer to.
+	contents map[string]bool
+	opens    []*agentv1.OpenStream
+	stored   []*agentv1.StatusStored
 	// What is to be stored, the latest for each pod.
 	reports reports
 	heard   time.Time
@@ -94,6 +100,7 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	defer cancel(nil)
 	s := &session{
 		id: rand.Text(), node: node, key: caller.Key(), d: d, stream: stream, cancel: cancel,
+		bare: hello.WithoutContents, referred: map[string]int{}, contents: map[string]bool{},
 		pods: map[string]bool{}, heard: time.Now(), reports: newReports(),
 		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1),
 	}
@@ -105,6 +112,7 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 		return status.Error(codes.Unavailable, errGoAway.Error())
 	}
 	defer d.sessions.remove(s)
+	defer d.forget(s)
 	log := d.log.With("node", node, "session", s.id)
 	log.Info("agent connected", "version", hello.Version)
 
@@ -198,9 +206,10 @@ func (s *session) mark(change func()) {
 	signal(s.toSend)
 }
 
-func (s *session) markPod(key string) { s.mark(func() { s.pods[key] = true }) }
-func (s *session) markNetwork()       { s.mark(func() { s.network = true }) }
-func (s *session) markNode()          { signal(s.nodeMoved) }
+func (s *session) markPod(key string)     { s.mark(func() { s.pods[key] = true }) }
+func (s *session) markContent(key string) { s.mark(func() { s.contents[key] = true }) }
+func (s *session) markNetwork()           { s.mark(func() { s.network = true }) }
+func (s *session) markNode()              { signal(s.nodeMoved) }
 
 func (s *session) open(request *agentv1.OpenStream) {
 	s.mark(func() { s.opens = append(s.opens, request) })

@@ -26,6 +26,52 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Content_Kind int32
+
+const (
+	Content_CONFIG_MAP Content_Kind = 0
+	Content_SECRET     Content_Kind = 1
+)
+
+// Enum value maps for Content_Kind.
+var (
+	Content_Kind_name = map[int32]string{
+		0: "CONFIG_MAP",
+		1: "SECRET",
+	}
+	Content_Kind_value = map[string]int32{
+		"CONFIG_MAP": 0,
+		"SECRET":     1,
+	}
+)
+
+func (x Content_Kind) Enum() *Content_Kind {
+	p := new(Content_Kind)
+	*p = x
+	return p
+}
+
+func (x Content_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Content_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (Content_Kind) Type() protoreflect.EnumType {
+	return &file_agent_v1_agent_proto_enumTypes[0]
+}
+
+func (x Content_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Content_Kind.Descriptor instead.
+func (Content_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8, 0}
+}
+
 type Frame_Channel int32
 
 const (
@@ -59,11 +105,11 @@ func (x Frame_Channel) String() string {
 }
 
 func (Frame_Channel) Descriptor() protoreflect.EnumDescriptor {
-	return file_agent_v1_agent_proto_enumTypes[0].Descriptor()
+	return file_agent_v1_agent_proto_enumTypes[1].Descriptor()
 }
 
 func (Frame_Channel) Type() protoreflect.EnumType {
-	return &file_agent_v1_agent_proto_enumTypes[0]
+	return &file_agent_v1_agent_proto_enumTypes[1]
 }
 
 func (x Frame_Channel) Number() protoreflect.EnumNumber {
@@ -72,7 +118,7 @@ func (x Frame_Channel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Frame_Channel.Descriptor instead.
 func (Frame_Channel) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24, 0}
 }
 
 type FromAgent struct {
@@ -228,9 +274,11 @@ type Hello struct {
 	Node    []byte `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// New at each start of the agent process.
-	Instance      string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The agent pretends to run pods: what they would read need not be sent.
+	WithoutContents bool `protobuf:"varint,4,opt,name=without_contents,json=withoutContents,proto3" json:"without_contents,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -282,6 +330,13 @@ func (x *Hello) GetInstance() string {
 		return x.Instance
 	}
 	return ""
+}
+
+func (x *Hello) GetWithoutContents() bool {
+	if x != nil {
+		return x.WithoutContents
+	}
+	return false
 }
 
 // Heartbeat is sent each second. Nothing is stored for it.
@@ -593,6 +648,7 @@ type ToAgent struct {
 	//	*ToAgent_Network
 	//	*ToAgent_GoAway
 	//	*ToAgent_Servers
+	//	*ToAgent_Content
 	Message       isToAgent_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -725,6 +781,15 @@ func (x *ToAgent) GetServers() *Servers {
 	return nil
 }
 
+func (x *ToAgent) GetContent() *Content {
+	if x != nil {
+		if x, ok := x.Message.(*ToAgent_Content); ok {
+			return x.Content
+		}
+	}
+	return nil
+}
+
 type isToAgent_Message interface {
 	isToAgent_Message()
 }
@@ -770,6 +835,10 @@ type ToAgent_Servers struct {
 	Servers *Servers `protobuf:"bytes,10,opt,name=servers,proto3,oneof"`
 }
 
+type ToAgent_Content struct {
+	Content *Content `protobuf:"bytes,11,opt,name=content,proto3,oneof"`
+}
+
 func (*ToAgent_Welcome) isToAgent_Message() {}
 
 func (*ToAgent_PodPut) isToAgent_Message() {}
@@ -790,6 +859,217 @@ func (*ToAgent_GoAway) isToAgent_Message() {}
 
 func (*ToAgent_Servers) isToAgent_Message() {}
 
+func (*ToAgent_Content) isToAgent_Message() {}
+
+// Content is a config map or a secret that a pod of the node refers to. It comes
+// before the first pod that does, and again whenever it changes.
+type Content struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Kind      Content_Kind           `protobuf:"varint,1,opt,name=kind,proto3,enum=muster.agent.v1.Content_Kind" json:"kind,omitempty"`
+	Namespace string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// core/v1 ConfigMap or Secret; empty if there is none.
+	Object []byte `protobuf:"bytes,4,opt,name=object,proto3" json:"object,omitempty"`
+	// No pod of the node refers to it any more: forget it.
+	Dropped       bool `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Content) Reset() {
+	*x = Content{}
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Content) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Content) ProtoMessage() {}
+
+func (x *Content) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Content.ProtoReflect.Descriptor instead.
+func (*Content) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Content) GetKind() Content_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Content_CONFIG_MAP
+}
+
+func (x *Content) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Content) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Content) GetObject() []byte {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *Content) GetDropped() bool {
+	if x != nil {
+		return x.Dropped
+	}
+	return false
+}
+
+type TokenRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Pod       string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	Uid       string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Empty: the API's own.
+	Audience      string `protobuf:"bytes,4,opt,name=audience,proto3" json:"audience,omitempty"`
+	Seconds       int64  `protobuf:"varint,5,opt,name=seconds,proto3" json:"seconds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenRequest) Reset() {
+	*x = TokenRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenRequest) ProtoMessage() {}
+
+func (x *TokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenRequest.ProtoReflect.Descriptor instead.
+func (*TokenRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TokenRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *TokenRequest) GetSeconds() int64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+type TokenResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Expires       int64                  `protobuf:"varint,2,opt,name=expires,proto3" json:"expires,omitempty"` // Unix seconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TokenResponse) Reset() {
+	*x = TokenResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TokenResponse) ProtoMessage() {}
+
+func (x *TokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TokenResponse.ProtoReflect.Descriptor instead.
+func (*TokenResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TokenResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *TokenResponse) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
 // Servers lists every control node, host:port, when that changes after Welcome.
 type Servers struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -800,7 +1080,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1092,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1105,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Servers) GetServers() []string {
@@ -850,7 +1130,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1142,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1155,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Welcome) GetControlNode() string {
@@ -908,7 +1188,7 @@ type PodPut struct {
 
 func (x *PodPut) Reset() {
 	*x = PodPut{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1200,7 @@ func (x *PodPut) String() string {
 func (*PodPut) ProtoMessage() {}
 
 func (x *PodPut) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1213,7 @@ func (x *PodPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodPut.ProtoReflect.Descriptor instead.
 func (*PodPut) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PodPut) GetPod() []byte {
@@ -955,7 +1235,7 @@ type PodRemove struct {
 
 func (x *PodRemove) Reset() {
 	*x = PodRemove{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1247,7 @@ func (x *PodRemove) String() string {
 func (*PodRemove) ProtoMessage() {}
 
 func (x *PodRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1260,7 @@ func (x *PodRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRemove.ProtoReflect.Descriptor instead.
 func (*PodRemove) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PodRemove) GetNamespace() string {
@@ -1012,7 +1292,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1304,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1317,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 type StatusStored struct {
@@ -1050,7 +1330,7 @@ type StatusStored struct {
 
 func (x *StatusStored) Reset() {
 	*x = StatusStored{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1342,7 @@ func (x *StatusStored) String() string {
 func (*StatusStored) ProtoMessage() {}
 
 func (x *StatusStored) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1355,7 @@ func (x *StatusStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusStored.ProtoReflect.Descriptor instead.
 func (*StatusStored) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StatusStored) GetUid() string {
@@ -1102,7 +1382,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1394,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1407,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Network) GetRoutes() []*NodeRoute {
@@ -1148,7 +1428,7 @@ type NodeRoute struct {
 
 func (x *NodeRoute) Reset() {
 	*x = NodeRoute{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1440,7 @@ func (x *NodeRoute) String() string {
 func (*NodeRoute) ProtoMessage() {}
 
 func (x *NodeRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1173,7 +1453,7 @@ func (x *NodeRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRoute.ProtoReflect.Descriptor instead.
 func (*NodeRoute) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeRoute) GetNode() string {
@@ -1205,7 +1485,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1497,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1510,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 // OpenStream asks the agent to call Stream with this id.
@@ -1249,7 +1529,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1541,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1554,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *OpenStream) GetId() string {
@@ -1361,7 +1641,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1653,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1666,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *LogRequest) GetNamespace() string {
@@ -1478,7 +1758,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1770,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1783,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -1590,7 +1870,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1882,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1895,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -1670,7 +1950,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1962,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1975,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Frame) GetChannel() Frame_Channel {
@@ -1743,7 +2023,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +2035,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +2048,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -1798,7 +2078,7 @@ type StreamResult struct {
 
 func (x *StreamResult) Reset() {
 	*x = StreamResult{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1810,7 +2090,7 @@ func (x *StreamResult) String() string {
 func (*StreamResult) ProtoMessage() {}
 
 func (x *StreamResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1823,7 +2103,7 @@ func (x *StreamResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResult.ProtoReflect.Descriptor instead.
 func (*StreamResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StreamResult) GetExitCode() int32 {
@@ -1861,11 +2141,12 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"pod_status\x18\x04 \x01(\v2\x1a.muster.agent.v1.PodStatusH\x00R\tpodStatus\x125\n" +
 	"\bpod_gone\x18\x05 \x01(\v2\x18.muster.agent.v1.PodGoneH\x00R\apodGone\x124\n" +
 	"\x05event\x18\x06 \x01(\v2\x1c.muster.agent.v1.EventReportH\x00R\x05eventB\t\n" +
-	"\amessage\"Q\n" +
+	"\amessage\"|\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
-	"\binstance\x18\x03 \x01(\tR\binstance\"\v\n" +
+	"\binstance\x18\x03 \x01(\tR\binstance\x12)\n" +
+	"\x10without_contents\x18\x04 \x01(\bR\x0fwithoutContents\"\v\n" +
 	"\tHeartbeat\"$\n" +
 	"\n" +
 	"NodeStatus\x12\x16\n" +
@@ -1884,7 +2165,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\tregarding\x18\x01 \x01(\fR\tregarding\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xd0\x04\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x86\x05\n" +
 	"\aToAgent\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.muster.agent.v1.WelcomeH\x00R\awelcome\x122\n" +
 	"\apod_put\x18\x02 \x01(\v2\x17.muster.agent.v1.PodPutH\x00R\x06podPut\x12;\n" +
@@ -1898,8 +2179,29 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\anetwork\x18\b \x01(\v2\x18.muster.agent.v1.NetworkH\x00R\anetwork\x122\n" +
 	"\ago_away\x18\t \x01(\v2\x17.muster.agent.v1.GoAwayH\x00R\x06goAway\x124\n" +
 	"\aservers\x18\n" +
-	" \x01(\v2\x18.muster.agent.v1.ServersH\x00R\aserversB\t\n" +
-	"\amessage\"#\n" +
+	" \x01(\v2\x18.muster.agent.v1.ServersH\x00R\aservers\x124\n" +
+	"\acontent\x18\v \x01(\v2\x18.muster.agent.v1.ContentH\x00R\acontentB\t\n" +
+	"\amessage\"\xc4\x01\n" +
+	"\aContent\x121\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.muster.agent.v1.Content.KindR\x04kind\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
+	"\x06object\x18\x04 \x01(\fR\x06object\x12\x18\n" +
+	"\adropped\x18\x05 \x01(\bR\adropped\"\"\n" +
+	"\x04Kind\x12\x0e\n" +
+	"\n" +
+	"CONFIG_MAP\x10\x00\x12\n" +
+	"\n" +
+	"\x06SECRET\x10\x01\"\x86\x01\n" +
+	"\fTokenRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x1a\n" +
+	"\baudience\x18\x04 \x01(\tR\baudience\x12\x18\n" +
+	"\aseconds\x18\x05 \x01(\x03R\aseconds\"?\n" +
+	"\rTokenResponse\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
+	"\aexpires\x18\x02 \x01(\x03R\aexpires\"#\n" +
 	"\aServers\x12\x18\n" +
 	"\aservers\x18\x01 \x03(\tR\aservers\"Z\n" +
 	"\aWelcome\x12!\n" +
@@ -1984,10 +2286,11 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\fStreamResult\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\x05R\bexitCode\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
-	"\x04code\x18\x03 \x01(\rR\x04code2\x8a\x01\n" +
+	"\x04code\x18\x03 \x01(\rR\x04code2\xd2\x01\n" +
 	"\x05Agent\x12C\n" +
 	"\aSession\x12\x1a.muster.agent.v1.FromAgent\x1a\x18.muster.agent.v1.ToAgent(\x010\x01\x12<\n" +
-	"\x06Stream\x12\x16.muster.agent.v1.Frame\x1a\x16.muster.agent.v1.Frame(\x010\x01B3Z1github.com/musterhq/muster/proto/agent/v1;agentv1b\x06proto3"
+	"\x06Stream\x12\x16.muster.agent.v1.Frame\x1a\x16.muster.agent.v1.Frame(\x010\x01\x12F\n" +
+	"\x05Token\x12\x1d.muster.agent.v1.TokenRequest\x1a\x1e.muster.agent.v1.TokenResponseB3Z1github.com/musterhq/muster/proto/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -2001,68 +2304,76 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_agent_v1_agent_proto_rawDescData
 }
 
-var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_agent_v1_agent_proto_goTypes = []any{
-	(Frame_Channel)(0),         // 0: muster.agent.v1.Frame.Channel
-	(*FromAgent)(nil),          // 1: muster.agent.v1.FromAgent
-	(*Hello)(nil),              // 2: muster.agent.v1.Hello
-	(*Heartbeat)(nil),          // 3: muster.agent.v1.Heartbeat
-	(*NodeStatus)(nil),         // 4: muster.agent.v1.NodeStatus
-	(*PodStatus)(nil),          // 5: muster.agent.v1.PodStatus
-	(*PodGone)(nil),            // 6: muster.agent.v1.PodGone
-	(*EventReport)(nil),        // 7: muster.agent.v1.EventReport
-	(*ToAgent)(nil),            // 8: muster.agent.v1.ToAgent
-	(*Servers)(nil),            // 9: muster.agent.v1.Servers
-	(*Welcome)(nil),            // 10: muster.agent.v1.Welcome
-	(*PodPut)(nil),             // 11: muster.agent.v1.PodPut
-	(*PodRemove)(nil),          // 12: muster.agent.v1.PodRemove
-	(*Synced)(nil),             // 13: muster.agent.v1.Synced
-	(*StatusStored)(nil),       // 14: muster.agent.v1.StatusStored
-	(*Network)(nil),            // 15: muster.agent.v1.Network
-	(*NodeRoute)(nil),          // 16: muster.agent.v1.NodeRoute
-	(*GoAway)(nil),             // 17: muster.agent.v1.GoAway
-	(*OpenStream)(nil),         // 18: muster.agent.v1.OpenStream
-	(*LogRequest)(nil),         // 19: muster.agent.v1.LogRequest
-	(*ExecRequest)(nil),        // 20: muster.agent.v1.ExecRequest
-	(*PortForwardRequest)(nil), // 21: muster.agent.v1.PortForwardRequest
-	(*Frame)(nil),              // 22: muster.agent.v1.Frame
-	(*Resize)(nil),             // 23: muster.agent.v1.Resize
-	(*StreamResult)(nil),       // 24: muster.agent.v1.StreamResult
+	(Content_Kind)(0),          // 0: muster.agent.v1.Content.Kind
+	(Frame_Channel)(0),         // 1: muster.agent.v1.Frame.Channel
+	(*FromAgent)(nil),          // 2: muster.agent.v1.FromAgent
+	(*Hello)(nil),              // 3: muster.agent.v1.Hello
+	(*Heartbeat)(nil),          // 4: muster.agent.v1.Heartbeat
+	(*NodeStatus)(nil),         // 5: muster.agent.v1.NodeStatus
+	(*PodStatus)(nil),          // 6: muster.agent.v1.PodStatus
+	(*PodGone)(nil),            // 7: muster.agent.v1.PodGone
+	(*EventReport)(nil),        // 8: muster.agent.v1.EventReport
+	(*ToAgent)(nil),            // 9: muster.agent.v1.ToAgent
+	(*Content)(nil),            // 10: muster.agent.v1.Content
+	(*TokenRequest)(nil),       // 11: muster.agent.v1.TokenRequest
+	(*TokenResponse)(nil),      // 12: muster.agent.v1.TokenResponse
+	(*Servers)(nil),            // 13: muster.agent.v1.Servers
+	(*Welcome)(nil),            // 14: muster.agent.v1.Welcome
+	(*PodPut)(nil),             // 15: muster.agent.v1.PodPut
+	(*PodRemove)(nil),          // 16: muster.agent.v1.PodRemove
+	(*Synced)(nil),             // 17: muster.agent.v1.Synced
+	(*StatusStored)(nil),       // 18: muster.agent.v1.StatusStored
+	(*Network)(nil),            // 19: muster.agent.v1.Network
+	(*NodeRoute)(nil),          // 20: muster.agent.v1.NodeRoute
+	(*GoAway)(nil),             // 21: muster.agent.v1.GoAway
+	(*OpenStream)(nil),         // 22: muster.agent.v1.OpenStream
+	(*LogRequest)(nil),         // 23: muster.agent.v1.LogRequest
+	(*ExecRequest)(nil),        // 24: muster.agent.v1.ExecRequest
+	(*PortForwardRequest)(nil), // 25: muster.agent.v1.PortForwardRequest
+	(*Frame)(nil),              // 26: muster.agent.v1.Frame
+	(*Resize)(nil),             // 27: muster.agent.v1.Resize
+	(*StreamResult)(nil),       // 28: muster.agent.v1.StreamResult
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
-	2,  // 0: muster.agent.v1.FromAgent.hello:type_name -> muster.agent.v1.Hello
-	3,  // 1: muster.agent.v1.FromAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
-	4,  // 2: muster.agent.v1.FromAgent.node_status:type_name -> muster.agent.v1.NodeStatus
-	5,  // 3: muster.agent.v1.FromAgent.pod_status:type_name -> muster.agent.v1.PodStatus
-	6,  // 4: muster.agent.v1.FromAgent.pod_gone:type_name -> muster.agent.v1.PodGone
-	7,  // 5: muster.agent.v1.FromAgent.event:type_name -> muster.agent.v1.EventReport
-	10, // 6: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
-	11, // 7: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
-	12, // 8: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
-	13, // 9: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
-	14, // 10: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
-	18, // 11: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
-	3,  // 12: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
-	15, // 13: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
-	17, // 14: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
-	9,  // 15: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
-	16, // 16: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
-	19, // 17: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
-	20, // 18: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
-	21, // 19: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
-	0,  // 20: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
-	23, // 21: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
-	24, // 22: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
-	1,  // 23: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
-	22, // 24: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
-	8,  // 25: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
-	22, // 26: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
-	25, // [25:27] is the sub-list for method output_type
-	23, // [23:25] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	3,  // 0: muster.agent.v1.FromAgent.hello:type_name -> muster.agent.v1.Hello
+	4,  // 1: muster.agent.v1.FromAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
+	5,  // 2: muster.agent.v1.FromAgent.node_status:type_name -> muster.agent.v1.NodeStatus
+	6,  // 3: muster.agent.v1.FromAgent.pod_status:type_name -> muster.agent.v1.PodStatus
+	7,  // 4: muster.agent.v1.FromAgent.pod_gone:type_name -> muster.agent.v1.PodGone
+	8,  // 5: muster.agent.v1.FromAgent.event:type_name -> muster.agent.v1.EventReport
+	14, // 6: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
+	15, // 7: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
+	16, // 8: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
+	17, // 9: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
+	18, // 10: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
+	22, // 11: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
+	4,  // 12: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
+	19, // 13: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
+	21, // 14: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
+	13, // 15: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
+	10, // 16: muster.agent.v1.ToAgent.content:type_name -> muster.agent.v1.Content
+	0,  // 17: muster.agent.v1.Content.kind:type_name -> muster.agent.v1.Content.Kind
+	20, // 18: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
+	23, // 19: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
+	24, // 20: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
+	25, // 21: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
+	1,  // 22: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
+	27, // 23: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
+	28, // 24: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
+	2,  // 25: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
+	26, // 26: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
+	11, // 27: muster.agent.v1.Agent.Token:input_type -> muster.agent.v1.TokenRequest
+	9,  // 28: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
+	26, // 29: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
+	12, // 30: muster.agent.v1.Agent.Token:output_type -> muster.agent.v1.TokenResponse
+	28, // [28:31] is the sub-list for method output_type
+	25, // [25:28] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2089,8 +2400,9 @@ func file_agent_v1_agent_proto_init() {
 		(*ToAgent_Network)(nil),
 		(*ToAgent_GoAway)(nil),
 		(*ToAgent_Servers)(nil),
+		(*ToAgent_Content)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[20].OneofWrappers = []any{
 		(*OpenStream_Log)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
@@ -2100,8 +2412,8 @@ func file_agent_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   24,
+			NumEnums:      2,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

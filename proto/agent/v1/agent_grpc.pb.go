@@ -26,6 +26,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Agent_Session_FullMethodName = "/muster.agent.v1.Agent/Session"
 	Agent_Stream_FullMethodName  = "/muster.agent.v1.Agent/Stream"
+	Agent_Token_FullMethodName   = "/muster.agent.v1.Agent/Token"
 )
 
 // AgentClient is the client API for Agent service.
@@ -40,6 +41,9 @@ type AgentClient interface {
 	// client's side (stdin, resize) come down, output goes up, and the agent's
 	// last frame carries result.
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
+	// Token asks for a token of the service account of a pod that is bound to the
+	// node and mounts such a token. It is bound to the pod.
+	Token(ctx context.Context, in *TokenRequest, opts ...grpc.CallOption) (*TokenResponse, error)
 }
 
 type agentClient struct {
@@ -76,6 +80,16 @@ func (c *agentClient) Stream(ctx context.Context, opts ...grpc.CallOption) (grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_StreamClient = grpc.BidiStreamingClient[Frame, Frame]
 
+func (c *agentClient) Token(ctx context.Context, in *TokenRequest, opts ...grpc.CallOption) (*TokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TokenResponse)
+	err := c.cc.Invoke(ctx, Agent_Token_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServer is the server API for Agent service.
 // All implementations must embed UnimplementedAgentServer
 // for forward compatibility.
@@ -88,6 +102,9 @@ type AgentServer interface {
 	// client's side (stdin, resize) come down, output goes up, and the agent's
 	// last frame carries result.
 	Stream(grpc.BidiStreamingServer[Frame, Frame]) error
+	// Token asks for a token of the service account of a pod that is bound to the
+	// node and mounts such a token. It is bound to the pod.
+	Token(context.Context, *TokenRequest) (*TokenResponse, error)
 	mustEmbedUnimplementedAgentServer()
 }
 
@@ -103,6 +120,9 @@ func (UnimplementedAgentServer) Session(grpc.BidiStreamingServer[FromAgent, ToAg
 }
 func (UnimplementedAgentServer) Stream(grpc.BidiStreamingServer[Frame, Frame]) error {
 	return status.Error(codes.Unimplemented, "method Stream not implemented")
+}
+func (UnimplementedAgentServer) Token(context.Context, *TokenRequest) (*TokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Token not implemented")
 }
 func (UnimplementedAgentServer) mustEmbedUnimplementedAgentServer() {}
 func (UnimplementedAgentServer) testEmbeddedByValue()               {}
@@ -139,13 +159,36 @@ func _Agent_Stream_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Agent_StreamServer = grpc.BidiStreamingServer[Frame, Frame]
 
+func _Agent_Token_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Token(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Token_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Token(ctx, req.(*TokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Agent_ServiceDesc is the grpc.ServiceDesc for Agent service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Agent_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "muster.agent.v1.Agent",
 	HandlerType: (*AgentServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Token",
+			Handler:    _Agent_Token_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Session",

@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/musterhq/muster/agent/pod"
+	"github.com/musterhq/muster/agent/session"
+	agentv1 "github.com/musterhq/muster/proto/agent/v1"
+)
+
+// contents are the config maps and secrets that pods here refer to, in memory
+// only, as the control plane tells them (pod.Contents). It tells no others.
+type contents struct {
+	log     *slog.Logger
+	session *session.Session
+	// changed is called without a lock for each that is new or different.
+	changed func(namespace string)
+
+	mu   sync.Mutex
+	held map[contentKey]*content
+	// session counts them: what the present session has not told is not referred
+	// to any more.
+	round int
+}
+
+type contentKey struct {
+	kind            agentv1.Content_Kind
+	namespace, name string
+}
+
+type content struct {
+	round     int
+	version   string
+	configMap *corev1.ConfigMap // nil: there is none, or it is a secret
+	secret    *corev1.Secret
+}
+
+func newContents(log *slog.Logger) *contents {
+	return &contents{log: log, held: map[contentKey]*content{}}
+}
+
+// begin opens a session, sync ends what it tells at first.
+func (c *contents) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.round++
+}
+
+func (c *contents) sync() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, held := range c.held {
+		if held.round < c.round {
+			delete(c.held, key)
+		}
+	}
+}
+
+func (c *contents) take(m *agentv1.Content) {
+	key := contentKey{m.Kind, m.Namespace, m.Name}
+	if m.Dropped {
+		c.mu.Lock()
+		delete(c.held, key)
+		c.mu.Unlock()
+		return
+	}
+	now := &content{}
+	if err := now.read(m); err != nil {
+		c.log.Error("an object for pods can't be read", "kind", m.Kind, "namespace", m.Namespace, "name", m.Name, "err", err)
+		return
+	}
+	c.mu.Lock()
+	now.round = c.round
+	before := c.held[key]
+	c.held[key] = now
+	c.mu.Unlock()
+	if before == nil || before.version != now.version {
+		c.changed(m.Namespace)
+	}
+}
+
+func (c *content) read(m *agentv1.Content) error {
+	if len(m.Object) == 0 {
+		return nil
+	}
+	if m.Kind == agentv1.Content_SECRET {
+		c.secret = &corev1.Secret{}
+		err := c.secret.Unmarshal(m.Object)
+		c.version = string(c.secret.UID) + "/" + c.secret.ResourceVersion
+		return err
+	}
+	c.configMap = &corev1.ConfigMap{}
+	err := c.configMap.Unmarshal(m.Object)
+	c.version = string(c.configMap.UID) + "/" + c.configMap.ResourceVersion
+	return err
+}
+
+func (c *contents) get(kind agentv1.Content_Kind, namespace, name string) (*content, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	held := c.held[contentKey{kind, namespace, name}]
+	if held == nil {
+		return nil, pod.ErrNotTold
+	}
+	return held, nil
+}
+
+// ConfigMap implements pod.Contents.
+func (c *contents) ConfigMap(namespace, name string) (*corev1.ConfigMap, error) {
+	held, err := c.get(agentv1.Content_CONFIG_MAP, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return held.configMap, nil
+}
+
+// Secret implements pod.Contents.
+func (c *contents) Secret(namespace, name string) (*corev1.Secret, error) {
+	held, err := c.get(agentv1.Content_SECRET, namespace, name)
+	if err != nil {
+		return nil, err
+	}
+	return held.secret, nil
+}
+
+// tokenMax bounds how long a pod waits for an answer before it tries again.
+const tokenMax = 5 * time.Second
+
+// Token implements pod.Contents.
+func (c *contents) Token(ctx context.Context, p *corev1.Pod, audience string, seconds int64) (string, time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, tokenMax)
+	defer cancel()
+	issued, err := c.session.Token(ctx, &agentv1.TokenRequest{Namespace: p.Namespace, Pod: p.Name, Uid: string(p.UID), Audience: audience, Seconds: seconds})
+	if err != nil {
+		return "", time.Time{}, fmt.Errorf("failed to fetch token: %s", status.Convert(err).Message())
+	}
+	return issued.Token, time.Unix(issued.Expires, 0), nil
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/wal"
 	"github.com/musterhq/muster/control/admission"
+	"github.com/musterhq/muster/control/oidc"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
@@ -70,6 +71,8 @@ type Config struct {
 	// ServiceAccounts says how their tokens are issued; the zero value will do. Give
 	// all control nodes the same.
 	ServiceAccounts ServiceAccounts
+	// OIDC names the identity providers whose tokens admit people.
+	OIDC oidc.Config
 
 	// NotReadyToleration and UnreachableToleration are given to pods that do not
 	// say themselves how long they stay on a lost node.

@@ -32,6 +32,7 @@ import (
 	"github.com/musterhq/muster/control/autopilot"
 	"github.com/musterhq/muster/control/bootstraptoken"
 	"github.com/musterhq/muster/control/dispatch"
+	"github.com/musterhq/muster/control/oidc"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/pki"
 	"github.com/musterhq/muster/control/resource"
@@ -71,6 +72,7 @@ type Server struct {
 	dispatch        *dispatch.Dispatcher
 	tokens          *tokens
 	serviceAccounts *serviceaccount.Tokens
+	people          *oidc.Tokens
 	scheduled       *scheduled
 	metrics         *prometheus.Registry // what /metrics shows
 	api             *apiserver.Server
@@ -171,6 +173,11 @@ func (s *Server) open(place *place) (err error) {
 		return err
 	}
 	names := &names{store: s.store, member: s.configured}
+	people := cfg.OIDC
+	people.Reserved, people.Logger = cfg.ServiceAccounts.Issuers, cfg.Logger.With("part", "oidc")
+	if s.people, err = oidc.New(people); err != nil {
+		return err
+	}
 	s.autopilot = autopilot.New(autopilot.Config{
 		Store: s.store, Node: s.node, State: s.gossipState, Keys: names.Keys, Logger: cfg.Logger.With("part", "autopilot"),
 	})
@@ -183,7 +190,7 @@ func (s *Server) open(place *place) (err error) {
 	})
 	s.api, err = apiserver.New(apiserver.Config{
 		Registry: s.registry, Store: s.store,
-		Tokens:          auth.Union{s.tokens, s.serviceAccounts, bootstraptoken.New(s.store)},
+		Tokens:          auth.Union{s.tokens, s.serviceAccounts, bootstraptoken.New(s.store), s.people},
 		Audiences:       s.serviceAccounts.Audiences(),
 		ServiceAccounts: s.serviceAccounts,
 		Streams:         s.dispatch, Ready: s.healthy, Failures: failures,
@@ -291,6 +298,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.rememberServers(ctx) })
 	group.Go(func() error { return s.watchReady(ctx) })
 	group.Go(func() error { return s.scheduled.Run(ctx) })
+	group.Go(func() error { return s.people.Run(ctx) })
 	group.Go(func() error {
 		return s.id.RunRenewal(ctx, s.cfg.Logger, func(_ context.Context, request []byte) ([]byte, error) {
 			return s.authority.Renew(s.id.Certificate().Leaf, request)

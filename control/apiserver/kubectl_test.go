@@ -113,7 +113,17 @@ func TestInstalledKubectl(t *testing.T) {
 	k.run("", "version", "Server Version: v1.37.1+muster")
 	k.run(helloYAML, "apply -f -", "replicationcontroller/hello created", "pod/web created")
 	k.run(helloYAML, "apply -f -", "replicationcontroller/hello unchanged", "pod/web unchanged")
-	k.run(strings.Replace(helloYAML, "replicas: 2", "replicas: 3", 1), "apply -f -", "replicationcontroller/hello configured")
+	applied := strings.Replace(helloYAML, "replicas: 2", "replicas: 3", 1)
+	k.run(applied, "apply -f -", "replicationcontroller/hello configured")
+	// From client-side to server-side apply, and a field that another takes over.
+	k.run(applied, "apply --server-side -f -", "replicationcontroller/hello serverside-applied", "pod/web serverside-applied")
+	k.run("", "label pod web app=other --overwrite --field-manager=robot", "pod/web labeled")
+	if out, err := k.try(applied, "apply --server-side -f -"); err == nil || !strings.Contains(out, `Apply failed with 1 conflict: conflict with "robot" using v1: .metadata.labels.app`) {
+		t.Errorf("kubectl apply over another's label: %v\n%s", err, out)
+	}
+	k.run(applied, "apply --server-side --force-conflicts -f -", "pod/web serverside-applied")
+	k.run(applied, "diff --server-side -f -")
+	k.run("", "get pod web -o yaml --show-managed-fields", "manager: kubectl", "operation: Apply", "f:labels:")
 	k.run("", "get pods", "NAME", "READY", "STATUS", "web", "Pending")
 	k.run("", "get po web -o wide", "NODE", "<none>")
 	k.run("", "get pod web -o yaml", "kind: Pod", "last-applied-configuration", "phase: Pending")

@@ -24,7 +24,7 @@ var schemaGob []byte
 
 // builtin has the schemas of k8s.io/api. A control node without clients need not
 // have them in memory.
-var builtin = sync.OnceValue(func() managedfields.TypeConverter {
+var builtin = sync.OnceValue(func() *typed.Parser {
 	parser := &typed.Parser{}
 	unzipped, err := gzip.NewReader(bytes.NewReader(schemaGob))
 	if err == nil {
@@ -33,17 +33,15 @@ var builtin = sync.OnceValue(func() managedfields.TypeConverter {
 	if err != nil {
 		panic("managedfields: the embedded schema: " + err.Error())
 	}
-	return managedfields.NewSchemeTypeConverter(kube.Scheme, parser)
+	return parser
 })
 
-// Converter knows the schema of a built-in kind. For a kind that client-go has
-// none for, lists are owned as a whole, as upstream has it for kinds without a
-// schema.
+// Converter knows the schema of a built-in kind. For a kind that has none, lists
+// are owned as a whole, as upstream has it for kinds without a schema.
 func Converter(kind schema.GroupVersionKind) managedfields.TypeConverter {
-	if obj, err := kube.Scheme.New(kind); err == nil {
-		obj.GetObjectKind().SetGroupVersionKind(kind)
-		if _, err := builtin().ObjectToTyped(obj); err == nil {
-			return builtin()
+	if kube.Scheme.Recognizes(kind) {
+		if name, err := kube.Scheme.ToOpenAPIDefinitionName(kind); err == nil && builtin().Type(name).IsValid() {
+			return managedfields.NewSchemeTypeConverter(kube.Scheme, builtin())
 		}
 	}
 	return managedfields.NewDeducedTypeConverter()

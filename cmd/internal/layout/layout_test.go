@@ -49,7 +49,7 @@ var matrix = []struct {
 	{"control/controller/...", []string{"control/controller", "control/resource", "control/store"}, "controllers do not know each other"},
 	{"control/admission", []string{"control/admission/...", "control/resource", "control/store", "control/kube"}, ""},
 	{"control/admission/hook", []string{"control/resource", "control/store", "control/kube", "fsm/kv"}, "writes as hooks see them"},
-	{"control/admission/...", []string{"control/admission/hook", "control/resource", "control/store", "control/kube"}, "families of hooks do not know each other"},
+	{"control/admission/...", []string{"control/admission/hook", "control/resource", "control/store", "control/kube", "control/managedfields"}, "families of hooks do not know each other"},
 	{"control/serviceaccount", []string{"control/resource", "control/store", "control/kube"}, "tokens of programs"},
 	{"control/oidc", nil, "tokens of people"},
 	{"control/bootstraptoken", []string{"control/store", "control/kube"}, "tokens of machines that have no certificate yet"},

@@ -50,7 +50,7 @@ func New(cfg Config) *Policies {
 				func(b *mutating.PolicyBinding) string { return b.Spec.PolicyName },
 				store.MutatingAdmissionPolicies, store.MutatingAdmissionPolicyBindings),
 			params:     params,
-			dispatcher: mutating.NewDispatcher(cfg.Authorizer, matcher, newTypes()),
+			dispatcher: mutating.NewDispatcher(cfg.Authorizer, matcher, types{}),
 		},
 		validating: family[*validating.Policy, *validating.PolicyBinding, validating.Validator]{
 			hooks: bound(cfg.Store, compileValidating,

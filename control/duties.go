@@ -12,6 +12,7 @@ import (
 	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/controller"
+	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/controller/eventttl"
 	"github.com/musterhq/muster/control/controller/garbage"
 	"github.com/musterhq/muster/control/controller/namespace"
@@ -112,6 +113,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		serviceaccount.New(serviceaccount.Config{Registry: registry, Caches: caches, Logger: log}),
 		rootca.New(rootca.Config{Registry: registry, Caches: caches, Certificate: s.authority.CertificatePEM(), Logger: log}),
 		tokensecret.New(tokensecret.Config{Registry: registry, Sign: s.serviceAccounts.SignLegacy, Certificate: s.authority.CertificatePEM(), Logger: log}),
+		customresource.New(customresource.Config{Registry: registry, Logger: log}),
 		eventttl.New(eventttl.Config{Registry: registry, Logger: log}),
 		events,
 		// Last, because everything above listens to them.

@@ -31,6 +31,7 @@ import (
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/autopilot"
 	"github.com/musterhq/muster/control/bootstraptoken"
+	"github.com/musterhq/muster/control/custom"
 	"github.com/musterhq/muster/control/dispatch"
 	"github.com/musterhq/muster/control/oidc"
 	"github.com/musterhq/muster/control/operator"
@@ -67,6 +68,7 @@ type Server struct {
 	node            *consensus.Node
 	store           *store.Store
 	registry        *resource.Registry
+	custom          *custom.Follower
 	autopilot       *autopilot.Autopilot
 	gossip          *gossip.Gossip
 	dispatch        *dispatch.Dispatcher
@@ -162,6 +164,10 @@ func (s *Server) open(place *place) (err error) {
 		// Asked once requests come: the registry is made with admission.
 		Kinds: func() []*resource.Kind { return s.registry.Catalog().Served() },
 	}))
+	s.custom, err = custom.NewFollower(custom.Config{Store: s.store, Registry: s.registry, Logger: cfg.Logger.With("part", "custom")})
+	if err != nil {
+		return err
+	}
 	s.tokens = &tokens{store: s.store, authority: s.authority}
 	keys := &serviceaccount.Keys{Signing: s.authority.ServiceAccountKey, Verifying: []*ecdsa.PublicKey{&s.authority.ServiceAccountKey.PublicKey}}
 	s.serviceAccounts, err = serviceaccount.New(serviceaccount.Config{
@@ -291,6 +297,7 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	group.Go(func() error { return s.gossip.Run(ctx) })
 	group.Go(func() error { return s.machine.Run(ctx) })
+	group.Go(func() error { return s.custom.Run(ctx) })
 	group.Go(func() error { return s.dispatch.Run(ctx) })
 	group.Go(func() error { return s.node.WhileLeader(ctx, s.duties()...) })
 	group.Go(func() error { return s.becomeMember(ctx) })
@@ -458,6 +465,11 @@ func (s *Server) watchReady(ctx context.Context) error {
 			return nil
 		case <-time.After(10 * time.Millisecond):
 		}
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.custom.Synced(): // or discovery would lack kinds that there are
 	}
 	s.readyOnce.Do(func() { close(s.ready) })
 	s.cfg.Logger.Info("control node ready", "name", s.cfg.Name, "address", s.cfg.Address)

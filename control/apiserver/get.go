@@ -113,6 +113,11 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, c *call) error {
 		if err != nil {
 			return err
 		}
+		if c.kind.Scale.Missing != nil {
+			if err := c.kind.Scale.Missing(obj); err != nil {
+				return err
+			}
+		}
 		out.as = ""
 		return s.send(w, r, http.StatusOK, autoscalingv1.SchemeGroupVersion.WithKind("Scale"), c.kind.ScaleOf(obj), out)
 	}

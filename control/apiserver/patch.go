@@ -35,7 +35,7 @@ var patchTypes = []string{
 }
 
 // customPatchTypes are those of them that need no Go type.
-var customPatchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType)}
+var customPatchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.ApplyYAMLPatchType)}
 
 // patch changes parts of an object.
 func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {

@@ -97,7 +97,7 @@ func New(cfg Config) (*Server, error) {
 		own := prometheus.NewRegistry()
 		cfg.Registerer, cfg.Gatherer = own, own
 	}
-	documents, err := openapi.New()
+	documents, err := openapi.New(cfg.Registry.Catalog)
 	if err != nil {
 		return nil, fmt.Errorf("read embedded OpenAPI documents: %w", err)
 	}

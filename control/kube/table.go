@@ -24,7 +24,12 @@ func Table(ctx context.Context, resource schema.GroupResource, obj runtime.Objec
 	if err != nil {
 		return rest.NewDefaultTableConvertor(resource).ConvertToTable(ctx, obj, &metav1.TableOptions{})
 	}
-	table, err := printer.GenerateTable(in, printers.GenerateOptions{Wide: true})
+	var table *metav1.Table
+	if resource == definitions {
+		table, err = tableOfDefinitions(ctx, in)
+	} else {
+		table, err = printer.GenerateTable(in, printers.GenerateOptions{Wide: true})
+	}
 	if err != nil {
 		return rest.NewDefaultTableConvertor(resource).ConvertToTable(ctx, obj, &metav1.TableOptions{})
 	}

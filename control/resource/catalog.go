@@ -3,7 +3,6 @@ package resource
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -15,6 +14,18 @@ type Catalog struct {
 	kinds, served []*Kind
 	byResource    map[schema.GroupResource]*Kind
 	byVersion     map[schema.GroupVersionResource]*Kind
+	byKind        map[schema.GroupKind]*Kind
+	documents     []Document
+	replaced      chan struct{}
+}
+
+// Document is OpenAPI of the custom kinds in one group version. It is made when
+// it is first read; its hash, which is the same on all control nodes, says whether
+// it is another one than a client has.
+type Document struct {
+	GroupVersion schema.GroupVersion
+	Hash         string
+	V2, V3       func() ([]byte, error) // JSON
 }
 
 // Custom is a kind that users defined. Each of its versions is a Kind with rules
@@ -33,8 +44,17 @@ func (c *Catalog) Kinds() []*Kind { return c.kinds }
 // versions is there several times.
 func (c *Catalog) Served() []*Kind { return c.served }
 
+// Documents describe the custom kinds, in order of their group versions.
+func (c *Catalog) Documents() []Document { return c.documents }
+
 // Kind finds a stored kind by its resource, or nil.
 func (c *Catalog) Kind(resource schema.GroupResource) *Kind { return c.byResource[resource] }
+
+// GroupKind finds a stored kind by its name, as owner references do, or nil.
+func (c *Catalog) GroupKind(kind schema.GroupKind) *Kind { return c.byKind[kind] }
+
+// Replaced is closed when the registry has another catalog.
+func (c *Catalog) Replaced() <-chan struct{} { return c.replaced }
 
 // Version finds what a request names, or nil.
 func (c *Catalog) Version(resource schema.GroupVersionResource) *Kind { return c.byVersion[resource] }
@@ -48,45 +68,47 @@ type served struct {
 }
 
 func newServed(builtin []*Kind) *served {
-	c := &Catalog{
-		kinds: builtin, served: builtin,
-		byResource: map[schema.GroupResource]*Kind{}, byVersion: map[schema.GroupVersionResource]*Kind{},
-	}
+	c := newCatalog()
 	for _, k := range builtin {
 		if c.byResource[k.Spec.Resource] != nil {
 			panic(fmt.Sprintf("resource: %s is registered twice", k.Spec.Resource))
 		}
-		c.byResource[k.Spec.Resource] = k
-		c.byVersion[k.GroupVersionResource()] = k
+		c.add(k, k)
 	}
 	s := &served{builtin: c}
 	s.now.Store(c)
 	return s
 }
 
+func newCatalog() *Catalog {
+	return &Catalog{
+		byResource: map[schema.GroupResource]*Kind{}, byVersion: map[schema.GroupVersionResource]*Kind{}, byKind: map[schema.GroupKind]*Kind{},
+		replaced: make(chan struct{}),
+	}
+}
+
+func (c *Catalog) add(stored *Kind, served ...*Kind) {
+	c.byResource[stored.Spec.Resource] = stored
+	c.byKind[stored.Spec.Kind.GroupKind()] = stored
+	c.kinds = append(c.kinds, stored)
+	for _, k := range served {
+		c.byVersion[k.GroupVersionResource()] = k
+		c.served = append(c.served, k)
+	}
+}
+
 // setCustom makes a new catalog. What is built in wins: a custom kind of the same
 // resource would have its objects under the same keys.
-func (s *served) setCustom(custom []Custom) {
-	next := &Catalog{
-		kinds: slices.Clone(s.builtin.kinds), served: slices.Clone(s.builtin.served),
-		byResource: map[schema.GroupResource]*Kind{}, byVersion: map[schema.GroupVersionResource]*Kind{},
-	}
+func (s *served) setCustom(custom []Custom, documents []Document) {
+	next := newCatalog()
+	next.documents = documents
 	for _, k := range s.builtin.kinds {
-		next.byResource[k.Spec.Resource] = k
-	}
-	for _, k := range s.builtin.served {
-		next.byVersion[k.GroupVersionResource()] = k
+		next.add(k, k)
 	}
 	for _, c := range custom {
-		if next.byResource[c.Stored.Spec.Resource] != nil {
-			continue
-		}
-		next.byResource[c.Stored.Spec.Resource] = c.Stored
-		next.kinds = append(next.kinds, c.Stored)
-		for _, k := range c.Served {
-			next.byVersion[k.GroupVersionResource()] = k
-			next.served = append(next.served, k)
+		if next.byResource[c.Stored.Spec.Resource] == nil && next.byKind[c.Stored.Spec.Kind.GroupKind()] == nil {
+			next.add(c.Stored, c.Served...)
 		}
 	}
-	s.now.Store(next)
+	close(s.now.Swap(next).replaced)
 }

@@ -104,7 +104,7 @@ func (r *Registry) insert(ctx context.Context, kind *Kind, obj store.Object, att
 			return nil, err
 		}
 		if kind.Schema != nil {
-			demand, err := kind.Schema.Demand(r.store)
+			demand, err := kind.Schema.Demand(r.store, obj)
 			if err != nil {
 				return nil, err
 			}

@@ -61,8 +61,8 @@ type Schema interface {
 	Table(ctx context.Context, obj runtime.Object) (*metav1.Table, error)
 	// FieldSelector checks what a selector asks about. An error is the user's.
 	FieldSelector(fields.Selector) (fields.Selector, error)
-	// Demand is what must hold for an object to be created, or why it must not be.
-	Demand(s *store.Store) (store.Write, error)
+	// Demand is what must hold for obj to be created, or why it must not be.
+	Demand(s *store.Store, obj store.Object) (store.Write, error)
 	// Deprecated is what whoever uses this version should know, or empty.
 	Deprecated() string
 	// Until ends when the kind is not served like this any more. Watches end

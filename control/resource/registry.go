@@ -19,7 +19,7 @@ type Registry struct {
 
 // kinds are all that is built in, a list for each family of groups beside its
 // kinds. A new kind is one line in one of them and a file of its own.
-var kinds = slices.Concat(coreKinds, appsKinds, admissionKinds, networkingKinds, clusterKinds)
+var kinds = slices.Concat(coreKinds, appsKinds, admissionKinds, networkingKinds, clusterKinds, extensionKinds)
 
 // coreKinds are those of core/v1.
 var coreKinds = []*Kind{
@@ -78,8 +78,11 @@ func (r *Registry) Kinds() []*Kind { return r.Catalog().Kinds() }
 // Kind finds a kind by its resource, or nil.
 func (r *Registry) Kind(resource schema.GroupResource) *Kind { return r.Catalog().Kind(resource) }
 
-// SetCustom replaces the kinds that users defined, all of them.
-func (r *Registry) SetCustom(custom []Custom) { r.served.setCustom(custom) }
+// SetCustom replaces the kinds that users defined, all of them, and what
+// describes them. One goroutine calls it.
+func (r *Registry) SetCustom(custom []Custom, documents []Document) {
+	r.served.setCustom(custom, documents)
+}
 
 // KeptBy names who calls SetCustom: current returns once the kinds are those
 // that the replica defines at the time of the call. For the wiring, before the

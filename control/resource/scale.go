@@ -29,8 +29,17 @@ type Scale struct {
 	Set func(obj store.Object, replicas int32)
 	// Path is where the object has the wanted count; nil stands for spec.replicas.
 	Path fieldpath.Path
+	// Missing says why an object has no count to show; nil: all have one.
+	Missing func(store.Object) error
 	// strategy are the kind's own rules, under the subresource's name.
 	strategy *Strategy
+}
+
+// NewScale makes a Scale with the kind's own rules, under the subresource's
+// name, for kinds that are not made here.
+func NewScale(strategy *Strategy, of Scale) *Scale {
+	of.strategy = strategy
+	return &of
 }
 
 // scaleResource is how a kind with a Scale lists it.

@@ -44,8 +44,8 @@ type Rules[T store.Object] struct {
 	// says whether there is one.
 	GracefulDelete func(obj T, options *metav1.DeleteOptions) bool
 	// Dependents says what becomes of objects that this kind owns when a delete
-	// does not say. Empty: the kind owns none that a controller would look after,
-	// and propagation policies are ignored.
+	// does not say. Empty: they are deleted after it. Unsupported: propagation
+	// policies are ignored, as nobody looks after such objects.
 	Dependents rest.GarbageCollectionPolicy
 }
 

@@ -48,6 +48,7 @@ var matrix = []struct {
 	{"control/controller/resourcequota", []string{"control/controller", "control/resource", "control/store", "control/kube", "fsm/watch"}, "sees every change"},
 	{"control/controller/...", []string{"control/controller", "control/resource", "control/store"}, "controllers do not know each other"},
 	{"control/admission", []string{"control/admission/...", "control/resource", "control/store", "control/kube"}, ""},
+	{"control/custom", []string{"control/resource", "control/store", "fsm/kv"}, "kinds that users define"},
 	{"control/admission/hook", []string{"control/resource", "control/store", "control/kube", "fsm/kv"}, "writes as hooks see them"},
 	{"control/admission/...", []string{"control/admission/hook", "control/resource", "control/store", "control/kube", "control/managedfields"}, "families of hooks do not know each other"},
 	{"control/serviceaccount", []string{"control/resource", "control/store", "control/kube"}, "tokens of programs"},
@@ -85,6 +86,10 @@ var foreign = []struct {
 	only   []string
 }{
 	{"k8s.io/kubernetes", []string{"control/kube", "test/..."}},
+	{"k8s.io/apiextensions-apiserver/pkg/apis", []string{"control/kube", "control/store", "control/resource", "control/custom", "control/controller/customresource", "test/..."}},
+	{"k8s.io/apiextensions-apiserver/pkg/apiserver", []string{"control/custom", "control/kube", "test/..."}},
+	{"k8s.io/apiextensions-apiserver/pkg/controller", []string{"control/custom", "test/..."}},
+	{"k8s.io/apiextensions-apiserver/pkg/registry", []string{"control/custom", "control/kube", "test/..."}},
 	{"github.com/hashicorp/raft", []string{"consensus", "consensus/wal", "consensus/transport", "test/..."}},
 	{"github.com/hashicorp/memberlist", []string{"consensus/gossip"}},
 	{"github.com/containerd/", []string{"agent/runtime/cri", "test/..."}},

@@ -1,7 +1,8 @@
 // Package openapi serves the OpenAPI documents of the API: what kubectl explain
 // and kubectl apply read, and what generates clients. The documents are
 // Kubernetes' own, cut down at build time to what is served; they are held and
-// sent compressed, and never parsed here.
+// sent compressed, and never parsed here. To them come those of the kinds that
+// users defined (custom.go).
 package openapi
 
 import (
@@ -17,9 +18,12 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/munnerz/goautoneg"
+
+	"github.com/musterhq/muster/control/resource"
 )
 
 //go:generate go run ./gen
@@ -50,11 +54,15 @@ type Handler struct {
 	index   document
 	swagger document
 	binary  document
+	paths   map[string]indexEntry // of index
+	catalog func() *resource.Catalog
+	custom  atomic.Pointer[custom]
 }
 
-// New reads the embedded documents.
-func New() (*Handler, error) {
-	h := &Handler{v3: map[string]document{}}
+// New reads the embedded documents. catalog has those of custom kinds; nil:
+// there are none.
+func New(catalog func() *resource.Catalog) (*Handler, error) {
+	h := &Handler{v3: map[string]document{}, catalog: catalog}
 	entries, err := documents.ReadDir("documents")
 	if err != nil {
 		return nil, err
@@ -83,7 +91,7 @@ func New() (*Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.index = compress(b)
+	h.index, h.paths = compress(b), index.Paths
 	return h, nil
 }
 
@@ -116,6 +124,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Vary", "Accept, Accept-Encoding")
+	if h.serveCustom(w, r) {
+		return
+	}
 	switch at := strings.TrimSuffix(r.URL.Path, "/"); at {
 	case "/openapi/v2":
 		switch accepted(r, jsonType, swaggerPBType, swaggerPBTypeA) {
@@ -138,17 +149,22 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.Error(w, "not acceptable", http.StatusNotAcceptable)
 			return
 		}
-		if hash := r.URL.Query().Get("hash"); hash != "" {
-			if hash != d.hash {
-				// An old hash, kept by a client from before an upgrade.
-				http.Redirect(w, r, at+"?hash="+url.QueryEscape(d.hash), http.StatusMovedPermanently)
-				return
-			}
-			w.Header().Set("Cache-Control", "public, immutable")
-			w.Header().Set("Expires", time.Now().Add(immutable).UTC().Format(http.TimeFormat))
-		}
-		serve(w, r, jsonType, d)
+		serveHashed(w, r, at, d)
 	}
+}
+
+// serveHashed lets a client that asks for a document by its hash keep it.
+func serveHashed(w http.ResponseWriter, r *http.Request, at string, d document) {
+	if hash := r.URL.Query().Get("hash"); hash != "" {
+		if hash != d.hash {
+			// An old hash, kept by a client from before a change.
+			http.Redirect(w, r, at+"?hash="+url.QueryEscape(d.hash), http.StatusMovedPermanently)
+			return
+		}
+		w.Header().Set("Cache-Control", "public, immutable")
+		w.Header().Set("Expires", time.Now().Add(immutable).UTC().Format(http.TimeFormat))
+	}
+	serve(w, r, jsonType, d)
 }
 
 func serve(w http.ResponseWriter, r *http.Request, contentType string, d document) {

@@ -105,7 +105,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),
 		podgc.New(podgc.Config{Registry: registry, Caches: caches, Logger: log}),
-		garbage.New(garbage.Config{Registry: registry, Caches: caches, Logger: log}),
+		garbage.New(garbage.Config{Registry: registry, Logger: log}),
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
 		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),

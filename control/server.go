@@ -36,6 +36,7 @@ import (
 	"github.com/musterhq/muster/control/oidc"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/pki"
+	"github.com/musterhq/muster/control/reach"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/serviceaccount"
 	"github.com/musterhq/muster/control/store"
@@ -164,7 +165,12 @@ func (s *Server) open(place *place) (err error) {
 		// Asked once requests come: the registry is made with admission.
 		Kinds: func() []*resource.Kind { return s.registry.Catalog().Served() },
 	}))
-	s.custom, err = custom.NewFollower(custom.Config{Store: s.store, Registry: s.registry, Logger: cfg.Logger.With("part", "custom")})
+	s.custom, err = custom.NewFollower(custom.Config{
+		Store: s.store, Registry: s.registry, Logger: cfg.Logger.With("part", "custom"),
+		Dial: func(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
+			return reach.New(s.store, s.dispatch).Service(ctx, namespace, name, port)
+		},
+	})
 	if err != nil {
 		return err
 	}

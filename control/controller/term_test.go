@@ -65,7 +65,7 @@ func lead(t *testing.T, s *store.Store, p *presence) *test.Term {
 		replication.New(replication.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run,
 		nodelifecycle.New(nodelifecycle.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Presence: p, Logger: m.Logger}).Run,
 		podgc.New(podgc.Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run,
-		garbage.New(garbage.Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run,
+		garbage.New(garbage.Config{Registry: m.Registry, Logger: m.Logger}).Run,
 		namespace.New(namespace.Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run,
 		eventttl.New(eventttl.Config{Registry: m.Registry, Logger: m.Logger}).Run,
 	)

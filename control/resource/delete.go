@@ -126,7 +126,7 @@ func markDeleting(obj store.Object, now metav1.Time) {
 // deletes it first, neither leaves it to be collected once its owner is gone.
 // What the delete says counts most, then what is there, then the kind's policy.
 func ownerFinalizers(policy rest.GarbageCollectionPolicy, finalizers []string, options *metav1.DeleteOptions) []string {
-	if policy == "" || policy == rest.Unsupported {
+	if policy == rest.Unsupported {
 		return finalizers
 	}
 	var orphan, foreground bool

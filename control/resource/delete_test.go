@@ -199,10 +199,10 @@ func TestDeleteSaysWhatBecomesOfDependents(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nobody would take the finalizer off other kinds", func(t *testing.T) {
+	t.Run("nobody would take the finalizer off an event", func(t *testing.T) {
 		r := newRegistry(t)
-		must(t, r, Nodes, "", newNode("n1"))
-		if _, gone, err := r.Delete(t.Context(), Nodes, "", "n1", &metav1.DeleteOptions{PropagationPolicy: &orphan}); err != nil || !gone {
+		must(t, r, Events, "default", newEvent("e"))
+		if _, gone, err := r.Delete(t.Context(), Events, "default", "e", &metav1.DeleteOptions{PropagationPolicy: &orphan}); err != nil || !gone {
 			t.Errorf("gone %t, %v; want it gone", gone, err)
 		}
 	})

@@ -2,6 +2,7 @@ package resource
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/registry/rest"
 
 	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/store"
@@ -16,5 +17,6 @@ var Events = &Kind{
 		Validate:       kube.ValidateEvent,
 		ValidateUpdate: kube.ValidateEventUpdate,
 		CreateOnUpdate: true,
+		Dependents:     rest.Unsupported,
 	}),
 }

@@ -7,6 +7,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/musterhq/muster/control/kube"
@@ -50,6 +51,8 @@ var Jobs = &Kind{
 			return kube.JobWarnings(ctx, job, old)
 		},
 		Options: kube.JobOptions,
+		// What batch/v1 did before there were policies. kubectl always says.
+		Dependents: rest.OrphanDependents,
 	}),
 	Subresources: []*Subresource{status(store.Jobs, Rules[*batchv1.Job]{
 		PrepareForUpdate: func(_ context.Context, job, old *batchv1.Job) { job.Spec = old.Spec },

@@ -4,8 +4,8 @@
 // other ways to delete an owner, which the finalizers "orphan" (let the
 // dependents live) and "foregroundDeletion" (dependents first) stand for.
 //
-// Dependents are of the kinds in controller.Caches, and owners of the kinds that
-// the registry knows; an owner of any other kind is taken to exist.
+// Owners and dependents are of all kinds that the registry knows, also those that
+// users define; an owner of any other kind is taken to exist.
 package garbage
 
 import (
@@ -35,16 +35,15 @@ const (
 type Config struct {
 	// Registry writes through the term's log.
 	Registry *resource.Registry
-	Caches   *controller.Caches
 	Logger   *slog.Logger
 }
 
 // Controller collects garbage.
 type Controller struct {
 	registry *resource.Registry
-	caches   *controller.Caches
-	kinds    map[schema.GroupKind]*resource.Kind
 	loop     *controller.Loop[object]
+	kinds    followed
+	gone     departed
 }
 
 // object is a key of the loop.
@@ -53,50 +52,55 @@ type object struct {
 	namespace, name string
 }
 
-// New listens to the caches, which must not run yet.
+// New prepares a controller.
 func New(cfg Config) *Controller {
-	c := &Controller{registry: cfg.Registry, caches: cfg.Caches, kinds: make(map[schema.GroupKind]*resource.Kind)}
-	for _, kind := range cfg.Registry.Kinds() {
-		c.kinds[kind.Spec.Kind.GroupKind()] = kind
-	}
+	c := &Controller{registry: cfg.Registry}
 	c.loop = controller.NewLoop("garbage", workers, cfg.Logger, c.reconcile)
-	listen(c, c.caches.Pods, store.Pods)
-	listen(c, c.caches.ReplicationControllers, store.ReplicationControllers)
-	listen(c, c.caches.Nodes, store.Nodes)
-	listen(c, c.caches.Namespaces, store.Namespaces)
+	c.kinds.listen = c.changed
 	return c
 }
 
 // Run collects until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	if !c.caches.Synced(ctx) {
-		return nil
+	g, ctx := errgroup.WithContext(ctx)
+	catalog := c.registry.Catalog()
+	c.kinds.follow(ctx, g, c.registry.Store(), catalog)
+	if !c.kinds.synced(ctx) {
+		return g.Wait()
 	}
-	return c.loop.Run(ctx)
-}
-
-// listen asks for a look at objects that may be garbage, at owners that are
-// being deleted, and at the dependents of those that are gone.
-func listen[T store.Object](c *Controller, cache *store.Cache[T], spec *store.Spec) {
-	kind := spec.Kind.GroupKind()
-	var none T
-	exists := func(obj T) bool { return any(obj) != any(none) }
-	cache.OnChange(func(old, now T) {
-		if !exists(now) {
-			for _, d := range c.dependents(old) {
-				c.loop.Add(d)
+	g.Go(func() error { return c.loop.Run(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-catalog.Replaced():
+				catalog = c.registry.Catalog()
+				c.kinds.follow(ctx, g, c.registry.Store(), catalog)
 			}
-			c.wakeOwners(old)
-			return
-		}
-		if c.suspicious(now) || waits(now) {
-			c.loop.Add(object{kind, now.GetNamespace(), now.GetName()})
-		}
-		// An owner in foreground deletion waits for its dependents to let go.
-		if exists(old) && len(old.GetOwnerReferences()) > len(now.GetOwnerReferences()) {
-			c.wakeOwners(old)
 		}
 	})
+	return g.Wait()
+}
+
+// changed asks for a look at objects that may be garbage, at owners that are
+// being deleted, and at the dependents of those that are gone.
+func (c *Controller) changed(kind schema.GroupKind, old, now *metav1.PartialObjectMetadata) {
+	if now == nil {
+		c.gone.add(old.UID)
+		for _, d := range c.kinds.dependents(old.UID) {
+			c.loop.Add(d)
+		}
+		c.wakeOwners(old)
+		return
+	}
+	if c.suspicious(now) || waits(now) {
+		c.loop.Add(object{kind, now.GetNamespace(), now.GetName()})
+	}
+	// An owner in foreground deletion waits for its dependents to let go.
+	if old != nil && len(old.OwnerReferences) > len(now.OwnerReferences) {
+		c.wakeOwners(old)
+	}
 }
 
 // waits says whether the object is an owner whose deletion is ours to complete.
@@ -129,16 +133,8 @@ func (c *Controller) cached(namespace string, ref metav1.OwnerReference) bool {
 	if !ok {
 		return true
 	}
-	has := func(obj store.Object, found bool) bool { return found && obj.GetUID() == ref.UID }
-	switch gk {
-	case store.ReplicationControllers.Kind.GroupKind():
-		obj, found := c.caches.ReplicationControllers.Get(namespace, ref.Name)
-		return has(obj, found)
-	case store.Pods.Kind.GroupKind():
-		obj, found := c.caches.Pods.Get(namespace, ref.Name)
-		return has(obj, found)
-	}
-	return c.kinds[gk] == nil // of other kinds there is no cache: reconcile looks
+	uid, known := c.kinds.uid(gk, namespace, ref.Name)
+	return !known || uid == ref.UID // of other kinds nobody can tell here: reconcile looks
 }
 
 func groupKind(ref metav1.OwnerReference) (schema.GroupKind, bool) {
@@ -150,7 +146,7 @@ func groupKind(ref metav1.OwnerReference) (schema.GroupKind, bool) {
 func (c *Controller) wakeOwners(dependent store.Object) {
 	for _, ref := range dependent.GetOwnerReferences() {
 		gk, ok := groupKind(ref)
-		kind := c.kinds[gk]
+		kind := c.registry.Catalog().GroupKind(gk)
 		if !ok || kind == nil {
 			continue
 		}
@@ -162,21 +158,11 @@ func (c *Controller) wakeOwners(dependent store.Object) {
 	}
 }
 
-// dependents lists what names the object as an owner.
-func (c *Controller) dependents(owner store.Object) []object {
-	uid := string(owner.GetUID())
-	var found []object
-	for _, pod := range c.caches.Pods.ByIndex(controller.ByOwner, uid) {
-		found = append(found, object{store.Pods.Kind.GroupKind(), pod.Namespace, pod.Name})
-	}
-	for _, rc := range c.caches.ReplicationControllers.ByIndex(controller.ByOwner, uid) {
-		found = append(found, object{store.ReplicationControllers.Kind.GroupKind(), rc.Namespace, rc.Name})
-	}
-	return found
-}
-
 func (c *Controller) reconcile(ctx context.Context, key object) error {
-	kind := c.kinds[key.kind]
+	kind := c.registry.Catalog().GroupKind(key.kind)
+	if kind == nil {
+		return nil
+	}
 	// What decides is the store: caches of different kinds may be apart.
 	obj, err := c.registry.Store().Table(kind.Spec).Get(ctx, key.namespace, key.name)
 	if errors.Is(err, store.ErrNotFound) {
@@ -230,10 +216,13 @@ func (c *Controller) sortOwners(ctx context.Context, obj store.Object) (stay, le
 // owner finds an owner in the store. An owner of a kind that nobody here knows
 // exists, as nil.
 func (c *Controller) owner(ctx context.Context, namespace string, ref metav1.OwnerReference) (owner store.Object, exists bool, err error) {
-	gk, ok := groupKind(ref)
-	kind := c.kinds[gk]
-	if !ok || kind == nil {
-		return nil, true, nil
+	kind, err := c.kindOf(ctx, ref)
+	if err != nil {
+		return nil, false, err
+	}
+	if kind == nil {
+		// Its definition may be gone, and it was seen to go before.
+		return nil, !c.gone.has(ref.UID), nil
 	}
 	if !kind.Namespaced() {
 		namespace = ""
@@ -247,18 +236,29 @@ func (c *Controller) owner(ctx context.Context, namespace string, ref metav1.Own
 	return owner, err == nil, err
 }
 
+// kindOf is the kind of an owner, or nil. Its definition may be news.
+func (c *Controller) kindOf(ctx context.Context, ref metav1.OwnerReference) (*resource.Kind, error) {
+	gk, ok := groupKind(ref)
+	if !ok {
+		return nil, nil
+	}
+	if kind := c.registry.Catalog().GroupKind(gk); kind != nil {
+		return kind, nil
+	}
+	if err := c.registry.Current(ctx); err != nil {
+		return nil, err
+	}
+	return c.registry.Catalog().GroupKind(gk), nil
+}
+
 // finish carries out a deletion that waits for its dependents to be orphaned or
 // deleted, and lets the owner go.
 func (c *Controller) finish(ctx context.Context, kind *resource.Kind, owner store.Object) error {
 	// Dependents that were created just before must be among those below.
-	revision := c.registry.Store().Revision()
-	if err := c.caches.Pods.WaitRevision(ctx, revision); err != nil {
+	if err := c.kinds.waitRevision(ctx, c.registry.Store().Revision()); err != nil {
 		return err
 	}
-	if err := c.caches.ReplicationControllers.WaitRevision(ctx, revision); err != nil {
-		return err
-	}
-	dependents := c.dependents(owner)
+	dependents := c.kinds.dependents(owner.GetUID())
 	finalizer := finalizerOf(owner)
 	if finalizer == metav1.FinalizerDeleteDependents && len(dependents) > 0 {
 		for _, d := range dependents {
@@ -270,7 +270,10 @@ func (c *Controller) finish(ctx context.Context, kind *resource.Kind, owner stor
 	g.SetLimit(writers)
 	for _, d := range dependents {
 		g.Go(func() error {
-			kind := c.kinds[d.kind]
+			kind := c.registry.Catalog().GroupKind(d.kind)
+			if kind == nil {
+				return nil
+			}
 			obj, err := c.registry.Store().Table(kind.Spec).Get(ctx, d.namespace, d.name)
 			if errors.Is(err, store.ErrNotFound) {
 				return nil

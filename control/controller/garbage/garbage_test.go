@@ -23,7 +23,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func in(t *testing.T, f func(t *testing.T, m *test.Term)) {
 	synctest.Test(t, func(t *testing.T) {
 		m := test.Begin(t, storetest.New(t))
-		m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run)
+		m.Run(New(Config{Registry: m.Registry, Logger: m.Logger}).Run)
 		f(t, m)
 		m.End()
 	})
@@ -172,7 +172,7 @@ func TestNextLeaderCollects(t *testing.T) {
 		test.Create(m, resource.Pods, owned("of-b", ref(b)))
 		deleteRC(m, "a", metav1.DeletePropagationBackground)
 		deleteRC(m, "b", metav1.DeletePropagationOrphan)
-		m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run)
+		m.Run(New(Config{Registry: m.Registry, Logger: m.Logger}).Run)
 		wantPods(t, m, "of-b")
 		if rcExists(m, "b") {
 			t.Error("the owner that orphans is still there")

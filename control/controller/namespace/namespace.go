@@ -88,6 +88,10 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) reconcile(ctx context.Context, name string) error {
+	// Objects of kinds that were defined just now are content, too.
+	if err := c.registry.Current(ctx); err != nil {
+		return err
+	}
 	ns, err := store.Of[*corev1.Namespace](c.registry.Store(), store.Namespaces).Get(ctx, "", name)
 	if errors.Is(err, store.ErrNotFound) {
 		// A create that was admitted before the namespace ended may have been

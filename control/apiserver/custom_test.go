@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -396,6 +397,12 @@ func TestCustomResourcesChangeTheirVersion(t *testing.T) {
 	got := f.object(200, "GET", new+"/g", "")
 	if got.GetAPIVersion() != "example.org/v1" || at(got, "both") != "b" || at(got, "old") != nil {
 		t.Errorf("in the other version: %v, want both and not old", got.Object)
+	}
+	var groups metav1.APIGroupList
+	f.do(f.admin(), "GET", "/apis", "").into(t, &groups)
+	if i := slices.IndexFunc(groups.Groups, func(g metav1.APIGroup) bool { return g.Name == "example.org" }); i < 0 ||
+		groups.Groups[i].PreferredVersion.Version != "v1" || len(groups.Groups[i].Versions) != 2 {
+		t.Errorf("groups %v, want example.org with v1 first", groups.Groups)
 	}
 	f.object(201, "POST", new, `{"apiVersion":"example.org/v1","kind":"Gadget","metadata":{"name":"h"},"both":"c"}`)
 	if got := f.object(200, "GET", old+"/h", ""); got.GetAPIVersion() != "example.org/v1alpha1" || at(got, "both") != "c" {

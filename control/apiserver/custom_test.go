@@ -364,6 +364,34 @@ func TestCustomResourcesAreDescribed(t *testing.T) {
 	}
 }
 
+// Two managers of one list: server-side apply knows its keys from the schema.
+func TestCustomResourcesAreApplied(t *testing.T) {
+	f := newCustomFixture(t)
+	f.define(widgets)
+	apply := func(code int, manager, spec string) *unstructured.Unstructured {
+		t.Helper()
+		return f.object(code, "PATCH", widgetsPath+"/w?fieldManager="+manager, widget("w", spec), "Content-Type", "application/apply-patch+yaml")
+	}
+	apply(201, "one", `{"colour":"red","parts":[{"name":"a","weight":1}]}`)
+	both := apply(200, "two", `{"parts":[{"name":"b","weight":2}]}`)
+	if parts, _ := at(both, "spec.parts").([]any); len(parts) != 2 {
+		t.Errorf("parts %v, want those of both managers", parts)
+	}
+	if conflict := f.do(f.admin(), "PATCH", widgetsPath+"/w?fieldManager=two", widget("w", `{"colour":"blue"}`), "Content-Type", "application/apply-patch+yaml"); conflict.code != 409 || !strings.Contains(string(conflict.body), ".spec.colour") {
+		t.Errorf("a field of another manager: %d %s, want a conflict", conflict.code, conflict.body)
+	}
+	less := apply(200, "one", `{"colour":"red"}`)
+	if parts, _ := at(less, "spec.parts").([]any); len(parts) != 0 {
+		// "two" gave its part up with its last apply that did not have it.
+		if len(parts) != 1 || parts[0].(map[string]any)["name"] != "b" {
+			t.Errorf("parts %v, want what the other manager has", parts)
+		}
+	}
+	if got := f.do(f.admin(), "PATCH", widgetsPath+"/w?fieldManager=one", widget("w", `{"colour":"grey"}`), "Content-Type", "application/apply-patch+yaml"); got.code != 422 {
+		t.Errorf("applied against the schema: %d %s, want 422", got.code, got.body)
+	}
+}
+
 const gadgets = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	apiversion "k8s.io/apimachinery/pkg/version"
 
 	"github.com/musterhq/muster/control/resource"
@@ -27,8 +29,10 @@ type definition struct {
 	group    schema.GroupResource
 	versions map[string]*version
 	stored   *version
-	// convert may change what it is given.
-	convert runtime.ObjectConvertor
+	// convert may change what it is given, copying does not.
+	convert, copying runtime.ObjectConvertor
+	// types tell field managers how lists are merged.
+	types func() managedfields.TypeConverter
 	// fingerprint tells it from others that are served differently.
 	fingerprint string
 	custom      resource.Custom
@@ -58,12 +62,13 @@ func newDefinition(crd *apiextensionsv1.CustomResourceDefinition, converters *co
 	}
 	d.until, d.end = context.WithCancel(context.Background())
 	var err error
-	if _, d.convert, err = converters.NewConverter(crd); err != nil {
+	if d.copying, d.convert, err = converters.NewConverter(crd); err != nil {
 		return nil, err
 	}
 	if d.fingerprint, err = fingerprint(d); err != nil {
 		return nil, err
 	}
+	d.types = sync.OnceValue(d.newTypes)
 	// Newest first, as discovery lists them.
 	ordered := slices.Clone(crd.Spec.Versions)
 	slices.SortFunc(ordered, func(a, b apiextensionsv1.CustomResourceDefinitionVersion) int {
@@ -109,7 +114,7 @@ func (v *version) newKind() *resource.Kind {
 		Spec: spec, Singular: names.Singular, ListKind: names.ListKind,
 		ShortNames: names.ShortNames, Categories: names.Categories,
 		Strategy: resource.NewStrategy(spec, "", v.rules()),
-		Schema:   v,
+		Schema:   v, FieldManager: v.fieldManagers(),
 	}
 	if v.hasStatus() {
 		kind.Subresources = append(kind.Subresources, &resource.Subresource{

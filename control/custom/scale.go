@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -15,8 +17,13 @@ import (
 // newScale shows the fields that the definition names as a Scale.
 func (v *version) newScale(spec *store.Spec) *resource.Scale {
 	paths := v.scale()
+	var elements []any
+	for _, name := range fieldsOf(paths.SpecReplicasPath) {
+		elements = append(elements, name)
+	}
 	// Fields of other types than these are not stored: see validateScale.
 	return resource.NewScale(resource.NewStrategy(spec, "scale", v.rules()), resource.Scale{
+		Path: fieldpath.MakePathOrDie(elements...),
 		Get: func(obj store.Object) (replicas, current int32, selector string) {
 			content := obj.(*unstructured.Unstructured).Object
 			wanted, _, _ := unstructured.NestedInt64(content, fieldsOf(paths.SpecReplicasPath)...)

@@ -304,7 +304,7 @@ func TestDiscoveryInEveryForm(t *testing.T) {
 // one knows, the other must know too.
 func TestOpenAPIAgreesWithDiscovery(t *testing.T) {
 	f := newFixture(t)
-	documents, err := openapi.New(nil)
+	documents, err := openapi.New()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func New(cfg Config) (*Server, error) {
 		own := prometheus.NewRegistry()
 		cfg.Registerer, cfg.Gatherer = own, own
 	}
-	documents, err := openapi.New(cfg.Registry.Catalog)
+	documents, err := openapi.New()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded OpenAPI documents: %w", err)
 	}
@@ -121,7 +121,7 @@ func New(cfg Config) (*Server, error) {
 	s.discovery = &atomic.Pointer[discovery]{}
 	s.discovery.Store(newDiscovery(cfg.Registry.Catalog()))
 	s.authorizer = auth.NewAuthorizer(podNodes{cfg.Store})
-	s.fixed = s.fixedEndpoints(cfg, documents, promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}))
+	s.fixed = s.fixedEndpoints(cfg, documents.WithCustom(cfg.Registry.Catalog), promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}))
 	return s, nil
 }
 

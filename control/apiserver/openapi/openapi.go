@@ -59,10 +59,9 @@ type Handler struct {
 	custom  atomic.Pointer[custom]
 }
 
-// New reads the embedded documents. catalog has those of custom kinds; nil:
-// there are none.
-func New(catalog func() *resource.Catalog) (*Handler, error) {
-	h := &Handler{v3: map[string]document{}, catalog: catalog}
+// New reads the embedded documents.
+func New() (*Handler, error) {
+	h := &Handler{v3: map[string]document{}}
 	entries, err := documents.ReadDir("documents")
 	if err != nil {
 		return nil, err
@@ -97,6 +96,13 @@ func New(catalog func() *resource.Catalog) (*Handler, error) {
 
 type indexEntry struct {
 	URL string `json:"serverRelativeURL"`
+}
+
+// WithCustom adds the documents of custom kinds, which catalog always has the
+// newest of. Before the first request.
+func (h *Handler) WithCustom(catalog func() *resource.Catalog) *Handler {
+	h.catalog = catalog
+	return h
 }
 
 // Paths are the names of the documents of version 3, such as api/v1.

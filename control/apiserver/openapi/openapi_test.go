@@ -42,7 +42,7 @@ func body(t *testing.T, response *http.Response) []byte {
 }
 
 func TestIndexLeadsToDocumentsThatMayBeKept(t *testing.T) {
-	h, err := New(nil)
+	h, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestIndexLeadsToDocumentsThatMayBeKept(t *testing.T) {
 }
 
 func TestVersion2InJSONAndProtobuf(t *testing.T) {
-	h, err := New(nil)
+	h, err := New()
 	if err != nil {
 		t.Fatal(err)
 	}

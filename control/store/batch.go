@@ -33,6 +33,8 @@ type Write struct {
 	Namespace, Name string
 	// Guard is the revision the object must be at; 0: any.
 	Guard uint64
+
+	claim *claim // instead of an object; only in transactions
 }
 
 // Result is the object as a Write left it, with its resourceVersion (for
@@ -93,7 +95,8 @@ func (e *TxnError) Unwrap() error { return e.Err }
 
 // Txn does all of the writes, or none of them and returns a *TxnError. An
 // object may be written once. Objects of the result are those created and
-// updated, nil for the other verbs.
+// updated, and of those deleted the last state that the write gave, if it gave
+// one, with the revision of the deletion; nil for other writes.
 func (s *Store) Txn(ctx context.Context, writes []Write) ([]Object, error) {
 	for {
 		objects, err := s.txn(ctx, writes)
@@ -116,7 +119,7 @@ func (s *Store) txn(ctx context.Context, writes []Write) ([]Object, error) {
 		if err != nil {
 			return nil, err
 		}
-		if put := op.GetPut(); put != nil {
+		if put := op.GetPut(); put != nil && w.claim == nil {
 			sealed, ring, err := s.seal(w.Spec, put)
 			if err != nil {
 				return nil, err
@@ -163,6 +166,10 @@ func (s *Store) txn(ctx context.Context, writes []Write) ([]Object, error) {
 }
 
 func (s *Store) plan(w Write) (*storagev1.Guard, *storagev1.Op, Object, error) {
+	if w.claim != nil {
+		guard, op := w.claim.plan(w)
+		return guard, op, nil, nil
+	}
 	namespace, name := w.Namespace, w.Name
 	if w.Object != nil {
 		namespace, name = w.Object.GetNamespace(), w.Object.GetName()
@@ -176,7 +183,11 @@ func (s *Store) plan(w Write) (*storagev1.Guard, *storagev1.Op, Object, error) {
 	case Check:
 		return guard, nil, nil, nil
 	case Delete:
-		return guard, &storagev1.Op{Op: &storagev1.Op_Delete{Delete: &storagev1.Delete{Key: guard.Key}}}, nil, nil
+		var last Object
+		if w.Object != nil {
+			last = w.Object.DeepCopyObject().(Object)
+		}
+		return guard, &storagev1.Op{Op: &storagev1.Op_Delete{Delete: &storagev1.Delete{Key: guard.Key}}}, last, nil
 	case Create:
 		guard = &storagev1.Guard{Key: guard.Key}
 	case Update:

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"watch turns updates into what the selector sees": testWatchSelects,
 		"a batch answers each write":                      testBatch,
 		"a transaction is all or nothing":                 testTxn,
+		"a claim has one holder":                          testClaims,
 		"system keys are apart":                           testSystem,
 		"concurrent updates lose nothing":                 testConcurrentUpdates,
 	} {

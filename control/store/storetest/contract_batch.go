@@ -85,7 +85,7 @@ func testTxn(t *testing.T, s *store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"", strconv.FormatUint(before+1, 10), old.ResourceVersion, strconv.FormatUint(before+2, 10), ""}
+	want := []string{"", strconv.FormatUint(before+1, 10), old.ResourceVersion, strconv.FormatUint(before+2, 10), strconv.FormatUint(before+3, 10)}
 	for i, obj := range objects {
 		got := ""
 		if obj != nil {
@@ -106,4 +106,37 @@ func testTxn(t *testing.T, s *store.Store) {
 	if got := fmt.Sprint(names(t, s, store.ListOptions{})); got != "[a/new a/old]" {
 		t.Errorf("pods %s, want [a/new a/old]", got)
 	}
+}
+
+func testClaims(t *testing.T, s *store.Store) {
+	ports := s.Claims("ports")
+	if got := ports.Holder("80"); got != "" {
+		t.Errorf("%q holds what nobody has taken", got)
+	}
+	create := func(name string) store.Write {
+		return store.Write{Verb: store.Create, Spec: store.Pods, Object: Pod("a", name)}
+	}
+	if _, err := s.Txn(t.Context(), []store.Write{ports.Take("80", "a/one"), create("one")}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Txn(t.Context(), []store.Write{ports.Take("80", "a/two"), create("two")})
+	wantError(t, "taking what is held", err, store.ErrExists)
+	if got := fmt.Sprint(names(t, s, store.ListOptions{})); got != "[a/one]" || ports.Holder("80") != "a/one" {
+		t.Errorf("pods %s, held by %q; want the first alone", got, ports.Holder("80"))
+	}
+	if _, ok := ports.Release("80", "a/two"); ok {
+		t.Error("what one holds, another could release")
+	}
+	if _, ok := s.Claims("names").Release("80", "a/one"); ok {
+		t.Error("two sets share a name")
+	}
+	release, ok := ports.Release("80", "a/one")
+	if !ok {
+		t.Fatal("the holder could not release")
+	}
+	if _, err := s.Txn(t.Context(), []store.Write{release, create("three")}); err != nil || ports.Holder("80") != "" {
+		t.Errorf("%v, held by %q; want it released", err, ports.Holder("80"))
+	}
+	_, err = s.Txn(t.Context(), []store.Write{release})
+	wantError(t, "releasing twice", err, store.ErrNotFound)
 }

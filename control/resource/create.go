@@ -83,14 +83,33 @@ func (r *Registry) complete(ctx context.Context, kind *Kind, obj store.Object) e
 	return nil
 }
 
-// insert is a create after admission's first word: identity, the kind's rules,
-// admission's last word, the store.
+// insert is a create after admission's first word: identity, companions, the
+// kind's rules, admission's last word, the store.
 func (r *Registry) insert(ctx context.Context, kind *Kind, obj store.Object, attributes *Attributes) (store.Object, error) {
 	rest.FillObjectMetaSystemFields(obj)
 	generated := obj.GetGenerateName() != "" && obj.GetName() == ""
 	if generated {
 		obj.SetName(kind.Strategy.GenerateName(obj.GetGenerateName()))
 	}
+	for try := 1; ; try++ {
+		completed, beside, err := r.accompanyNew(ctx, kind, obj)
+		if err != nil {
+			return nil, err
+		}
+		created, err := r.insertWith(ctx, kind, completed, attributes, beside, generated)
+		switch {
+		case errors.Is(err, errRaced) && try < updateTries:
+			// Somebody else has what this object was to get.
+			continue
+		case errors.Is(err, errRaced):
+			return nil, kind.apiError(store.ErrConflict, obj.GetName())
+		}
+		return created, err
+	}
+}
+
+// insertWith is one try with companions that may turn out to be taken (errRaced).
+func (r *Registry) insertWith(ctx context.Context, kind *Kind, obj store.Object, attributes *Attributes, beside []store.Write, generated bool) (store.Object, error) {
 	if err := rest.BeforeCreate(kind.Strategy, ctx, obj); err != nil {
 		return nil, err
 	}
@@ -110,14 +129,15 @@ func (r *Registry) insert(ctx context.Context, kind *Kind, obj store.Object, att
 			}
 			final.Demands = append(final.Demands, demand)
 		}
-		created, err := r.put(ctx, kind, obj, final.Demands)
+		created, err := r.put(ctx, kind, obj, slices.Concat(final.Demands, beside))
 		final.tried()
-		var refused *store.TxnError
 		switch {
-		case errors.As(err, &refused) && refused.Write < len(final.Demands) && try < updateTries:
+		case outrun(err, 0, len(final.Demands)) && try < updateTries:
 			// What admission relied on has changed: it must look again, and at
 			// the state that this attempt has brought here.
 			continue
+		case outrun(err, len(final.Demands), len(final.Demands)+len(beside)):
+			return nil, errRaced
 		case errors.Is(err, store.ErrExists):
 			return nil, r.taken(ctx, kind, obj, generated)
 		}
@@ -125,17 +145,16 @@ func (r *Registry) insert(ctx context.Context, kind *Kind, obj store.Object, att
 	}
 }
 
-// put stores a new object if all that it depends on is as admission saw it.
-func (r *Registry) put(ctx context.Context, kind *Kind, obj store.Object, demands []store.Write) (store.Object, error) {
-	if len(demands) == 0 {
+// put stores a new object with all that goes with it, or nothing.
+func (r *Registry) put(ctx context.Context, kind *Kind, obj store.Object, beside []store.Write) (store.Object, error) {
+	if len(beside) == 0 {
 		return r.store.Table(kind.Spec).Create(ctx, obj)
 	}
-	writes := append(slices.Clone(demands), store.Write{Verb: store.Create, Spec: kind.Spec, Object: obj})
-	objects, err := r.store.Txn(ctx, writes)
+	objects, err := r.store.Txn(ctx, append(slices.Clone(beside), store.Write{Verb: store.Create, Spec: kind.Spec, Object: obj}))
 	if err != nil {
 		return nil, err
 	}
-	return objects[len(demands)], nil
+	return objects[len(beside)], nil
 }
 
 // pretend is the end of a create that is only tried.

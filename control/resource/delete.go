@@ -56,12 +56,15 @@ func (r *Registry) Delete(ctx context.Context, kind *Kind, ns, name string, opti
 		if err != nil {
 			return false, err
 		}
-		table := r.store.Table(kind.Spec)
-		if gone {
-			obj, err = table.Delete(ctx, ns, name, guard, old.GetUID())
-		} else {
-			obj, err = table.Update(ctx, planned, guard)
+		if !gone {
+			obj, err = r.store.Table(kind.Spec).Update(ctx, planned, guard)
+			return true, kind.written(err, name)
 		}
+		last, refused, err := r.remove(ctx, kind, old, guard)
+		if refused {
+			return false, err
+		}
+		obj = last
 		return true, kind.written(err, name)
 	})
 	if err != nil {

@@ -50,6 +50,7 @@ func coreExamples() map[*Kind]store.Object {
 		ReplicationControllers: newRC("x", 1),
 		ResourceQuotas:         &corev1.ResourceQuota{ObjectMeta: named("x"), Spec: corev1.ResourceQuotaSpec{Hard: cpu("4")}},
 		Secrets:                &corev1.Secret{ObjectMeta: named("x"), StringData: map[string]string{"a": "1"}},
+		Services:               newService("x", func(s *corev1.ServiceSpec) { s.ClusterIP = corev1.ClusterIPNone }),
 		ServiceAccounts:        &corev1.ServiceAccount{ObjectMeta: named("x"), Secrets: []corev1.ObjectReference{{Kind: "Secret", Name: "s"}}},
 	}
 }

@@ -37,6 +37,7 @@ var coreKinds = []*Kind{
 	ResourceQuotas,
 	Secrets,
 	ServiceAccounts,
+	Services,
 }
 
 // networkingKinds are those of discovery.k8s.io and networking.k8s.io.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -160,7 +159,6 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 		return nil, false, err
 	}
 	defer attributes.tried()
-	table := u.registry.store.Table(u.kind.Spec)
 	guard, err := revision(old)
 	if err != nil {
 		return nil, false, err
@@ -169,25 +167,18 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 		if u.options.DryRun {
 			return obj, true, nil
 		}
-		_, err := table.Delete(ctx, u.ns, u.name, guard, old.GetUID())
-		return obj, true, u.kind.written(err, u.name)
+		_, refused, err := u.registry.remove(ctx, u.kind, old, guard)
+		return obj, !refused, u.kind.written(err, u.name)
 	}
 	if u.options.DryRun {
 		return obj, true, nil
 	}
-	if demands := attributes.Demands; len(demands) > 0 {
-		objects, err := u.registry.store.Txn(ctx, append(slices.Clone(demands), store.Write{Verb: store.Update, Spec: u.kind.Spec, Object: obj, Guard: guard}))
-		if err != nil {
-			return nil, true, u.kind.written(err, u.name)
-		}
-		return objects[len(demands)], true, nil
-	}
-	// Where there is nothing to write, the store makes sure of it.
-	stored, err := table.Update(ctx, obj, guard)
+	stored, err := u.registry.replace(ctx, u.kind, obj, guard, attributes.Demands)
 	return stored, true, u.kind.written(err, u.name)
 }
 
 // plan makes the object that will be stored, and what admission was told of it.
+// Its demands hold what else is written with the object.
 func (u *update) plan(ctx context.Context, old store.Object) (store.Object, *Attributes, error) {
 	obj, err := u.change(old.DeepCopyObject().(store.Object))
 	if err != nil {
@@ -209,6 +200,11 @@ func (u *update) plan(ctx context.Context, old store.Object) (store.Object, *Att
 	if err := u.admit(ctx, attributes, obj, old); err != nil {
 		return nil, nil, err
 	}
+	obj, beside, err := u.registry.accompanyChanged(ctx, u.kind, u.subresource, obj, old)
+	if err != nil {
+		return nil, nil, err
+	}
+	attributes.Object = obj
 	if err := rest.BeforeUpdate(u.strategy, ctx, obj, old); err != nil {
 		return nil, nil, err
 	}
@@ -216,7 +212,11 @@ func (u *update) plan(ctx context.Context, old store.Object) (store.Object, *Att
 		attributes.Object = u.kind.ScaleOf(obj)
 	}
 	u.kind.keepTimes(u.subresource, obj, old)
-	return obj, attributes, u.registry.admission.Validate(ctx, attributes)
+	if err := u.registry.admission.Validate(ctx, attributes); err != nil {
+		return nil, nil, err
+	}
+	attributes.Demands = append(attributes.Demands, beside...)
+	return obj, attributes, nil
 }
 
 // scales says that the update is of a scale, which is what admission then sees.

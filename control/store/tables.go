@@ -27,7 +27,10 @@ var (
 	Secrets    = sealed(core("secrets", "Secret", true, &corev1.Secret{}, &corev1.SecretList{}, func(s *corev1.Secret) map[string]string {
 		return map[string]string{"type": string(s.Type)}
 	}))
-	ServiceAccounts        = core("serviceaccounts", "ServiceAccount", true, &corev1.ServiceAccount{}, &corev1.ServiceAccountList{}, nil)
+	ServiceAccounts = core("serviceaccounts", "ServiceAccount", true, &corev1.ServiceAccount{}, &corev1.ServiceAccountList{}, nil)
+	Services        = core("services", "Service", true, &corev1.Service{}, &corev1.ServiceList{}, func(s *corev1.Service) map[string]string {
+		return map[string]string{"spec.clusterIP": s.Spec.ClusterIP, "spec.type": string(s.Spec.Type)}
+	})
 	Endpoints              = core("endpoints", "Endpoints", true, &corev1.Endpoints{}, &corev1.EndpointsList{}, nil) //nolint:staticcheck // served all the same
 	PodTemplates           = core("podtemplates", "PodTemplate", true, &corev1.PodTemplate{}, &corev1.PodTemplateList{}, nil)
 	LimitRanges            = core("limitranges", "LimitRange", true, &corev1.LimitRange{}, &corev1.LimitRangeList{}, nil)
@@ -41,7 +44,7 @@ var Specs = slices.Concat(coreSpecs, appsSpecs, admissionSpecs, networkingSpecs,
 
 var coreSpecs = []*Spec{
 	Namespaces, Nodes, Pods, ReplicationControllers, Events,
-	ConfigMaps, Secrets, ServiceAccounts, Endpoints, PodTemplates, LimitRanges, ResourceQuotas,
+	ConfigMaps, Secrets, ServiceAccounts, Services, Endpoints, PodTemplates, LimitRanges, ResourceQuotas,
 	PersistentVolumes, PersistentVolumeClaims,
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/controller/eventttl"
 	"github.com/musterhq/muster/control/controller/garbage"
+	"github.com/musterhq/muster/control/controller/kubernetesservice"
 	"github.com/musterhq/muster/control/controller/namespace"
 	"github.com/musterhq/muster/control/controller/nodeipam"
 	"github.com/musterhq/muster/control/controller/nodelifecycle"
@@ -24,6 +25,7 @@ import (
 	"github.com/musterhq/muster/control/controller/resourcequota"
 	"github.com/musterhq/muster/control/controller/rootca"
 	"github.com/musterhq/muster/control/controller/serviceaccount"
+	"github.com/musterhq/muster/control/controller/servicecidr"
 	"github.com/musterhq/muster/control/controller/storageprotection"
 	"github.com/musterhq/muster/control/controller/tokensecret"
 	"github.com/musterhq/muster/control/operator"
@@ -93,6 +95,10 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 	if err != nil {
 		return fmt.Errorf("pod range: %w", err)
 	}
+	serviceCIDR, err := netip.ParsePrefix(s.id.Settings.ServiceCidr)
+	if err != nil {
+		return fmt.Errorf("service range: %w", err)
+	}
 	caches := controller.NewCaches(st)
 	events := controller.NewRecorder(registry, log)
 	presence := s.dispatch.NewPresence()
@@ -114,6 +120,8 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		rootca.New(rootca.Config{Registry: registry, Caches: caches, Certificate: s.authority.CertificatePEM(), Logger: log}),
 		tokensecret.New(tokensecret.Config{Registry: registry, Sign: s.serviceAccounts.SignLegacy, Certificate: s.authority.CertificatePEM(), Logger: log}),
 		customresource.New(customresource.Config{Registry: registry, Logger: log}),
+		kubernetesservice.New(kubernetesservice.Config{Registry: registry, ServiceCIDR: serviceCIDR, Servers: s.apiServers, Logger: log}),
+		servicecidr.New(servicecidr.Config{Registry: registry, Logger: log}),
 		eventttl.New(eventttl.Config{Registry: registry, Logger: log}),
 		events,
 		// Last, because everything above listens to them.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -568,6 +569,20 @@ func (s *Server) serverAddresses() []string {
 		return s.id.Servers()
 	}
 	return addresses
+}
+
+// apiServers are the control nodes that serve the API now, as far as gossip
+// knows, and those whose address is a number: others can't be endpoints.
+func (s *Server) apiServers() []netip.AddrPort {
+	var servers []netip.AddrPort
+	for _, server := range s.node.Status().Servers {
+		address, err := netip.ParseAddrPort(server.Address)
+		m, known := s.gossip.Member(server.Name)
+		if err == nil && (server.Name == s.cfg.Name || !known || m.State == gossip.Alive) {
+			servers = append(servers, address)
+		}
+	}
+	return servers
 }
 
 func (s *Server) peers() []dispatch.Peer {

@@ -26,8 +26,8 @@ var (
 	errOutsideRanges = errors.New("the provided network does not match the current range")
 )
 
-// addressManager is who takes addresses for services, as their labels say.
-const addressManager = "ipallocator.k8s.io"
+// AddressManager is who takes addresses for services, as their labels say.
+const AddressManager = "ipallocator.k8s.io"
 
 // DefaultServiceCIDR is the name of the range that every cluster has.
 const DefaultServiceCIDR = "kubernetes"
@@ -195,7 +195,7 @@ func (a *allotment) takeIP(from serviceRange, ip netip.Addr, family corev1.IPFam
 			Name: ip.String(),
 			Labels: map[string]string{
 				networkingv1.LabelIPAddressFamily: string(family),
-				networkingv1.LabelManagedBy:       addressManager,
+				networkingv1.LabelManagedBy:       AddressManager,
 			},
 		},
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{

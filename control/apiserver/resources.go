@@ -130,6 +130,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		// The stream libraries call a client that closes its connection an error.
 		ctx = klog.NewContext(ctx, klog.Logger{})
 	}
+	if kind.Deprecated != "" {
+		warning.AddWarning(ctx, "", kind.Deprecated)
+	}
 	if kind.Schema != nil && kind.Schema.Deprecated() != "" {
 		warning.AddWarning(ctx, "", kind.Schema.Deprecated())
 	}

@@ -16,6 +16,7 @@ var Endpoints = &Kind{
 	Spec:       store.Endpoints,
 	Singular:   "endpoints",
 	ShortNames: []string{"ep"},
+	Deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 	Strategy: strategy(store.Endpoints, "", Rules[*corev1.Endpoints]{
 		Validate:         kube.ValidateEndpoints,
 		WarningsOnCreate: func(_ context.Context, endpoints *corev1.Endpoints) []string { return endpointsWarnings(endpoints) },

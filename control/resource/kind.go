@@ -39,6 +39,8 @@ type Kind struct {
 	// ReturnDeletedObject says that the answer to a delete is the object's last
 	// state instead of a Status.
 	ReturnDeletedObject bool
+	// Deprecated is what everybody who asks for the kind is told; empty for nothing.
+	Deprecated string
 	// Companions, for kinds that write more than their objects.
 	Companions *Companions
 	// beforeDelete is what a delete means for this kind before the general rules

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/deprecation"
 
 	"github.com/musterhq/muster/control/kube"
 )
@@ -74,6 +75,16 @@ func TestEveryStoredFieldCanBeSelected(t *testing.T) {
 			if _, err := kube.FieldSelector(kind.Spec.Kind, fields.OneTermEqualSelector(name, "x")); err != nil {
 				t.Errorf("%s: %v", kind.Singular, err)
 			}
+		}
+	}
+}
+
+func TestDeprecatedKindsSaySo(t *testing.T) {
+	for _, kind := range Builtin() {
+		obj := kind.Spec.New()
+		obj.GetObjectKind().SetGroupVersionKind(kind.Spec.Kind)
+		if want := deprecation.WarningMessage(obj); kind.Deprecated != want {
+			t.Errorf("%s: %q, want %q", kind.Singular, kind.Deprecated, want)
 		}
 	}
 }

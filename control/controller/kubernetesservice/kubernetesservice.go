@@ -63,7 +63,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		if err := c.ensure(ctx); err == nil {
 			retry = retryFirst
 		} else if ctx.Err() == nil {
-			if retry == retryFirst {
+			if retry == retryFirst && !errors.Is(err, errTooSoon) {
 				c.cfg.Logger.Warn("the service of the API is not as it should be; trying again", "error", err)
 			}
 			pause, retry = retry, min(2*retry, lookAgain)
@@ -76,7 +76,13 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
+// errTooSoon says that the cluster is only just being made.
+var errTooSoon = errors.New("no namespace yet")
+
 func (c *Controller) ensure(ctx context.Context) error {
+	if _, _, err := c.cfg.Registry.Store().Table(store.Namespaces).GetItem("", metav1.NamespaceDefault); err != nil {
+		return errTooSoon
+	}
 	addresses, target := endpoints(c.cfg.Servers(), c.cfg.ServiceCIDR.Addr().Is4())
 	objects := []struct {
 		kind   *resource.Kind

@@ -6,7 +6,6 @@ package control
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"net"
@@ -176,9 +175,9 @@ func (s *Server) open(place *place) (err error) {
 		return err
 	}
 	s.tokens = &tokens{store: s.store, authority: s.authority}
-	keys := &serviceaccount.Keys{Signing: s.authority.ServiceAccountKey, Verifying: []*ecdsa.PublicKey{&s.authority.ServiceAccountKey.PublicKey}}
+	signing := &signingKeys{store: s.store, root: root, founding: s.authority.ServiceAccountKey, now: time.Now}
 	s.serviceAccounts, err = serviceaccount.New(serviceaccount.Config{
-		Registry: s.registry, Keys: func() (*serviceaccount.Keys, error) { return keys, nil },
+		Registry: s.registry, Keys: signing.Keys,
 		Issuers: cfg.ServiceAccounts.Issuers, Audiences: cfg.ServiceAccounts.Audiences, KeysURI: cfg.ServiceAccounts.KeysURI,
 		MaxSeconds: int64(cfg.ServiceAccounts.MaxExpiration / time.Second),
 	})
@@ -222,7 +221,7 @@ func (s *Server) open(place *place) (err error) {
 	operator.New(s.view, s.tokens).Register(s.grpc)
 	operator.NewKV(s.store, refusals).Register(s.grpc)
 	operator.NewRaft(s.view, s.node, s.autopilot, refusals).Register(s.grpc)
-	operator.NewKeyring(s.store.Keyring(), refusals).Register(s.grpc)
+	operator.NewKeyring(s.store.Keyring(), signing, refusals).Register(s.grpc)
 	operator.NewSnapshot(operator.SnapshotConfig{
 		Store: s.store, Cluster: s.clusterIdentity, View: s.view, Failures: refusals,
 		Root:     func(caKey []byte) (keyring.Root, error) { return sealingRoot(pki.SealingSecretOf(caKey)) },

@@ -18,8 +18,9 @@ import (
 func newKeyringCommand() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "keyring",
-		Short: "Show and change the keys that secrets are encrypted with where they are stored",
-		Long: `Show and change the keys that secrets are encrypted with where they are stored.
+		Short: "Show and change the keys of stored secrets and of service accounts' tokens",
+		Long: `Show and change the keys that secrets are encrypted with where they are stored,
+or, with --tokens, those that service accounts' tokens are signed with.
 
 Secrets are encrypted before they enter the log, so that no log, snapshot or
 saved cluster holds them in the clear. The keys are part of the cluster's state,
@@ -34,16 +35,18 @@ type sealingKeys struct {
 }
 
 type sealingKey struct {
-	ID      string    `json:"id"`
-	Created time.Time `json:"created"`
-	Primary bool      `json:"primary"`
-	Values  uint64    `json:"values"`
+	ID      string     `json:"id"`
+	Created *time.Time `json:"created,omitempty"` // not there: with the cluster
+	Primary bool       `json:"primary"`
+	Values  uint64     `json:"values"`
+	From    *time.Time `json:"from,omitempty"` // when it will be used
 }
 
 func newKeyringListCommand() *cobra.Command {
 	var (
-		target operatorFlags
-		form   output
+		target  operatorFlags
+		form    output
+		request clusterv1.ListKeysRequest
 	)
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -56,7 +59,7 @@ func newKeyringListCommand() *cobra.Command {
 			err := target.keyring(func(c clusterv1.KeyringClient) (err error) {
 				ctx, cancel := context.WithTimeout(cmd.Context(), operatorTimeout)
 				defer cancel()
-				response, err = c.List(ctx, &clusterv1.ListKeysRequest{})
+				response, err = c.List(ctx, &request)
 				return err
 			})
 			if err != nil {
@@ -65,9 +68,13 @@ func newKeyringListCommand() *cobra.Command {
 			if form == outputJSON {
 				return printJSON(cmd.OutOrStdout(), newSealingKeys(response), false)
 			}
+			if request.Tokens {
+				return printSigningKeys(cmd.OutOrStdout(), response)
+			}
 			return printKeys(cmd.OutOrStdout(), response)
 		},
 	}
+	cmd.Flags().BoolVar(&request.Tokens, "tokens", false, "list the keys that service accounts' tokens are signed with")
 	form.add(cmd.Flags())
 	target.add(cmd.Flags())
 	return cmd
@@ -76,9 +83,37 @@ func newKeyringListCommand() *cobra.Command {
 func newSealingKeys(r *clusterv1.ListKeysResponse) sealingKeys {
 	out := sealingKeys{Keys: []sealingKey{}, Clear: r.Clear}
 	for _, k := range r.Keys {
-		out.Keys = append(out.Keys, sealingKey{ID: k.Id, Created: time.Unix(k.Created, 0).UTC(), Primary: k.Primary, Values: k.Values})
+		out.Keys = append(out.Keys, sealingKey{ID: k.Id, Created: timeOf(k.Created), Primary: k.Primary, Values: k.Values, From: timeOf(k.From)})
 	}
 	return out
+}
+
+// timeOf is nil for 0.
+func timeOf(seconds int64) *time.Time {
+	if seconds == 0 {
+		return nil
+	}
+	t := time.Unix(seconds, 0).UTC()
+	return &t
+}
+
+func printSigningKeys(to io.Writer, r *clusterv1.ListKeysResponse) error {
+	w := tabwriter.NewWriter(to, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "KEY\tCREATED\tSIGNS")
+	for _, k := range r.Keys {
+		created, signs := "with the cluster", "no"
+		if t := timeOf(k.Created); t != nil {
+			created = t.Format(time.RFC3339)
+		}
+		switch from := timeOf(k.From); {
+		case k.Primary:
+			signs = "yes"
+		case from != nil:
+			signs = "from " + from.Format(time.RFC3339)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\n", k.Id, created, signs)
+	}
+	return w.Flush()
 }
 
 func printKeys(to io.Writer, r *clusterv1.ListKeysResponse) error {
@@ -98,7 +133,8 @@ func printKeys(to io.Writer, r *clusterv1.ListKeysResponse) error {
 }
 
 func newKeyringRotateCommand() *cobra.Command {
-	return newRewritingCommand(&cobra.Command{
+	var request clusterv1.RotateKeysRequest
+	cmd := newRewritingCommand(&cobra.Command{
 		Use:   "rotate",
 		Short: "Make a new key, and encrypt all secrets anew with it",
 		Long: `Make a new key, and encrypt all secrets anew with it.
@@ -106,12 +142,20 @@ func newKeyringRotateCommand() *cobra.Command {
 What is written once the new key is there is encrypted with it, on every control
 node. Then the secrets that were written before are rewritten one by one, which
 their watchers see as changes. If that is broken off, muster operator keyring
-rewrite goes on. The old keys stay until they are removed.`,
+rewrite goes on. The old keys stay until they are removed.
+
+With --tokens a key for service accounts' tokens is made. All control nodes accept
+it at once and publish it; after an hour, when whoever keeps the published keys
+must have read it, new tokens are signed with it. Older keys stay until they are
+removed, and with them the tokens that they signed.`,
 		Example: `  muster operator keyring rotate
-  muster operator keyring remove 5d0c3f6a91b2e847`,
+  muster operator keyring remove 5d0c3f6a91b2e847
+  muster operator keyring rotate --tokens`,
 	}, func(ctx context.Context, c clusterv1.KeyringClient) (grpc.ServerStreamingClient[clusterv1.RewriteProgress], error) {
-		return c.Rotate(ctx, &clusterv1.RotateKeysRequest{})
+		return c.Rotate(ctx, &request)
 	})
+	cmd.Flags().BoolVar(&request.Tokens, "tokens", false, "make a key that service accounts' tokens are signed with")
+	return cmd
 }
 
 func newKeyringRewriteCommand() *cobra.Command {
@@ -154,6 +198,10 @@ func newRewritingCommand(cmd *cobra.Command, open func(context.Context, clusterv
 		if form == outputJSON {
 			return printJSON(cmd.OutOrStdout(), map[string]any{"primary": last.Id, "rewritten": last.Total}, false)
 		}
+		if tokens := cmd.Flags().Lookup("tokens"); tokens != nil && tokens.Changed {
+			fmt.Fprintf(cmd.OutOrStdout(), "the new key is %s; tokens are signed with it in an hour\n", last.Id)
+			return nil
+		}
 		fmt.Fprintf(cmd.OutOrStdout(), "the primary key is %s; %d secrets were rewritten\n", last.Id, last.Total)
 		return nil
 	}
@@ -187,13 +235,17 @@ func follow(stream grpc.ServerStreamingClient[clusterv1.RewriteProgress], to io.
 
 func newKeyringRemoveCommand() *cobra.Command {
 	var (
-		target operatorFlags
-		form   output
+		target  operatorFlags
+		form    output
+		request clusterv1.RemoveKeyRequest
 	)
 	cmd := &cobra.Command{
 		Use:   "remove KEY",
 		Short: "Remove a key that no secret is encrypted with, for good",
 		Long: `Remove a key that no secret is encrypted with, for good.
+
+With --tokens, the tokens that the key has signed are refused from then on. If the
+newest key is left alone it signs at once.
 
 The primary key and keys in use are refused. Clusters that were saved while the
 key was in use keep it, in the file.`,
@@ -203,7 +255,8 @@ key was in use keep it, in the file.`,
 			return target.keyring(func(c clusterv1.KeyringClient) error {
 				ctx, cancel := context.WithTimeout(cmd.Context(), operatorTimeout)
 				defer cancel()
-				_, err := c.Remove(ctx, &clusterv1.RemoveKeyRequest{Id: args[0]})
+				request.Id = args[0]
+				_, err := c.Remove(ctx, &request)
 				if err == nil && form == outputJSON {
 					return printJSON(cmd.OutOrStdout(), map[string]string{"removed": args[0]}, false)
 				}
@@ -211,6 +264,7 @@ key was in use keep it, in the file.`,
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&request.Tokens, "tokens", false, "remove a key that service accounts' tokens are signed with")
 	form.add(cmd.Flags())
 	target.add(cmd.Flags())
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -14,28 +15,58 @@ import (
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
+var (
+	ErrNoKey = errors.New("there is no such key")
+	// ErrLastKey and ErrNewestKey: nothing would be left to sign with, or an older
+	// key would sign again.
+	ErrLastKey   = errors.New("it is the only key: rotate first")
+	ErrNewestKey = errors.New("it is the newest key: rotate first")
+)
+
+// SigningKey is a key that tokens are signed with.
+type SigningKey struct {
+	ID      string
+	Created time.Time // zero: with the cluster
+	Signs   bool
+	From    time.Time // when it will be used to sign; zero: it is or was
+}
+
+// SigningKeys looks after the keys of service accounts' tokens.
+type SigningKeys interface {
+	List(ctx context.Context) ([]SigningKey, error) // oldest first
+	Rotate(ctx context.Context) (id string, err error)
+	Remove(ctx context.Context, id string) error // ErrNoKey, ErrLastKey, ErrNewestKey
+}
+
 // Keyring is cluster.v1.Keyring on one control node.
 type Keyring struct {
 	clusterv1.UnimplementedKeyringServer
 	ring     store.Keyring
+	signing  SigningKeys
 	failures Failures
 }
 
 // NewKeyring makes the service. failures say what the log's errors mean.
-func NewKeyring(ring store.Keyring, failures Failures) *Keyring {
+func NewKeyring(ring store.Keyring, signing SigningKeys, failures Failures) *Keyring {
 	own := Failures{
+		{Err: ErrNoKey, Code: codes.NotFound},
+		{Err: ErrLastKey, Code: codes.FailedPrecondition},
+		{Err: ErrNewestKey, Code: codes.FailedPrecondition},
 		{Err: store.ErrKeyInUse, Code: codes.FailedPrecondition},
 		{Err: keyring.ErrPrimary, Code: codes.FailedPrecondition},
 		{Err: keyring.ErrNoKey, Code: codes.NotFound},
 	}
-	return &Keyring{ring: ring, failures: append(own, failures...)}
+	return &Keyring{ring: ring, signing: signing, failures: append(own, failures...)}
 }
 
 // Register adds the service to a gRPC server.
 func (k *Keyring) Register(r grpc.ServiceRegistrar) { clusterv1.RegisterKeyringServer(r, k) }
 
 // List lists the keys, and what is sealed with each.
-func (k *Keyring) List(ctx context.Context, _ *clusterv1.ListKeysRequest) (*clusterv1.ListKeysResponse, error) {
+func (k *Keyring) List(ctx context.Context, r *clusterv1.ListKeysRequest) (*clusterv1.ListKeysResponse, error) {
+	if r.Tokens {
+		return k.listSigning(ctx)
+	}
 	keys, clear, err := k.ring.List(ctx)
 	if err != nil {
 		return nil, k.failures.status(err)
@@ -49,8 +80,34 @@ func (k *Keyring) List(ctx context.Context, _ *clusterv1.ListKeysRequest) (*clus
 	return response, nil
 }
 
+func (k *Keyring) listSigning(ctx context.Context) (*clusterv1.ListKeysResponse, error) {
+	keys, err := k.signing.List(ctx)
+	if err != nil {
+		return nil, k.failures.status(err)
+	}
+	response := &clusterv1.ListKeysResponse{}
+	for _, key := range keys {
+		shown := &clusterv1.SealingKey{Id: key.ID, Primary: key.Signs}
+		if !key.Created.IsZero() {
+			shown.Created = key.Created.Unix()
+		}
+		if !key.From.IsZero() {
+			shown.From = key.From.Unix()
+		}
+		response.Keys = append(response.Keys, shown)
+	}
+	return response, nil
+}
+
 // Rotate makes a new key and rewrites what is sealed with others.
-func (k *Keyring) Rotate(_ *clusterv1.RotateKeysRequest, stream grpc.ServerStreamingServer[clusterv1.RewriteProgress]) error {
+func (k *Keyring) Rotate(r *clusterv1.RotateKeysRequest, stream grpc.ServerStreamingServer[clusterv1.RewriteProgress]) error {
+	if r.Tokens {
+		id, err := k.signing.Rotate(stream.Context())
+		if err != nil {
+			return k.failures.status(err)
+		}
+		return stream.Send(&clusterv1.RewriteProgress{Id: id})
+	}
 	if _, err := k.ring.Rotate(stream.Context()); err != nil {
 		return k.failures.status(err)
 	}
@@ -92,7 +149,11 @@ func (k *Keyring) Remove(ctx context.Context, r *clusterv1.RemoveKeyRequest) (*c
 	if r.Id == "" {
 		return nil, status.Error(codes.InvalidArgument, "id: which key is to be removed?")
 	}
-	if err := k.ring.Remove(ctx, r.Id); err != nil {
+	remove := k.ring.Remove
+	if r.Tokens {
+		remove = k.signing.Remove
+	}
+	if err := remove(ctx, r.Id); err != nil {
 		return nil, k.failures.status(err)
 	}
 	return &clusterv1.RemoveKeyResponse{}, nil

@@ -113,6 +113,15 @@ func (r *Ring) Keys() []Key {
 	return list
 }
 
+// Secrets are the keys themselves, by ID, for rings whose keys do not seal.
+func (r *Ring) Secrets() map[string][]byte {
+	secrets := make(map[string][]byte, len(r.keys))
+	for _, k := range r.keys {
+		secrets[k.id] = k.secret
+	}
+	return secrets
+}
+
 // Primary is the ID of the key that seals new values.
 func (r *Ring) Primary() string { return r.primary }
 

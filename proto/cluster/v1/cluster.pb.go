@@ -4125,6 +4125,7 @@ func (x *RestoreSnapshotResponse) GetItems() uint64 {
 
 type ListKeysRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tokens        bool                   `protobuf:"varint,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4157,6 +4158,13 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ListKeysRequest) GetTokens() bool {
+	if x != nil {
+		return x.Tokens
+	}
+	return false
 }
 
 type ListKeysResponse struct {
@@ -4219,7 +4227,9 @@ type SealingKey struct {
 	// It seals what is written now.
 	Primary bool `protobuf:"varint,3,opt,name=primary,proto3" json:"primary,omitempty"`
 	// How many values are sealed with it.
-	Values        uint64 `protobuf:"varint,4,opt,name=values,proto3" json:"values,omitempty"`
+	Values uint64 `protobuf:"varint,4,opt,name=values,proto3" json:"values,omitempty"`
+	// Of a key for tokens that is not yet used: when it will be; Unix seconds.
+	From          int64 `protobuf:"varint,5,opt,name=from,proto3" json:"from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4282,8 +4292,18 @@ func (x *SealingKey) GetValues() uint64 {
 	return 0
 }
 
+func (x *SealingKey) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
 type RotateKeysRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Make a key for tokens: all control nodes accept it at once, and sign with it
+	// once those who keep the published keys must have read it.
+	Tokens        bool `protobuf:"varint,1,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4316,6 +4336,13 @@ func (x *RotateKeysRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RotateKeysRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeysRequest) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_cluster_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *RotateKeysRequest) GetTokens() bool {
+	if x != nil {
+		return x.Tokens
+	}
+	return false
 }
 
 type RewriteRequest struct {
@@ -4416,8 +4443,10 @@ func (x *RewriteProgress) GetTotal() uint64 {
 }
 
 type RemoveKeyRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// A key for tokens: those that it signed are refused from then on.
+	Tokens        bool `protobuf:"varint,2,opt,name=tokens,proto3" json:"tokens,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4457,6 +4486,13 @@ func (x *RemoveKeyRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *RemoveKeyRequest) GetTokens() bool {
+	if x != nil {
+		return x.Tokens
+	}
+	return false
 }
 
 type RemoveKeyResponse struct {
@@ -5004,25 +5040,29 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x17RestoreSnapshotResponse\x12%\n" +
 	"\x0esaved_revision\x18\x01 \x01(\x04R\rsavedRevision\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05items\x18\x03 \x01(\x04R\x05items\"\x11\n" +
-	"\x0fListKeysRequest\"[\n" +
+	"\x05items\x18\x03 \x01(\x04R\x05items\")\n" +
+	"\x0fListKeysRequest\x12\x16\n" +
+	"\x06tokens\x18\x01 \x01(\bR\x06tokens\"[\n" +
 	"\x10ListKeysResponse\x121\n" +
 	"\x04keys\x18\x01 \x03(\v2\x1d.muster.cluster.v1.SealingKeyR\x04keys\x12\x14\n" +
-	"\x05clear\x18\x02 \x01(\x04R\x05clear\"h\n" +
+	"\x05clear\x18\x02 \x01(\x04R\x05clear\"|\n" +
 	"\n" +
 	"SealingKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\x03R\acreated\x12\x18\n" +
 	"\aprimary\x18\x03 \x01(\bR\aprimary\x12\x16\n" +
-	"\x06values\x18\x04 \x01(\x04R\x06values\"\x13\n" +
-	"\x11RotateKeysRequest\"\x10\n" +
+	"\x06values\x18\x04 \x01(\x04R\x06values\x12\x12\n" +
+	"\x04from\x18\x05 \x01(\x03R\x04from\"+\n" +
+	"\x11RotateKeysRequest\x12\x16\n" +
+	"\x06tokens\x18\x01 \x01(\bR\x06tokens\"\x10\n" +
 	"\x0eRewriteRequest\"K\n" +
 	"\x0fRewriteProgress\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x04R\x05total\"\"\n" +
+	"\x05total\x18\x03 \x01(\x04R\x05total\":\n" +
 	"\x10RemoveKeyRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x13\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06tokens\x18\x02 \x01(\bR\x06tokens\"\x13\n" +
 	"\x11RemoveKeyResponse\"+\n" +
 	"\x13SaveSnapshotRequest\x12\x14\n" +
 	"\x05local\x18\x01 \x01(\bR\x05local\"j\n" +

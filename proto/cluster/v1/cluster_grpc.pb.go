@@ -1602,8 +1602,9 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Keyring looks after the keys that secrets are sealed with. Any control node
-// answers. Callers hold an administrator's certificate.
+// Keyring looks after the keys that secrets are sealed with, and, where a request
+// says tokens, after those that service accounts' tokens are signed with. Any
+// control node answers. Callers hold an administrator's certificate.
 type KeyringClient interface {
 	List(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
 	// Rotate makes a new key, seals all that is written from then on with it, and
@@ -1684,8 +1685,9 @@ func (c *keyringClient) Remove(ctx context.Context, in *RemoveKeyRequest, opts .
 // All implementations must embed UnimplementedKeyringServer
 // for forward compatibility.
 //
-// Keyring looks after the keys that secrets are sealed with. Any control node
-// answers. Callers hold an administrator's certificate.
+// Keyring looks after the keys that secrets are sealed with, and, where a request
+// says tokens, after those that service accounts' tokens are signed with. Any
+// control node answers. Callers hold an administrator's certificate.
 type KeyringServer interface {
 	List(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
 	// Rotate makes a new key, seals all that is written from then on with it, and

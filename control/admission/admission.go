@@ -70,6 +70,7 @@ func New(s *store.Store, settings Settings) resource.Admission {
 			newRuntimeClass(s),
 			newIngressClass(s),
 			podResize{s},
+			hookParams{s, settings.Kinds, settings.Authorizer},
 		},
 		mutators:   []mutator{policies, webhooks},
 		validators: []validator{policies, webhooks},

@@ -30,13 +30,14 @@ const podSecurityLabels = "pod-security.kubernetes.io/"
 // workloads whose pods would not be let in. A namespace that names none lets in
 // everything.
 type podSecurity struct {
-	store *store.Store
+	store      *store.Store
+	namespaces *store.Table
 	// evaluator is made for the first namespace that names a level.
 	evaluator func() (*podsecurityadmission.Admission, error)
 }
 
 func newPodSecurity(s *store.Store) *podSecurity {
-	p := &podSecurity{store: s}
+	p := &podSecurity{store: s, namespaces: s.Table(store.Namespaces)}
 	p.evaluator = sync.OnceValues(p.newEvaluator)
 	return p
 }
@@ -121,7 +122,7 @@ func (p *podSecurity) concerns(a *resource.Attributes) bool {
 		return false
 	}
 	// That it is there was made sure of before.
-	item, _, err := p.store.Table(store.Namespaces).GetItem("", a.Namespace)
+	item, _, err := p.namespaces.GetItem("", a.Namespace)
 	if err != nil {
 		return false
 	}

@@ -29,6 +29,9 @@ type priorities struct {
 	standard *schedulingv1.PriorityClass
 }
 
+// noClass is what pods get in a cluster without a class for them.
+var noClass = &schedulingv1.PriorityClass{PreemptionPolicy: ptr.To(corev1.PreemptLowerPriority)}
+
 func newPodPriority(s *store.Store) *podPriority {
 	return &podPriority{store: s, classes: hook.NewConfigured(s, func(objects [][]store.Object, _ priorities) (priorities, error) {
 		all := priorities{byName: map[string]*schedulingv1.PriorityClass{}}
@@ -100,7 +103,7 @@ func (p *podPriority) class(ctx context.Context, a *resource.Attributes, name st
 		case name == "" && classes.standard != nil:
 			return classes.standard, nil
 		case name == "":
-			return &schedulingv1.PriorityClass{PreemptionPolicy: ptr.To(corev1.PreemptLowerPriority)}, nil
+			return noClass, nil
 		case classes.byName[name] != nil:
 			return classes.byName[name], nil
 		case current:

@@ -24,6 +24,7 @@ import (
 // a controller counts (package resourcequota).
 type resourceQuota struct {
 	store  *store.Store
+	table  *store.Table
 	quotas *kube.Quotas
 	turns  turns
 	seen   atomic.Pointer[presence]
@@ -36,7 +37,7 @@ type presence struct {
 }
 
 func newResourceQuota(s *store.Store) *resourceQuota {
-	return &resourceQuota{store: s, quotas: kube.NewQuotas(nil), turns: newTurns()}
+	return &resourceQuota{store: s, table: s.Table(store.ResourceQuotas), quotas: kube.NewQuotas(nil), turns: newTurns()}
 }
 
 func (q *resourceQuota) Admit(context.Context, *resource.Attributes) error { return nil }
@@ -79,8 +80,7 @@ func (q *resourceQuota) Validate(ctx context.Context, a *resource.Attributes) er
 // any says whether the namespace has quotas on this replica. A cluster without
 // any finds out without looking at its state.
 func (q *resourceQuota) any(namespace string) bool {
-	table := q.store.Table(store.ResourceQuotas)
-	changed := table.LastChange(q.store.Revision())
+	changed := q.table.LastChange(q.store.Revision())
 	if seen := q.seen.Load(); seen != nil && seen.changed == changed && !seen.some {
 		return false
 	}

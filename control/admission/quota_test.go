@@ -1,11 +1,13 @@
 package admission
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -113,12 +115,13 @@ func TestQuotaThatWasNotCountedYetAdmitsNothing(t *testing.T) {
 
 // Three control nodes with eight clients each create at once what there is not
 // room for. Each node has an admission of its own, so only the log can keep them
-// apart.
+// apart, and each pauses between admission's word and the write, so that the
+// others come in between.
 func TestQuotaIsExactWhateverComesAtOnce(t *testing.T) {
 	s := storetest.New(t)
 	var nodes []*resource.Registry
 	for range 3 {
-		nodes = append(nodes, resource.New(s, New(s, Settings{})))
+		nodes = append(nodes, resource.New(s, paused{New(s, Settings{})}))
 	}
 	if err := resource.EnsureBootstrap(t.Context(), nodes[0]); err != nil {
 		t.Fatal(err)
@@ -154,6 +157,17 @@ func TestQuotaIsExactWhateverComesAtOnce(t *testing.T) {
 	if pods.Value() != 20 || count.Value() != 20 || cpu.String() != "2" {
 		t.Errorf("charged %v and %v, want 20 pods and 2 cores", few, more)
 	}
+}
+
+// paused waits a moment between admission's last word and the write.
+type paused struct{ resource.Admission }
+
+func (p paused) Validate(ctx context.Context, a *resource.Attributes) error {
+	err := p.Admission.Validate(ctx, a)
+	if err == nil && a.Kind == resource.Pods {
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
 
 func TestQuotaIsChargedForWhatAnUpdateAdds(t *testing.T) {

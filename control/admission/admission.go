@@ -68,6 +68,7 @@ func New(s *store.Store, settings Settings) resource.Admission {
 			newStorageClass(s),
 			storageProtection{},
 			newRuntimeClass(s),
+			certificates{settings.Authorizer},
 			newIngressClass(s),
 			podResize{s},
 			hookParams{s, settings.Kinds, settings.Authorizer},

@@ -30,6 +30,9 @@ func (s *Server) proxyPod(w http.ResponseWriter, r *http.Request, c *call) error
 	if !valid {
 		return apierrors.NewBadRequest(fmt.Sprintf("invalid pod request %q", c.name))
 	}
+	if err := s.admitProxy(r, c); err != nil {
+		return err
+	}
 	named := *c
 	named.name = name
 	pod, err := s.pod(r.Context(), &named)
@@ -45,6 +48,21 @@ func (s *Server) proxyPod(w http.ResponseWriter, r *http.Request, c *call) error
 	}
 	host := net.JoinHostPort(podIP(pod), strconv.Itoa(int(number)))
 	return s.proxy(w, r, c, scheme, host, func(ctx context.Context) (net.Conn, error) { return s.dialer.Pod(ctx, pod, number) })
+}
+
+// admitProxy asks admission whether the request may be passed on.
+func (s *Server) admitProxy(r *http.Request, c *call) error {
+	path := c.rest
+	if unescaped, err := url.PathUnescape(c.rest); err == nil {
+		path = unescaped
+	}
+	switch c.resource {
+	case "pods":
+		return s.connect(r, c, &corev1.PodProxyOptions{Path: path})
+	case "services":
+		return s.connect(r, c, &corev1.ServiceProxyOptions{Path: path})
+	}
+	return s.connect(r, c, &corev1.NodeProxyOptions{Path: path})
 }
 
 func podIP(pod *corev1.Pod) string {
@@ -80,6 +98,9 @@ func (s *Server) proxyService(w http.ResponseWriter, r *http.Request, c *call) e
 	scheme, name, port, valid := utilnet.SplitSchemeNamePort(c.name)
 	if !valid {
 		return apierrors.NewBadRequest(fmt.Sprintf("invalid service request %q", c.name))
+	}
+	if err := s.admitProxy(r, c); err != nil {
+		return err
 	}
 	if err := s.barrier(r.Context()); err != nil {
 		return err
@@ -158,6 +179,9 @@ func (s *Server) proxyNode(w http.ResponseWriter, r *http.Request, c *call) erro
 	_, name, port, valid := utilnet.SplitSchemeNamePort(c.name)
 	if !valid {
 		return apierrors.NewBadRequest(fmt.Sprintf("invalid node request %q", c.name))
+	}
+	if err := s.admitProxy(r, c); err != nil {
+		return err
 	}
 	named := *c
 	named.name = name

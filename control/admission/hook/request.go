@@ -9,9 +9,8 @@ import (
 	"context"
 	"slices"
 
-	auditinternal "k8s.io/apiserver/pkg/apis/audit"
-
 	"k8s.io/apiserver/pkg/admission"
+	auditinternal "k8s.io/apiserver/pkg/apis/audit"
 	"k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 

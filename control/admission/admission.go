@@ -59,8 +59,8 @@ func New(s *store.Store, settings Settings) resource.Admission {
 	return &chain{
 		checks: []resource.Admission{
 			&namespaceLifecycle{store: s},
-			&serviceAccount{store: s},
 			newLimitRanger(s),
+			&serviceAccount{store: s},
 			nodeRestriction{},
 			newPodSecurity(s),
 			newPodPriority(s),

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	apiversion "k8s.io/apimachinery/pkg/version"
+	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/musterhq/muster/control/resource"
 )
@@ -68,21 +68,19 @@ func newDiscovery(catalog *resource.Catalog) *discovery {
 		if gv.Group == "" {
 			continue
 		}
-		version := metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version}
 		at := slices.IndexFunc(d.groups, func(g metav1.APIGroup) bool { return g.Name == gv.Group })
 		if at < 0 {
 			d.groups = append(d.groups, metav1.APIGroup{Name: gv.Group})
 			at = len(d.groups) - 1
 		}
-		d.groups[at].Versions = append(d.groups[at].Versions, version)
+		d.groups[at].Versions = append(d.groups[at].Versions, metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version})
 	}
 	for i := range d.groups {
-		// Several definitions may share a group, each with versions of its own.
-		versions := d.groups[i].Versions
-		slices.SortFunc(versions, func(a, b metav1.GroupVersionForDiscovery) int {
-			return apiversion.CompareKubeAwareVersionStrings(b.Version, a.Version)
+		// The newest stable version comes first, and is what kubectl takes.
+		slices.SortFunc(d.groups[i].Versions, func(a, b metav1.GroupVersionForDiscovery) int {
+			return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
 		})
-		d.groups[i].PreferredVersion = versions[0]
+		d.groups[i].PreferredVersion = d.groups[i].Versions[0]
 	}
 	slices.SortFunc(d.groups, func(a, b metav1.APIGroup) int { return cmp.Compare(a.Name, b.Name) })
 	return d

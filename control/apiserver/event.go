@@ -54,7 +54,7 @@ func (e *eventEncoder) contentType() string {
 
 // event renders one change. The result may be shared with other watches.
 func (e *eventEncoder) event(event store.Event) ([]byte, error) {
-	if e.out.media == mediaProtobuf && e.out.as == "" {
+	if e.out.media == mediaProtobuf && e.out.as == "" && e.kind.Spec.Codec == nil {
 		return protobufEvent(string(event.Type), e.spliced(event)), nil
 	}
 	form := eventForm{kind: e.kind, out: e.out, include: e.include, columns: e.out.as == asTable && !e.columns}

@@ -121,7 +121,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, c *call) error {
 		out.as = ""
 		return s.send(w, r, http.StatusOK, autoscalingv1.SchemeGroupVersion.WithKind("Scale"), c.kind.ScaleOf(obj), out)
 	}
-	if out.media == mediaProtobuf && out.as == "" {
+	if out.media == mediaProtobuf && out.as == "" && c.kind.Spec.Codec == nil {
 		kind := c.kind.Spec.Kind
 		body := appendEnvelopeHead(make([]byte, 0, store.RawSize(found.Item)+64), kind, store.RawSize(found.Item))
 		s.write(w, r, http.StatusOK, out.media, appendEnvelopeTail(store.AppendRaw(body, found.Item)))

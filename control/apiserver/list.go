@@ -144,10 +144,10 @@ func writeList(r *http.Request, body io.Writer, kind *resource.Kind, header meta
 		}
 		return encodeTo(body, list, out.meta.WithKind(asPartialList), out)
 	}
-	if out.media == mediaProtobuf {
+	if out.media == mediaProtobuf && kind.Spec.Codec == nil {
 		return spliceList(body, listKind, header, page)
 	}
-	if out.media == mediaYAML || out.indent {
+	if out.media != mediaJSON || out.indent {
 		list, err := decodeList(kind, page)
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func encodeTo(body io.Writer, obj runtime.Object, kind schema.GroupVersionKind, 
 // skips fields that it does not know, and metadata is field 1 of every kind.
 func partialOf(kind *resource.Kind, e store.Event, version schema.GroupVersion) (*metav1.PartialObjectMetadata, error) {
 	partial := &metav1.PartialObjectMetadata{}
-	if kind.Schema != nil {
+	if kind.Spec.Codec != nil {
 		obj, err := store.Decode(kind.Spec, e.Item)
 		if err != nil {
 			return nil, err

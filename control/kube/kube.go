@@ -74,6 +74,16 @@ func Normalize(obj runtime.Object) error {
 	return Scheme.Convert(in, obj, nil)
 }
 
+// Convert makes an object of another version, or of another group that has the
+// same kind, from obj. The two may share memory.
+func Convert(obj runtime.Object, to schema.GroupVersion) (runtime.Object, error) {
+	in, err := Scheme.UnsafeConvertToVersion(obj, runtime.InternalGroupVersioner)
+	if err != nil {
+		return nil, err
+	}
+	return Scheme.UnsafeConvertToVersion(in, to)
+}
+
 // FieldSelector checks the fields that selector asks about against those that
 // the kind offers and gives each its current name. An error is the user's.
 func FieldSelector(kind schema.GroupVersionKind, selector fields.Selector) (fields.Selector, error) {

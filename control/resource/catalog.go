@@ -67,16 +67,30 @@ type served struct {
 	current func(context.Context) error
 }
 
-func newServed(builtin []*Kind) *served {
+// builtinCatalog are the kinds that every cluster has.
+var builtinCatalog = newBuiltin(kinds, versions)
+
+// newBuiltin makes a catalog of stored kinds, and of further versions of them.
+func newBuiltin(stored, versions []*Kind) *Catalog {
 	c := newCatalog()
-	for _, k := range builtin {
+	for _, k := range stored {
 		if c.byResource[k.Spec.Resource] != nil {
 			panic(fmt.Sprintf("resource: %s is registered twice", k.Spec.Resource))
 		}
 		c.add(k, k)
 	}
-	s := &served{builtin: c}
-	s.now.Store(c)
+	for _, k := range versions {
+		if c.byVersion[k.GroupVersionResource()] != nil {
+			panic(fmt.Sprintf("resource: %s is registered twice", k.GroupVersionResource()))
+		}
+		c.serve(k)
+	}
+	return c
+}
+
+func newServed(builtin *Catalog) *served {
+	s := &served{builtin: builtin}
+	s.now.Store(builtin)
 	return s
 }
 
@@ -91,6 +105,10 @@ func (c *Catalog) add(stored *Kind, served ...*Kind) {
 	c.byResource[stored.Spec.Resource] = stored
 	c.byKind[stored.Spec.Kind.GroupKind()] = stored
 	c.kinds = append(c.kinds, stored)
+	c.serve(served...)
+}
+
+func (c *Catalog) serve(served ...*Kind) {
 	for _, k := range served {
 		c.byVersion[k.GroupVersionResource()] = k
 		c.served = append(c.served, k)
@@ -103,8 +121,9 @@ func (s *served) setCustom(custom []Custom, documents []Document) {
 	next := newCatalog()
 	next.documents = documents
 	for _, k := range s.builtin.kinds {
-		next.add(k, k)
+		next.add(k)
 	}
+	next.serve(s.builtin.served...)
 	for _, c := range custom {
 		if next.byResource[c.Stored.Spec.Resource] == nil && next.byKind[c.Stored.Spec.Kind.GroupKind()] == nil {
 			next.add(c.Stored, c.Served...)

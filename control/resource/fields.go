@@ -198,6 +198,7 @@ var resets = map[string]managedfields.Reset{
 	"flowschemas.flowcontrol.apiserver.k8s.io/status":                 except("spec", "metadata"),
 	"prioritylevelconfigurations.flowcontrol.apiserver.k8s.io/status": except("spec", "metadata"),
 	"volumeattachments.storage.k8s.io/status":                         except("spec", "metadata"),
+	"csinodes.storage.k8s.io/status":                                  except("spec", "metadata"),
 	"validatingadmissionpolicies.admissionregistration.k8s.io/status": except("spec", "metadata"),
 	"apiservices.apiregistration.k8s.io/status":                       except("spec", "metadata"),
 }

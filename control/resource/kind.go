@@ -99,7 +99,7 @@ func status[T store.Object](spec *store.Spec, rules Rules[T]) *Subresource {
 
 // GroupVersionResource is how requests name the kind.
 func (k *Kind) GroupVersionResource() schema.GroupVersionResource {
-	return k.Spec.Resource.WithVersion(k.Spec.Kind.Version)
+	return k.Spec.Kind.GroupVersion().WithResource(k.Spec.Resource.Resource)
 }
 
 // Namespaced says whether objects of this kind live in a namespace.

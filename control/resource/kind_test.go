@@ -44,7 +44,7 @@ func TestDiscoveryIsUpstreams(t *testing.T) {
 		}
 		return documents[gv]
 	}
-	for _, kind := range newRegistry(t).Kinds() {
+	for _, kind := range Builtin() {
 		upstream := document(kind.Spec.Kind.GroupVersion())
 		for _, got := range kind.APIResources() {
 			at := slices.IndexFunc(upstream.APIResources, func(r metav1.APIResource) bool { return r.Name == got.Name })

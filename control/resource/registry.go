@@ -50,12 +50,13 @@ var networkingKinds = []*Kind{
 	ServiceCIDRs,
 }
 
-// Builtin are the kinds that every cluster serves. Not to be changed.
-func Builtin() []*Kind { return kinds }
+// Builtin are the kinds that every cluster serves, in each of their versions. Not
+// to be changed.
+func Builtin() []*Kind { return builtinCatalog.served }
 
 // New serves all kinds from s, with every write checked by chain.
 func New(s *store.Store, chain Admission) *Registry {
-	return &Registry{store: s, admission: chain, served: newServed(kinds)}
+	return &Registry{store: s, admission: chain, served: newServed(builtinCatalog)}
 }
 
 // With is the same registry over another view of the store: leader duties write

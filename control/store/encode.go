@@ -16,8 +16,8 @@ import (
 
 // An object is stored as Kubernetes protobuf without its TypeMeta, which is
 // not part of the message, and without metadata.resourceVersion, which is not
-// known before the write. Kinds with a Codec are stored as that says. Field numbers of the latter, in every stored type
-// and in ObjectMeta:
+// known before the write. Kinds with a Codec are stored as that says. Field
+// numbers of the latter, in every stored type and in ObjectMeta:
 const (
 	fieldMetadata        = 1
 	fieldResourceVersion = 6

@@ -27,7 +27,7 @@ type Message interface {
 	Unmarshal([]byte) error
 }
 
-// Codec is how the objects of a kind become bytes that are no Messages.
+// Codec is how objects become bytes where it is not by their own Marshal.
 type Codec interface {
 	// Encode returns an object's bytes. The object has no resourceVersion, and is
 	// not to be changed.
@@ -42,7 +42,7 @@ type Codec interface {
 // Spec says how one kind is stored.
 type Spec struct {
 	Resource   schema.GroupResource
-	Kind       schema.GroupVersionKind // the stored version
+	Kind       schema.GroupVersionKind // the version of the objects
 	Namespaced bool
 	New        func() Object
 	NewList    func() runtime.Object
@@ -52,7 +52,9 @@ type Spec struct {
 	// Sealed says that values are encrypted on their way into the log. Labels and
 	// Fields stay readable. Once a kind is sealed it stays so.
 	Sealed bool
-	// Codec, for kinds whose objects are no Messages.
+	// Codec, for kinds whose objects are not stored as they are: they are no
+	// Messages, or are stored in another version. Their bytes are not protobuf of
+	// this kind, so nobody may pass those on.
 	Codec Codec
 }
 

@@ -134,18 +134,9 @@ func decodeCustom(info runtime.SerializerInfo, body []byte, kind *resource.Kind,
 }
 
 func decodeInto(ctx context.Context, info runtime.SerializerInfo, body []byte, kind schema.GroupVersionKind, into runtime.Object, directive string) error {
-	decoder := info.Serializer
-	if directive != metav1.FieldValidationIgnore && info.StrictSerializer != nil {
-		decoder = info.StrictSerializer
-	}
-	obj, actual, err := decoder.Decode(body, &kind, into)
+	obj, actual, err := decodeAny(ctx, info, body, kind, into, directive)
 	if err != nil {
-		strict, isStrict := runtime.AsStrictDecodingError(err)
-		if isStrict && obj != nil && directive == metav1.FieldValidationWarn {
-			warnStrict(ctx, strict.Errors())
-		} else {
-			return undecodable(err, kind, actual, body)
-		}
+		return err
 	}
 	if actual.GroupVersion() != kind.GroupVersion() {
 		return apierrors.NewBadRequest(fmt.Sprintf("the API version in the data (%s) does not match the expected API version (%s)", actual.GroupVersion(), kind.GroupVersion()))
@@ -154,6 +145,24 @@ func decodeInto(ctx context.Context, info runtime.SerializerInfo, body []byte, k
 		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s", actual.Kind, actual.Version, kind.Kind))
 	}
 	return nil
+}
+
+// decodeAny reads a body as what it says that it is, and as kind if it does not
+// say. into may be nil; the result is another object where it does not fit.
+func decodeAny(ctx context.Context, info runtime.SerializerInfo, body []byte, kind schema.GroupVersionKind, into runtime.Object, directive string) (runtime.Object, *schema.GroupVersionKind, error) {
+	decoder := info.Serializer
+	if directive != metav1.FieldValidationIgnore && info.StrictSerializer != nil {
+		decoder = info.StrictSerializer
+	}
+	obj, actual, err := decoder.Decode(body, &kind, into)
+	if err != nil {
+		strict, isStrict := runtime.AsStrictDecodingError(err)
+		if !isStrict || obj == nil || directive != metav1.FieldValidationWarn {
+			return nil, nil, undecodable(err, kind, actual, body)
+		}
+		warnStrict(ctx, strict.Errors())
+	}
+	return obj, actual, nil
 }
 
 // undecodable is upstream's wording, which names the field.

@@ -77,6 +77,7 @@ var special = map[string]map[string]handler{
 	"pods/log":              {"get": (*Server).podLog},
 	"serviceaccounts/token": {"create": (*Server).requestToken},
 	"pods/binding":          {"create": (*Server).bind},
+	"pods/eviction":         {"create": (*Server).evict},
 }
 
 func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.Info, t target, seen *observed) error {

@@ -86,6 +86,11 @@ func (r *Registry) planDelete(ctx context.Context, kind *Kind, old store.Object,
 	if err := r.admission.Validate(ctx, attributes); err != nil {
 		return nil, leave, err
 	}
+	return kind.planDeletion(ctx, old, options)
+}
+
+// planDeletion is planDelete once it is admitted. It changes options.
+func (kind *Kind) planDeletion(ctx context.Context, old store.Object, options *metav1.DeleteOptions) (store.Object, deletion, error) {
 	obj := old.DeepCopyObject().(store.Object)
 	graceful, pending, err := rest.BeforeDelete(kind.Strategy.forDelete(), ctx, obj, options)
 	if err != nil {

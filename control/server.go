@@ -284,15 +284,8 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	})
 
-	web := &http.Server{
-		Handler:           s.api,
-		ReadHeaderTimeout: 10 * time.Second,
-		MaxHeaderBytes:    1 << 20,
-		ErrorLog:          quiet(s.cfg.Logger),
-		// A watch of a client that has vanished is found by asking.
-		HTTP2:       &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-		BaseContext: func(net.Listener) context.Context { return base },
-	}
+	web := apiserver.HTTP(s.api, quiet(s.cfg.Logger))
+	web.BaseContext = func(net.Listener) context.Context { return base }
 	group.Go(func() error { return ignoreClosed(web.Serve(s.mux.HTTP())) })
 	group.Go(func() error { return ignoreClosed(s.grpc.Serve(s.mux.GRPC())) })
 	group.Go(func() error {

@@ -144,16 +144,16 @@ func (f *fixture) serve(adjust ...func(*Config)) {
 	if f.server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	f.http = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f.http = httptest.NewUnstartedServer(nil)
+	f.http.Config = HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "" {
 			// net/http happens to end the context of a connection that was taken
 			// over when reading it fails. It does not promise to.
 			r = r.WithContext(context.WithoutCancel(r.Context()))
 		}
 		f.server.ServeHTTP(w, r)
-	}))
+	}), slog.NewLogLogger(slog.NewTextHandler(testWriter{t}, nil), slog.LevelDebug))
 	f.http.EnableHTTP2 = true
-	f.http.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(testWriter{t}, nil), slog.LevelDebug)
 	pool := x509.NewCertPool()
 	pool.AddCert(f.ca.cert)
 	f.http.TLS = &tls.Config{

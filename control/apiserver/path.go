@@ -34,6 +34,10 @@ var (
 	errBadPath = errors.New("the path has an invalid segment")
 )
 
+// segmentsMax is more than any resource's path has, so that a path of slashes
+// costs nothing: what is left has a slash in it and is no name.
+const segmentsMax = 12
+
 // parsePath reads
 //
 //	/api/VERSION/…  /apis/GROUP/VERSION/…
@@ -47,7 +51,7 @@ func parsePath(method, escaped string) (target, error) {
 	var t target
 	escaped, t.rest = splitProxied(escaped)
 	escaped = strings.TrimSuffix(strings.TrimPrefix(escaped, "/"), "/")
-	parts := strings.Split(escaped, "/")
+	parts := strings.SplitN(escaped, "/", segmentsMax)
 	for i, part := range parts {
 		decoded, err := url.PathUnescape(part)
 		if err != nil || decoded == "" || len(content.IsPathSegmentName(decoded)) > 0 {
@@ -84,7 +88,7 @@ func parsePath(method, escaped string) (target, error) {
 
 // splitProxied cuts a path of the core group behind RESOURCE/NAME/proxy.
 func splitProxied(escaped string) (path, rest string) {
-	parts := strings.Split(escaped, "/")
+	parts := strings.SplitN(escaped, "/", segmentsMax)
 	for _, at := range []int{5, 7} { // /api/v1/nodes/n1/proxy, /api/v1/namespaces/a/pods/p/proxy
 		if len(parts) > at && parts[1] == "api" && parts[at] == "proxy" && (at == 5 || parts[3] == "namespaces") {
 			path = strings.Join(parts[:at+1], "/")

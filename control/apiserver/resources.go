@@ -157,19 +157,18 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		return errTooManyRequests
 	}
 	defer limit.leave()
-	r, cancel := withTimeout(r)
+	r, cancel := s.withTimeout(r)
 	defer cancel()
 	// A client that sends its body, or reads its answer, by drops must not hold
 	// a place among the requests in flight for longer than a request may take.
 	slow := http.NewResponseController(w)
-	deadline := time.Now().Add(requestTimeout)
+	deadline := time.Now().Add(s.requestTimeout)
 	_ = slow.SetReadDeadline(deadline)
-	_ = slow.SetWriteDeadline(deadline)
-	defer func() {
-		// The connection may serve others, which are not bounded like this.
-		_ = slow.SetReadDeadline(time.Time{})
-		_ = slow.SetWriteDeadline(time.Time{})
-	}()
+	_ = slow.SetWriteDeadline(deadline.Add(lastWords))
+	// The connection may serve others, which are not bounded like this. The read
+	// deadline stays: what is left of a body is read after this returns, and
+	// net/http sets it anew for the next request.
+	defer func() { _ = slow.SetWriteDeadline(time.Time{}) }()
 	return serve(s, w, r, c)
 }
 
@@ -201,6 +200,9 @@ func (s *Server) newestKindOf(ctx context.Context, t target) (*resource.Kind, er
 	}
 	return nil, errPathNotFound
 }
+
+// lastWords is the time to tell a client that it was too slow.
+const lastWords = 2 * time.Second
 
 // find checks that what the path names is there and takes the verb.
 func (s *Server) find(c *call) (handler, error) {

@@ -77,11 +77,13 @@ type Server struct {
 	failures      []failure
 	reads, writes *limiter
 	watchTimeout  time.Duration
-	metrics       *metrics
-	log           *slog.Logger
-	fixed         *http.ServeMux
-	discovery     *atomic.Pointer[discovery]
-	encoded       *eventCache
+	// requestTimeout is how long a request may take that is not meant to last.
+	requestTimeout time.Duration
+	metrics        *metrics
+	log            *slog.Logger
+	fixed          *http.ServeMux
+	discovery      *atomic.Pointer[discovery]
+	encoded        *eventCache
 }
 
 // New returns a server. It starts nothing.
@@ -114,9 +116,11 @@ func New(cfg Config) (*Server, error) {
 		reads:         newLimiter(orDefault(cfg.ReadsMax, defaultReadsMax), m.inFlight.WithLabelValues("readOnly")),
 		writes:        newLimiter(orDefault(cfg.WritesMax, defaultWritesMax), m.inFlight.WithLabelValues("mutating")),
 		watchTimeout:  orDefault(cfg.WatchTimeout, 30*time.Minute),
-		metrics:       m,
-		log:           log,
-		encoded:       newEventCache(),
+
+		requestTimeout: requestTimeout,
+		metrics:        m,
+		log:            log,
+		encoded:        newEventCache(),
 	}
 	s.discovery = &atomic.Pointer[discovery]{}
 	s.discovery.Store(newDiscovery(cfg.Registry.Catalog()))
@@ -181,6 +185,11 @@ func auditID(r *http.Request) string {
 func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
 	who, err := s.identify(r)
 	if err != nil {
+		if r.ProtoMajor == 2 {
+			// Who is not known gets no second request over this connection: what
+			// floods it must begin with a handshake each time (CVE-2023-44487).
+			w.Header().Set("Connection", "close")
+		}
 		return err
 	}
 	r = r.WithContext(genericrequest.WithUser(r.Context(), who))
@@ -252,8 +261,8 @@ func (p podNodes) NodeOf(namespace, name string) (string, bool) {
 
 // withTimeout bounds a request by upstream's default, or by less if the client
 // asks for less.
-func withTimeout(r *http.Request) (*http.Request, context.CancelFunc) {
-	timeout := requestTimeout
+func (s *Server) withTimeout(r *http.Request) (*http.Request, context.CancelFunc) {
+	timeout := s.requestTimeout
 	if asked, ok := queryValue(r.URL, "timeout"); ok {
 		if d, err := time.ParseDuration(asked); err == nil && d > 0 && d < timeout {
 			timeout = d
@@ -263,5 +272,5 @@ func withTimeout(r *http.Request) (*http.Request, context.CancelFunc) {
 	return r.WithContext(ctx), cancel
 }
 
-// requestTimeout is how long a request may take that is not meant to last.
+// requestTimeout is upstream's.
 const requestTimeout = 60 * time.Second

@@ -14,7 +14,7 @@ import (
 )
 
 // printer knows the columns of every built-in kind. It is only read once made.
-var printer = printers.NewTableGenerator().With(printersinternal.AddHandlers)
+var printer = printers.NewTableGenerator().With(printersinternal.AddHandlers, apiServiceColumns)
 
 // Table shows an object, or the items of a list, as kubectl get does, with the
 // columns of -o wide among them. Each row's Object is the versioned item that

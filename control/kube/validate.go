@@ -45,3 +45,15 @@ func onCreate[V, I runtime.Object](rule func(I) field.ErrorList) func(context.Co
 func onUpdate[V, I runtime.Object](rule func(obj, old I) field.ErrorList) func(context.Context, V, V) field.ErrorList {
 	return func(_ context.Context, obj, old V) field.ErrorList { return rule(internal[I](obj), internal[I](old)) }
 }
+
+// onCreateContext is onCreate for a rule that asks for the request's context.
+func onCreateContext[V, I runtime.Object](rule func(context.Context, I) field.ErrorList) func(context.Context, V) field.ErrorList {
+	return func(ctx context.Context, obj V) field.ErrorList { return rule(ctx, internal[I](obj)) }
+}
+
+// onUpdateContext is onUpdate for a rule that asks for the request's context.
+func onUpdateContext[V, I runtime.Object](rule func(ctx context.Context, obj, old I) field.ErrorList) func(context.Context, V, V) field.ErrorList {
+	return func(ctx context.Context, obj, old V) field.ErrorList {
+		return rule(ctx, internal[I](obj), internal[I](old))
+	}
+}

@@ -12,6 +12,8 @@ import (
 	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/controller"
+	"github.com/musterhq/muster/control/controller/apiservice"
+	"github.com/musterhq/muster/control/controller/clustertrust"
 	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/controller/eventttl"
 	"github.com/musterhq/muster/control/controller/garbage"
@@ -29,6 +31,7 @@ import (
 	"github.com/musterhq/muster/control/controller/storageprotection"
 	"github.com/musterhq/muster/control/controller/tokensecret"
 	"github.com/musterhq/muster/control/operator"
+	"github.com/musterhq/muster/control/pki"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/scheduler"
 )
@@ -112,6 +115,11 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),
 		podgc.New(podgc.Config{Registry: registry, Caches: caches, Logger: log}),
 		garbage.New(garbage.Config{Registry: registry, Logger: log}),
+		apiservice.New(apiservice.Config{Registry: registry, Probe: s.probeAPIService, Logger: log}),
+		clustertrust.New(clustertrust.Config{
+			Registry: registry, ClientCA: s.authority.CertificatePEM(),
+			FrontProxyCA: s.frontProxy.CertificatePEM, FrontProxyName: pki.FrontProxyName, Logger: log,
+		}),
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
 		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"log"
 	"log/slog"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/component-base/metrics/legacyregistry"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/gossip"
@@ -118,4 +120,21 @@ func document(gv schema.GroupVersion) ([]byte, error) {
 // quiet sends net/http's own complaints, which any client can cause, to Debug.
 func quiet(l *slog.Logger) *log.Logger {
 	return slog.NewLogLogger(l.Handler(), slog.LevelDebug)
+}
+
+// probeAPIService asks a service whether it answers; a reason is upstream's word
+// for why it does not.
+func (s *Server) probeAPIService(ctx context.Context, service *apiregistrationv1.APIService) (reason string, err error) {
+	err = s.aggregate.Probe(ctx, service)
+	switch {
+	case err == nil:
+		return "", nil
+	case errors.Is(err, reach.ErrNoService):
+		return "ServiceNotFound", err
+	case errors.Is(err, reach.ErrNoPort):
+		return "ServicePortError", err
+	case errors.Is(err, reach.ErrNoEndpoints):
+		return "MissingEndpoints", err
+	}
+	return "FailedDiscoveryCheck", err
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/consensus/transport"
 	"github.com/musterhq/muster/control/admission"
+	"github.com/musterhq/muster/control/aggregate"
 	"github.com/musterhq/muster/control/apiserver"
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/autopilot"
@@ -73,6 +74,9 @@ type Server struct {
 	autopilot       *autopilot.Autopilot
 	gossip          *gossip.Gossip
 	dispatch        *dispatch.Dispatcher
+	reach           *reach.Dialer
+	frontProxy      *pki.FrontProxy
+	aggregate       *aggregate.Proxy
 	tokens          *tokens
 	serviceAccounts *serviceaccount.Tokens
 	people          *oidc.Tokens
@@ -200,8 +204,15 @@ func (s *Server) open(place *place) (err error) {
 		Owns:   names.Owns,
 		Gossip: liveness{s.gossip}, Logger: cfg.Logger.With("part", "dispatch"),
 	})
+	s.reach = reach.New(s.store, s.dispatch)
+	if s.frontProxy, err = s.authority.FrontProxy(); err != nil {
+		return err
+	}
+	s.aggregate = aggregate.New(aggregate.Config{
+		Store: s.store, Dial: s.reach.Service, Client: s.frontProxy.Client, Logger: cfg.Logger.With("part", "aggregate"),
+	})
 	s.api, err = apiserver.New(apiserver.Config{
-		Registry: s.registry, Store: s.store,
+		Registry: s.registry, Store: s.store, Aggregate: s.aggregate,
 		Tokens:          auth.Union{s.tokens, s.serviceAccounts, bootstraptoken.New(s.store), s.people},
 		Audiences:       s.serviceAccounts.Audiences(),
 		ServiceAccounts: s.serviceAccounts,
@@ -298,6 +309,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.machine.Run(ctx) })
 	group.Go(func() error { return s.custom.Run(ctx) })
 	group.Go(func() error { return s.dispatch.Run(ctx) })
+	group.Go(func() error { return s.aggregate.Run(ctx) })
 	group.Go(func() error { return s.node.WhileLeader(ctx, s.duties()...) })
 	group.Go(func() error { return s.becomeMember(ctx) })
 	group.Go(func() error { return s.store.WatchFormat(ctx) })

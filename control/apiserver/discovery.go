@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/version"
+	apiversion "k8s.io/apimachinery/pkg/version"
 
 	"github.com/musterhq/muster/control/resource"
 )
@@ -28,10 +28,20 @@ type discovery struct {
 	// resources of each group version, in the order of the registry.
 	resources map[schema.GroupVersion][]metav1.APIResource
 	groups    []metav1.APIGroup // without the core group
+	// stale are the versions that whoever serves them did not answer for.
+	stale map[schema.GroupVersion]bool
 }
 
-// discovered is discovery as of now.
+// discovered is discovery as of now, of what is served here and by services.
 func (s *Server) discovered() *discovery {
+	if s.aggregate == nil {
+		return s.servedHere()
+	}
+	return s.servedHere().with(s.aggregate.Discovered(), s.aggregate.Order)
+}
+
+// servedHere is made anew when kinds have come or gone.
+func (s *Server) servedHere() *discovery {
 	catalog := s.registry.Catalog()
 	if d := s.discovery.Load(); d.catalog == catalog {
 		return d
@@ -63,33 +73,45 @@ func newDiscovery(catalog *resource.Catalog) *discovery {
 			Name: name, Namespaced: kind.Namespaced(), Kind: connection.kind, Verbs: verbs,
 		})
 	}
-	for gv, list := range d.resources {
+	for _, list := range d.resources {
 		slices.SortFunc(list, func(a, b metav1.APIResource) int { return cmp.Compare(a.Name, b.Name) })
-		if gv.Group == "" {
-			continue
+	}
+	d.list(func([]schema.GroupVersion) {})
+	return d
+}
+
+// list fills in the groups: by name, and their versions the most stable and
+// newest first, unless order says otherwise.
+func (d *discovery) list(order func([]schema.GroupVersion)) {
+	var versions []schema.GroupVersion
+	for gv := range d.resources {
+		if gv.Group != "" {
+			versions = append(versions, gv)
 		}
+	}
+	slices.SortFunc(versions, func(a, b schema.GroupVersion) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), -apiversion.CompareKubeAwareVersionStrings(a.Version, b.Version))
+	})
+	order(versions)
+	for _, gv := range versions {
+		version := metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version}
 		at := slices.IndexFunc(d.groups, func(g metav1.APIGroup) bool { return g.Name == gv.Group })
 		if at < 0 {
-			d.groups = append(d.groups, metav1.APIGroup{Name: gv.Group})
+			// The first is the one that clients prefer.
+			d.groups = append(d.groups, metav1.APIGroup{Name: gv.Group, PreferredVersion: version})
 			at = len(d.groups) - 1
 		}
-		d.groups[at].Versions = append(d.groups[at].Versions, metav1.GroupVersionForDiscovery{GroupVersion: gv.String(), Version: gv.Version})
+		d.groups[at].Versions = append(d.groups[at].Versions, version)
 	}
-	for i := range d.groups {
-		// The newest stable version comes first, and is what kubectl takes.
-		slices.SortFunc(d.groups[i].Versions, func(a, b metav1.GroupVersionForDiscovery) int {
-			return version.CompareKubeAwareVersionStrings(b.Version, a.Version)
-		})
-		d.groups[i].PreferredVersion = d.groups[i].Versions[0]
-	}
-	slices.SortFunc(d.groups, func(a, b metav1.APIGroup) int { return cmp.Compare(a.Name, b.Name) })
-	return d
 }
 
 // serveDiscovery answers /api, /apis and the paths below that name a group or a
 // version.
 func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimSuffix(r.URL.Path, "/")
+	if s.passDiscovery(w, r, path) {
+		return
+	}
 	w.Header().Set("Vary", "Accept")
 	if path == "/api" || path == "/apis" {
 		if out, ok := negotiateDiscovery(r); ok {
@@ -194,6 +216,9 @@ func (d *discovery) aggregatedGroup(group metav1.APIGroup) discoveryv2.APIGroupD
 	for _, v := range group.Versions {
 		gv := schema.GroupVersion{Group: group.Name, Version: v.Version}
 		version := discoveryv2.APIVersionDiscovery{Version: v.Version, Freshness: discoveryv2.DiscoveryFreshnessCurrent}
+		if d.stale[gv] {
+			version.Freshness = discoveryv2.DiscoveryFreshnessStale
+		}
 		at := map[string]int{}
 		for _, r := range d.resources[gv] {
 			responseKind := &metav1.GroupVersionKind{Group: cmp.Or(r.Group, gv.Group), Version: cmp.Or(r.Version, gv.Version), Kind: r.Kind}

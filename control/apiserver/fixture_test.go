@@ -213,7 +213,23 @@ func (a *authority) issue(t testing.TB, name string, organizations ...string) tl
 	return pair
 }
 
+// issueFor makes a certificate for a server of that name.
+func (a *authority) issueFor(t testing.TB, name string) tls.Certificate {
+	t.Helper()
+	certPEM, keyPEM := a.issueNamed(t, name, []string{name})
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pair
+}
+
 func (a *authority) issuePEM(t testing.TB, name string, organizations ...string) (certPEM, keyPEM []byte) {
+	t.Helper()
+	return a.issueNamed(t, name, nil, organizations...)
+}
+
+func (a *authority) issueNamed(t testing.TB, name string, hosts []string, organizations ...string) (certPEM, keyPEM []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -223,7 +239,7 @@ func (a *authority) issuePEM(t testing.TB, name string, organizations ...string)
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: organizations},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: hosts,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	if err != nil {

@@ -104,6 +104,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		return err
 	}
 	if kind == nil {
+		if service := s.aggregated(t.group, t.version); service != nil {
+			return s.passOn(w, r, who, t, service, seen)
+		}
 		var err error
 		if kind, err = s.newestKindOf(r.Context(), t); err != nil {
 			return err
@@ -138,15 +141,21 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		warning.AddWarning(ctx, "", kind.Schema.Deprecated())
 	}
 	r = r.WithContext(ctx)
-	if connects || t.verb == "watch" || t.subresource == "log" {
-		seen.long = true
-		if connects {
-			seen.verb = "CONNECT"
-		}
+	seen.long = connects || t.verb == "watch" || t.subresource == "log"
+	if connects {
+		seen.verb = "CONNECT"
+	}
+	return s.bounded(w, r, t, seen, func(r *http.Request) error { return serve(s, w, r, c) })
+}
+
+// bounded runs one request within the bounds of those in flight and of its time,
+// unless it is meant to last.
+func (s *Server) bounded(w http.ResponseWriter, r *http.Request, t target, seen *observed, run func(*http.Request) error) error {
+	if seen.long {
 		gauge := s.metrics.longRunning.WithLabelValues(seen.withoutDryRun()...)
 		gauge.Inc()
 		defer gauge.Dec()
-		return serve(s, w, r, c)
+		return run(r)
 	}
 	limit := s.writes
 	if t.verb == "get" || t.verb == "list" {
@@ -169,7 +178,7 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	// deadline stays: what is left of a body is read after this returns, and
 	// net/http sets it anew for the next request.
 	defer func() { _ = slow.SetWriteDeadline(time.Time{}) }()
-	return serve(s, w, r, c)
+	return run(r)
 }
 
 // kindOf is the kind that a path names, or nil.

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 
+	"github.com/musterhq/muster/control/aggregate"
 	"github.com/musterhq/muster/control/apiserver/openapi"
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/reach"
@@ -43,6 +44,9 @@ type Config struct {
 	ServiceAccounts ServiceAccounts
 	// Streams reaches agents for logs, exec and port-forward.
 	Streams Streams
+	// Aggregate passes on requests for groups that services serve. Nil: there are
+	// none.
+	Aggregate *aggregate.Proxy
 	// Ready says why this node cannot answer for the cluster, or nil. It must
 	// answer at once. Nil: always ready.
 	Ready func() error
@@ -71,6 +75,7 @@ type Server struct {
 	streams       Streams
 	accounts      ServiceAccounts
 	dialer        *reach.Dialer
+	aggregate     *aggregate.Proxy
 	ready         func() error
 	authenticator *auth.Authenticator
 	authorizer    *auth.Authorizer
@@ -110,6 +115,7 @@ func New(cfg Config) (*Server, error) {
 		streams:       cfg.Streams,
 		accounts:      cfg.ServiceAccounts,
 		dialer:        reach.New(cfg.Store, cfg.Streams),
+		aggregate:     cfg.Aggregate,
 		ready:         cfg.Ready,
 		authenticator: auth.NewAuthenticator(cfg.Tokens, cfg.Audiences...),
 		failures:      failureTable(cfg.Failures),

@@ -37,7 +37,7 @@ var matrix = []struct {
 	{"agent/...", []string{"proto/agent/..."}, "leaves of the agent do not know each other"},
 
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},
-	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},
+	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/aggregate", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},
 	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
 	{"control/operator", []string{"consensus/transport", "control/store", "control/store/keyring", "fsm/kv", "fsm/watch", "proto/..."}, ""},
 	{"control/autopilot", []string{"consensus", "control/store", "fsm", "proto/cluster/..."}, "a leader's duty, and answers to operators"},
@@ -56,6 +56,7 @@ var matrix = []struct {
 	{"control/bootstraptoken", []string{"control/store", "control/kube"}, "tokens of machines that have no certificate yet"},
 	{"control/resource", []string{"control/store", "control/kube", "control/managedfields"}, ""},
 	{"control/auth", nil, ""},
+	{"control/aggregate", []string{"control/store"}, "API groups that services serve"},
 	{"control/reach", []string{"control/store", "proto/agent/..."}, "connections from a control node into the cluster"},
 	{"control/store/storetest", []string{"control/store", "control/store/keyring", "fsm", "fsm/kv"}, ""},
 	{"control/store/keyring", nil, "bytes and keys, no store"},

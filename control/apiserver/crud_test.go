@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -306,9 +305,10 @@ func TestResourceVersionsOfReads(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits 3 s for a revision that does not come")
 	}
-	_, err = pods.Get(context.WithoutCancel(ctx), "web", metav1.GetOptions{ResourceVersion: "1000000"})
-	if !apierrors.IsTimeout(err) || !apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
-		t.Errorf("a future revision: %v, want Timeout with its cause", err)
+	// Not with client-go, which would try ten times.
+	got := f.do(f.admin(), "GET", "/api/v1/namespaces/default/pods/web?resourceVersion=1000000", "")
+	if status := got.status(t); status.Reason != metav1.StatusReasonTimeout || status.Details == nil || len(status.Details.Causes) != 1 || status.Details.Causes[0].Type != metav1.CauseTypeResourceVersionTooLarge {
+		t.Errorf("a future revision: %+v, want Timeout with its cause", status)
 	}
 }
 

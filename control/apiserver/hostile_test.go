@@ -261,3 +261,61 @@ func TestContinueTokensAreNotAWayIn(t *testing.T) {
 		}
 	}
 }
+
+// A watch costs its client nothing and the server a buffer: floods must end at a
+// bound, and leave others theirs.
+func TestWatchFloodsAreBounded(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.LastingMax = 4 })
+	watch := func(ctx context.Context, user string) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(ctx, "GET", f.http.URL+"/api/v1/pods?watch=1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := f.httpClient(f.config(user, "system:masters")).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		context.AfterFunc(ctx, func() { _ = response.Body.Close() })
+		return response.StatusCode
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var codes []int
+	for range 3 {
+		codes = append(codes, watch(ctx, "root"))
+	}
+	if want := []int{200, 200, 429}; !slices.Equal(codes, want) {
+		t.Errorf("three watches of one client: %v, want %v", codes, want)
+	}
+	if code := watch(ctx, "other"); code != 200 {
+		t.Errorf("another client: %d, want 200", code)
+	}
+	cancel()
+	until(t, "places are given back", func() bool {
+		again, end := context.WithCancel(t.Context())
+		defer end()
+		return watch(again, "root") == 200
+	})
+}
+
+func TestOldWatchPaths(t *testing.T) {
+	f := newFixture(t)
+	for _, name := range []string{"a", "b"} {
+		if _, err := f.reg.Create(t.Context(), resource.Pods, "default", newPod(name), resource.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]int{"pods": 2, "namespaces/default/pods": 2, "namespaces/default/pods/b": 1, "namespaces/kube-system/pods": 0} {
+		got := f.do(f.admin(), "GET", "/api/v1/watch/"+path+"?timeoutSeconds=1", "")
+		if n := strings.Count(string(got.body), `"ADDED"`); got.code != 200 || n != want {
+			t.Errorf("%s: %d with %d pods, want %d: %.200s", path, got.code, n, want, got.body)
+		}
+	}
+	if got := f.do(f.admin(), "DELETE", "/api/v1/watch/namespaces/default/pods/b", ""); got.code != 405 {
+		t.Errorf("a delete there: %d, want 405", got.code)
+	}
+	if got := f.do(f.config("alice"), "GET", "/api/v1/watch/pods", ""); got.code != 403 || !strings.Contains(string(got.body), "cannot watch") {
+		t.Errorf("who may not: %d %s, want 403", got.code, got.body)
+	}
+}

@@ -1,38 +1,86 @@
 package apiserver
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"time"
 
-// Bounds of requests that are worked on at once. At the bound a request is
-// refused at once with 429 and Retry-After, which clients wait out: a queue
-// here would only hide that the server is too slow, and hold memory. Requests
-// that last (watches, logs, exec) are not counted.
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apiserver/pkg/authentication/user"
+	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/musterhq/muster/control/apiserver/flow"
+	"github.com/musterhq/muster/control/auth"
+)
+
+// Bounds of requests that are worked on at once. Beyond them a client's requests
+// wait in queues of its own, and beyond those they are refused with 429 and
+// Retry-After, which clients wait out.
 const (
 	defaultReadsMax  = 800
 	defaultWritesMax = 400
+	// turnWait is how long a request waits for its turn: a quarter of its time, as
+	// upstream.
+	turnWait = requestTimeout / 4
+	// Requests that last (watches, logs, exec, proxies) hold memory instead of a
+	// turn: some 64 KiB each. One client leaves others room.
+	lastingMax  = 8192
+	lastingEach = 4096
 )
 
-// limiter bounds how many requests of one kind are in flight.
-type limiter struct {
-	slots chan struct{}
-	gauge prometheus.Gauge
+// level is the requests that share one bound.
+type level struct {
+	queue            *flow.Queue
+	running, waiting prometheus.Gauge
+	dispatched       prometheus.Counter
+	waited           prometheus.Observer
+	refusals         *prometheus.CounterVec
+	name             string
 }
 
-func newLimiter(most int, gauge prometheus.Gauge) *limiter {
-	return &limiter{slots: make(chan struct{}, most), gauge: gauge}
-}
-
-// enter takes a slot; false means that there is none. Who entered must leave.
-func (l *limiter) enter() bool {
-	select {
-	case l.slots <- struct{}{}:
-		l.gauge.Inc()
-		return true
-	default:
-		return false
+func newLevel(name string, most int, m *metrics) *level {
+	return &level{
+		name: name, queue: flow.New(most, turnWait),
+		running: m.inFlight.WithLabelValues(name), waiting: m.queued.WithLabelValues(name),
+		dispatched: m.dispatched.WithLabelValues(name), waited: m.waited.WithLabelValues(name), refusals: m.refused,
 	}
 }
 
-func (l *limiter) leave() {
-	<-l.slots
-	l.gauge.Dec()
+// enter waits for a client's turn. Who entered calls leave.
+func (l *level) enter(ctx context.Context, client string, exempt bool) (leave func(), err error) {
+	began := time.Now()
+	l.waiting.Inc()
+	done, err := l.queue.Enter(ctx, client, exempt)
+	l.waiting.Dec()
+	switch {
+	case errors.Is(err, flow.ErrFull):
+		l.refusals.WithLabelValues(l.name, "queue-full").Inc()
+		return nil, errTooManyRequests
+	case errors.Is(err, flow.ErrLate):
+		l.refusals.WithLabelValues(l.name, "time-out").Inc()
+		return nil, errTooManyRequests
+	case err != nil:
+		l.refusals.WithLabelValues(l.name, "cancelled").Inc()
+		return nil, err
+	}
+	l.waited.Observe(time.Since(began).Seconds())
+	l.dispatched.Inc()
+	l.running.Inc()
+	return func() {
+		l.running.Dec()
+		done()
+	}, nil
+}
+
+// clientOf is whose turn a request takes. Administrators and control nodes never
+// wait: they must be able to put an end to a flood.
+func clientOf(r *http.Request) (name string, exempt bool) {
+	who, ok := genericrequest.UserFrom(r.Context())
+	if !ok {
+		return "", false
+	}
+	groups := who.GetGroups()
+	return who.GetName(), slices.Contains(groups, user.SystemPrivilegedGroup) || slices.Contains(groups, auth.ServersGroup)
 }

@@ -18,6 +18,12 @@ type metrics struct {
 	longRunning *prometheus.GaugeVec
 	rejected    *prometheus.CounterVec
 	watchEvents *prometheus.CounterVec
+	watchSizes  *prometheus.HistogramVec
+	sizes       *prometheus.HistogramVec
+	dispatched  *prometheus.CounterVec
+	refused     *prometheus.CounterVec
+	queued      *prometheus.GaugeVec
+	waited      *prometheus.HistogramVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -48,9 +54,37 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Name: "apiserver_watch_events_total",
 			Help: "Number of events sent in watch clients.",
 		}, []string{"group", "version", "resource"}),
+		watchSizes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "apiserver_watch_events_sizes",
+			Help:    "Watch event size distribution in bytes.",
+			Buckets: prometheus.ExponentialBuckets(1024, 2, 8),
+		}, []string{"group", "version", "resource"}),
+		sizes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "apiserver_response_sizes",
+			Help:    "Response size distribution in bytes for each group, version, verb, resource, subresource, scope and component.",
+			Buckets: prometheus.ExponentialBuckets(1000, 10, 7),
+		}, []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}),
+		dispatched: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "apiserver_flowcontrol_dispatched_requests_total",
+			Help: "Number of requests executed by flow control.",
+		}, []string{"priority_level"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "apiserver_flowcontrol_rejected_requests_total",
+			Help: "Number of requests rejected by flow control.",
+		}, []string{"priority_level", "reason"}),
+		queued: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "apiserver_flowcontrol_current_inqueue_requests",
+			Help: "Number of requests currently pending in queues of flow control.",
+		}, []string{"priority_level"}),
+		waited: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "apiserver_flowcontrol_request_wait_duration_seconds",
+			Help:    "Length of time a request spent waiting in its queue.",
+			Buckets: []float64{0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30},
+		}, []string{"priority_level"}),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.requests, m.duration, m.inFlight, m.longRunning, m.rejected, m.watchEvents)
+		registerer.MustRegister(m.requests, m.duration, m.inFlight, m.longRunning, m.rejected, m.watchEvents, m.watchSizes, m.sizes,
+			m.dispatched, m.refused, m.queued, m.waited)
 	}
 	return m
 }
@@ -73,8 +107,11 @@ func (o observed) withoutDryRun() []string {
 	return []string{o.verb, o.target.group, o.target.version, o.target.resource, o.target.subresource, o.scope, "apiserver"}
 }
 
-func (m *metrics) observe(o observed, code int, took time.Duration) {
+func (m *metrics) observe(o observed, code int, size int64, took time.Duration) {
 	m.requests.WithLabelValues(append(o.values(), strconv.Itoa(code))...).Inc()
+	if o.verb == http.MethodGet || o.verb == "LIST" {
+		m.sizes.WithLabelValues(o.withoutDryRun()...).Observe(float64(size))
+	}
 	if !o.long {
 		m.duration.WithLabelValues(o.values()...).Observe(took.Seconds())
 	}

@@ -44,6 +44,7 @@ const segmentsMax = 12
 //	…/RESOURCE[/NAME[/SUBRESOURCE]]
 //	…/namespaces/NAMESPACE/RESOURCE[/NAME[/SUBRESOURCE]]
 //	…/NAME/proxy[/ANYTHING]
+//	/api/VERSION/watch/…  /apis/GROUP/VERSION/watch/…
 //
 // from a path as it was sent, still escaped: a%2Fb is one name with a slash in
 // it (and refused), not two. What of it exists is not its business.
@@ -67,6 +68,11 @@ func parsePath(method, escaped string) (target, error) {
 	default:
 		return t, errNoResource
 	}
+	// The old way to ask for a watch: /api/v1/watch/…
+	old := parts[0] == "watch" && len(parts) > 1
+	if old {
+		parts = parts[1:]
+	}
 	// namespaces/NAME and its own subresources are about the namespace itself;
 	// anything longer is about what is in it.
 	if parts[0] == "namespaces" && len(parts) >= 2 {
@@ -83,6 +89,12 @@ func parsePath(method, escaped string) (target, error) {
 		t.subresource = strings.Join(parts[2:], "/")
 	}
 	t.verb = verbOf(method, t.name != "")
+	if old {
+		t.verb = ""
+		if method == http.MethodGet {
+			t.verb = "watch"
+		}
+	}
 	return t, nil
 }
 

@@ -11,6 +11,7 @@ import (
 type recorder struct {
 	http.ResponseWriter
 	code     int
+	size     int64 // of the body, as it was sent
 	hijacked bool
 }
 
@@ -25,7 +26,9 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.code == 0 {
 		r.code = http.StatusOK
 	}
-	return r.ResponseWriter.Write(b)
+	n, err := r.ResponseWriter.Write(b)
+	r.size += int64(n)
+	return n, err
 }
 
 // Unwrap serves http.ResponseController.

@@ -151,21 +151,18 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 // bounded runs one request within the bounds of those in flight and of its time,
 // unless it is meant to last.
 func (s *Server) bounded(w http.ResponseWriter, r *http.Request, t target, seen *observed, run func(*http.Request) error) error {
+	client, exempt := clientOf(r)
 	if seen.long {
+		if !s.lasting.Enter(client) {
+			s.metrics.rejected.WithLabelValues(append(seen.withoutDryRun(), "429")...).Inc()
+			return errTooManyRequests
+		}
+		defer s.lasting.Leave(client)
 		gauge := s.metrics.longRunning.WithLabelValues(seen.withoutDryRun()...)
 		gauge.Inc()
 		defer gauge.Dec()
 		return run(r)
 	}
-	limit := s.writes
-	if t.verb == "get" || t.verb == "list" {
-		limit = s.reads
-	}
-	if !limit.enter() {
-		s.metrics.rejected.WithLabelValues(append(seen.withoutDryRun(), "429")...).Inc()
-		return errTooManyRequests
-	}
-	defer limit.leave()
 	r, cancel := s.withTimeout(r)
 	defer cancel()
 	// A client that sends its body, or reads its answer, by drops must not hold
@@ -178,6 +175,18 @@ func (s *Server) bounded(w http.ResponseWriter, r *http.Request, t target, seen 
 	// deadline stays: what is left of a body is read after this returns, and
 	// net/http sets it anew for the next request.
 	defer func() { _ = slow.SetWriteDeadline(time.Time{}) }()
+	shared := s.writes
+	if t.verb == "get" || t.verb == "list" {
+		shared = s.reads
+	}
+	leave, err := shared.enter(r.Context(), client, exempt)
+	if errors.Is(err, errTooManyRequests) {
+		s.metrics.rejected.WithLabelValues(append(seen.withoutDryRun(), "429")...).Inc()
+	}
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return run(r)
 }
 

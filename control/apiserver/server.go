@@ -25,6 +25,7 @@ import (
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/musterhq/muster/control/aggregate"
+	"github.com/musterhq/muster/control/apiserver/flow"
 	"github.com/musterhq/muster/control/apiserver/openapi"
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/reach"
@@ -54,8 +55,9 @@ type Config struct {
 	Version apiversion.Info
 	// Failures are the errors of the log below Store.
 	Failures Failures
-	// ReadsMax and WritesMax bound the requests in flight; 0: defaults.
-	ReadsMax, WritesMax int
+	// ReadsMax and WritesMax bound the requests in flight, LastingMax those that
+	// last, of which one client gets half; 0: defaults.
+	ReadsMax, WritesMax, LastingMax int
 	// WatchTimeout is the shortest time that a watch lasts whose client does
 	// not say; each gets up to twice that, so that they do not all come back at
 	// once. 0: 30 minutes, as upstream.
@@ -80,7 +82,8 @@ type Server struct {
 	authenticator *auth.Authenticator
 	authorizer    *auth.Authorizer
 	failures      []failure
-	reads, writes *limiter
+	reads, writes *level
+	lasting       *flow.Limit
 	watchTimeout  time.Duration
 	// requestTimeout is how long a request may take that is not meant to last.
 	requestTimeout time.Duration
@@ -119,8 +122,9 @@ func New(cfg Config) (*Server, error) {
 		ready:         cfg.Ready,
 		authenticator: auth.NewAuthenticator(cfg.Tokens, cfg.Audiences...),
 		failures:      failureTable(cfg.Failures),
-		reads:         newLimiter(orDefault(cfg.ReadsMax, defaultReadsMax), m.inFlight.WithLabelValues("readOnly")),
-		writes:        newLimiter(orDefault(cfg.WritesMax, defaultWritesMax), m.inFlight.WithLabelValues("mutating")),
+		reads:         newLevel("readOnly", orDefault(cfg.ReadsMax, defaultReadsMax), m),
+		writes:        newLevel("mutating", orDefault(cfg.WritesMax, defaultWritesMax), m),
+		lasting:       flow.NewLimit(orDefault(cfg.LastingMax, lastingMax), orDefault(cfg.LastingMax/2, lastingEach)),
 		watchTimeout:  orDefault(cfg.WatchTimeout, 30*time.Minute),
 
 		requestTimeout: requestTimeout,
@@ -159,12 +163,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		code := rec.code
 		if problem := recover(); problem != nil {
 			if problem == http.ErrAbortHandler {
-				s.metrics.observe(seen, code, time.Since(began))
+				s.metrics.observe(seen, code, rec.size, time.Since(began))
 				panic(problem)
 			}
 			s.log.Error("panic while serving a request", "method", r.Method, "path", r.URL.Path, "panic", problem, "stack", string(debug.Stack()))
 			if code != 0 || rec.hijacked {
-				s.metrics.observe(seen, http.StatusInternalServerError, time.Since(began))
+				s.metrics.observe(seen, http.StatusInternalServerError, rec.size, time.Since(began))
 				panic(http.ErrAbortHandler) // cut the answer short rather than let it pass for whole
 			}
 			s.fail(rec, r, statusError(http.StatusInternalServerError, "InternalError", "This request caused the API server to panic. Look in the logs for details."))
@@ -173,7 +177,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if code == 0 {
 			code = http.StatusOK
 		}
-		s.metrics.observe(seen, code, time.Since(began))
+		s.metrics.observe(seen, code, rec.size, time.Since(began))
 	}()
 	if err := s.serve(rec, r, &seen); err != nil {
 		s.fail(rec, r, err)

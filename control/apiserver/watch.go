@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/musterhq/muster/control/store"
@@ -43,6 +44,14 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err != nil {
 		return err
 	}
+	if c.name != "" {
+		// /watch/pods/NAME: of that object alone.
+		named := fields.OneTermEqualSelector("metadata.name", c.name)
+		if options.FieldSelector != nil {
+			named = fields.AndSelectors(options.FieldSelector, named)
+		}
+		options.FieldSelector = named
+	}
 	encoder, err := s.newEventEncoder(r, c.kind, out)
 	if err != nil {
 		return err
@@ -59,7 +68,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err != nil && !apierrors.IsResourceExpired(err) {
 		return err
 	}
-	stream := newEventStream(w, encoder, s.metrics.watchEvents.WithLabelValues(c.group, c.version, c.resource))
+	stream := newEventStream(w, encoder, s.metrics.watchEvents.WithLabelValues(c.group, c.version, c.resource),
+		s.metrics.watchSizes.WithLabelValues(c.group, c.version, c.resource))
 	defer stream.end()
 	stream.begin()
 	if err != nil {
@@ -204,10 +214,11 @@ type eventStream struct {
 	buffer  *bufio.Writer
 	encoder *eventEncoder
 	counted interface{ Inc() }
+	sized   interface{ Observe(float64) }
 }
 
-func newEventStream(w http.ResponseWriter, encoder *eventEncoder, counted interface{ Inc() }) *eventStream {
-	e := &eventStream{w: w, control: http.NewResponseController(w), encoder: encoder, counted: counted}
+func newEventStream(w http.ResponseWriter, encoder *eventEncoder, counted interface{ Inc() }, sized interface{ Observe(float64) }) *eventStream {
+	e := &eventStream{w: w, control: http.NewResponseController(w), encoder: encoder, counted: counted, sized: sized}
 	e.buffer = bufio.NewWriterSize(deadlineWriter{w, e.control}, watchBuffer)
 	return e
 }
@@ -245,6 +256,7 @@ func (e *eventStream) event(event store.Event) error {
 		return err
 	}
 	e.counted.Inc()
+	e.sized.Observe(float64(len(b)))
 	_, err = e.buffer.Write(b)
 	return err
 }

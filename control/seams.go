@@ -91,7 +91,7 @@ func (l liveness) Alive(node string) bool {
 type services struct{ server *Server }
 
 func (c services) Service(ctx context.Context, namespace, name string, port int32) (net.Conn, error) {
-	return reach.New(c.server.store, c.server.dispatch).Service(ctx, namespace, name, port)
+	return c.server.reach.Service(ctx, namespace, name, port)
 }
 
 // shown are the metrics of upstream's admission packages that /metrics shows. They

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +34,9 @@ type Discovered struct {
 	Resources []metav1.APIResource
 	// Stale says that the service did not answer when it was last asked.
 	Stale bool
+	// Document is where the service has its OpenAPI document of version 3, with
+	// the document's hash. Empty: it has none.
+	Document string
 }
 
 // Discovered lists what all services offer, also those that never answered.
@@ -82,16 +86,19 @@ func (p *Proxy) discoverAll(ctx context.Context) {
 		asking.Go(func() {
 			defer func() { <-places }()
 			list, err := p.ask(ctx, s)
-			if err != nil {
+			var document string
+			if err == nil {
+				document = p.askDocument(ctx, s)
+			} else {
 				p.cfg.Logger.Debug("an aggregated API does not say what it serves", "apiservice", s.Name, "error", err)
 			}
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			offer := Discovered{GroupVersion: schema.GroupVersion{Group: s.Spec.Group, Version: s.Spec.Version}, Stale: err != nil}
 			if err == nil {
-				offer.Resources = list.APIResources
+				offer.Resources, offer.Document = list.APIResources, document
 			} else {
-				offer.Resources = p.offers[s.Name].Resources
+				offer.Resources, offer.Document = p.offers[s.Name].Resources, p.offers[s.Name].Document
 			}
 			p.offers[s.Name] = offer
 		})
@@ -117,37 +124,60 @@ func (p *Proxy) discoverAll(ctx context.Context) {
 
 // ask reads what a service must say: the resources of its version of its group.
 func (p *Proxy) ask(ctx context.Context, s *apiregistrationv1.APIService) (*metav1.APIResourceList, error) {
-	base, err := p.transport(s)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
-	defer cancel()
 	path := "/apis/" + s.Spec.Group + "/" + s.Spec.Version
 	if s.Spec.Group == "" {
 		path = "/api/" + s.Spec.Version
 	}
+	list := &metav1.APIResourceList{}
+	return list, p.read(ctx, s, path, list)
+}
+
+// askDocument reads where a service has its OpenAPI document. Not all have one.
+func (p *Proxy) askDocument(ctx context.Context, s *apiregistrationv1.APIService) string {
+	var index struct {
+		Paths map[string]struct {
+			At string `json:"serverRelativeURL"`
+		} `json:"paths"`
+	}
+	if p.read(ctx, s, "/openapi/v3", &index) != nil {
+		return ""
+	}
+	path := "apis/" + s.Spec.Group + "/" + s.Spec.Version
+	// What is elsewhere is not passed on, and so nobody could read it.
+	if at := index.Paths[path].At; strings.HasPrefix(at, "/openapi/v3/"+path) {
+		return at
+	}
+	return ""
+}
+
+// read asks a service for JSON, as the control plane itself.
+func (p *Proxy) read(ctx context.Context, s *apiregistrationv1.APIService, path string, into any) error {
+	base, err := p.transport(s)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, discoverTimeout)
+	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+serverName(s)+path, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.Header.Set("Accept", "application/json")
 	clienttransport.SetAuthProxyHeaders(r, "system:kube-aggregator", "", []string{user.SystemPrivilegedGroup}, nil)
 	response, err := base.RoundTrip(r) // which follows no redirect
 	if err != nil {
-		return nil, fmt.Errorf("failing or missing response from %s: %w", r.URL, err)
+		return fmt.Errorf("failing or missing response from %s: %w", r.URL, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("failing or missing response from %s: bad status from %s: %d", r.URL, r.URL, response.StatusCode)
+		return fmt.Errorf("failing or missing response from %s: bad status from %s: %d", r.URL, r.URL, response.StatusCode)
 	}
 	b, err := io.ReadAll(io.LimitReader(response.Body, discoverMax))
 	if err != nil {
-		return nil, fmt.Errorf("failing or missing response from %s: %w", r.URL, err)
+		return fmt.Errorf("failing or missing response from %s: %w", r.URL, err)
 	}
-	list := &metav1.APIResourceList{}
-	if err := json.Unmarshal(b, list); err != nil {
-		return nil, fmt.Errorf("what %s offers: %w", r.URL, err)
+	if err := json.Unmarshal(b, into); err != nil {
+		return fmt.Errorf("what %s says: %w", r.URL, err)
 	}
-	return list, nil
+	return nil
 }

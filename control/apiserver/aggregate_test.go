@@ -227,3 +227,30 @@ func TestUnavailableServicesAreToldSo(t *testing.T) {
 	}
 	until(t, "discovery is stale", func() bool { return len(proxy.Discovered()) == 1 && proxy.Discovered()[0].Stale })
 }
+
+func TestOpenAPIHoldsTheDocumentsOfServices(t *testing.T) {
+	f, _ := aggregating(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/openapi/v3":
+			fmt.Fprint(w, `{"paths":{"apis/cats.example.org/v1":{"serverRelativeURL":"/openapi/v3/apis/cats.example.org/v1?hash=1"},"apis/dogs/v1":{"serverRelativeURL":"/openapi/v3/apis/dogs/v1?hash=2"}}}`)
+		case "/openapi/v3/apis/cats.example.org/v1":
+			fmt.Fprintf(w, `{"openapi":"3.0.0","hash":%q}`, r.URL.Query().Get("hash"))
+		default:
+			http.NotFound(w, r)
+		}
+	})
+	var index struct {
+		Paths map[string]struct{ ServerRelativeURL string }
+	}
+	f.do(f.admin(), "GET", "/openapi/v3", "", "Accept", "application/json", "Accept-Encoding", "identity").into(t, &index)
+	at := index.Paths["apis/cats.example.org/v1"].ServerRelativeURL
+	if at != "/openapi/v3/apis/cats.example.org/v1?hash=1" || index.Paths["api/v1"].ServerRelativeURL == "" || len(index.Paths["apis/dogs/v1"].ServerRelativeURL) > 0 {
+		t.Fatalf("index %+v, want cats beside what is served here, and no dogs", index.Paths)
+	}
+	if got := f.do(f.admin(), "GET", at, ""); got.code != 200 || string(got.body) != `{"openapi":"3.0.0","hash":"1"}` {
+		t.Errorf("the document: %d %s", got.code, got.body)
+	}
+	if got := f.do(f.admin(), "GET", "/openapi/v3/api/v1", "", "Accept-Encoding", "identity"); got.code != 200 || !strings.Contains(string(got.body), "io.k8s.api.core.v1.Pod") {
+		t.Errorf("the document of core/v1: %d", got.code)
+	}
+}

@@ -39,8 +39,8 @@ func (s *Server) fixedEndpoints(cfg Config, openapi, metrics http.Handler) *http
 	mux.HandleFunc("GET /version/{$}", func(w http.ResponseWriter, r *http.Request) { s.write(w, r, http.StatusOK, mediaJSON, version) })
 	mux.Handle("GET /metrics", metrics)
 	mux.Handle("/openapi/v2", openapi)
-	mux.Handle("/openapi/v3", openapi)
-	mux.Handle("/openapi/v3/", openapi)
+	mux.Handle("/openapi/v3", s.withDocumentsOfServices(openapi))
+	mux.Handle("/openapi/v3/", s.withDocumentsOfServices(openapi))
 	for _, root := range []string{"/api", "/apis"} {
 		mux.HandleFunc("GET "+root, s.serveDiscovery)
 		mux.HandleFunc("GET "+root+"/", s.serveDiscovery)

@@ -13,6 +13,7 @@ import (
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/controller"
 	"github.com/musterhq/muster/control/controller/apiservice"
+	"github.com/musterhq/muster/control/controller/clusterroleaggregation"
 	"github.com/musterhq/muster/control/controller/clustertrust"
 	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/controller/eventttl"
@@ -65,7 +66,7 @@ func (s *Server) found(ctx context.Context, term *consensus.Term) error {
 	if err := st.Keyring().Ensure(ctx); err != nil {
 		return err
 	}
-	if err := resource.EnsureBootstrap(ctx, s.registry.With(st)); err != nil {
+	if err := ensureFirstObjects(ctx, s.registry.With(st)); err != nil {
 		return err
 	}
 	if !s.founder {
@@ -86,6 +87,14 @@ func (s *Server) found(ctx context.Context, term *consensus.Term) error {
 		}
 	}
 	return identity.WriteFile(done, []byte("This node made the cluster; its first tokens were written beside this file.\n"), 0o600)
+}
+
+// ensureFirstObjects gives a cluster the objects that none is without.
+func ensureFirstObjects(ctx context.Context, registry *resource.Registry) error {
+	if err := resource.EnsureBootstrap(ctx, registry); err != nil {
+		return err
+	}
+	return resource.EnsureRoles(ctx, registry)
 }
 
 // reign runs the scheduler and all controllers of one term. They share the
@@ -120,6 +129,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 			Registry: registry, ClientCA: s.authority.CertificatePEM(),
 			FrontProxyCA: s.frontProxy.CertificatePEM, FrontProxyName: pki.FrontProxyName, Logger: log,
 		}),
+		clusterroleaggregation.New(clusterroleaggregation.Config{Registry: registry, Logger: log}),
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
 		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),

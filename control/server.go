@@ -236,7 +236,7 @@ func (s *Server) open(place *place) (err error) {
 	operator.NewSnapshot(operator.SnapshotConfig{
 		Store: s.store, Cluster: s.clusterIdentity, View: s.view, Failures: refusals,
 		Root:     func(caKey []byte) (keyring.Root, error) { return sealingRoot(pki.SealingSecretOf(caKey)) },
-		Restored: func(ctx context.Context) error { return resource.EnsureBootstrap(ctx, s.registry) },
+		Restored: func(ctx context.Context) error { return ensureFirstObjects(ctx, s.registry) },
 		Logger:   cfg.Logger.With("part", "operator"),
 	}).Register(s.grpc)
 	clusterv1.RegisterJoinServer(s.grpc, pki.NewService(pki.ServiceConfig{

@@ -71,6 +71,7 @@ type Server struct {
 	store           *store.Store
 	registry        *resource.Registry
 	custom          *custom.Follower
+	authorizer      *auth.Authorizer
 	autopilot       *autopilot.Autopilot
 	gossip          *gossip.Gossip
 	dispatch        *dispatch.Dispatcher
@@ -163,9 +164,10 @@ func (s *Server) open(place *place) (err error) {
 		return err
 	}
 	s.store = store.New(s.node, s.machine).Sealing(root)
+	s.authorizer = auth.NewAuthorizer(s.store)
 	s.registry = resource.New(s.store, admission.New(s.store, admission.Settings{
 		NotReadyToleration: cfg.NotReadyToleration, UnreachableToleration: cfg.UnreachableToleration,
-		Services: services{s},
+		Services: services{s}, Rights: s.authorizer,
 		// Asked once requests come: the registry is made with admission.
 		Kinds: func() []*resource.Kind { return s.registry.Catalog().Served() },
 	}))
@@ -212,7 +214,7 @@ func (s *Server) open(place *place) (err error) {
 		Store: s.store, Dial: s.reach.Service, Client: s.frontProxy.Client, Logger: cfg.Logger.With("part", "aggregate"),
 	})
 	s.api, err = apiserver.New(apiserver.Config{
-		Registry: s.registry, Store: s.store, Aggregate: s.aggregate,
+		Registry: s.registry, Store: s.store, Authorizer: s.authorizer, Aggregate: s.aggregate,
 		Tokens:          auth.Union{s.tokens, s.serviceAccounts, bootstraptoken.New(s.store), s.people},
 		Audiences:       s.serviceAccounts.Audiences(),
 		ServiceAccounts: s.serviceAccounts,
@@ -309,7 +311,10 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.machine.Run(ctx) })
 	group.Go(func() error { return s.custom.Run(ctx) })
 	group.Go(func() error { return s.dispatch.Run(ctx) })
+<<<<<<< HEAD
 	group.Go(func() error { return s.aggregate.Run(ctx) })
+=======
+	group.Go(func() error { return s.authorizer.Run(ctx) })
 	group.Go(func() error { return s.node.WhileLeader(ctx, s.duties()...) })
 	group.Go(func() error { return s.becomeMember(ctx) })
 	group.Go(func() error { return s.store.WatchFormat(ctx) })

@@ -1,7 +1,7 @@
 // Package admission holds writes against the rest of the cluster: whether the
-// namespace takes new content, what pods get that do not say, and what nodes
-// must leave alone. It implements
-// resource.Admission. Who may send a request at all was decided before, in
+// namespace takes new content, what pods get that do not say, what nodes must
+// leave alone, and that nobody gives away rights that they do not have. It
+// implements resource.Admission. Who may send a request at all was decided before, in
 // package auth; whether an object is valid in itself is package resource's
 // business.
 package admission
@@ -15,6 +15,7 @@ import (
 	"github.com/musterhq/muster/control/admission/hook"
 	"github.com/musterhq/muster/control/admission/policy"
 	"github.com/musterhq/muster/control/admission/webhook"
+	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -29,7 +30,10 @@ type Settings struct {
 	Services webhook.Services
 	// Kinds are those that are served now; nil: those built in.
 	Kinds hook.Kinds
-	// Authorizer answers what the conditions of hooks ask about users; nil: no.
+	// Rights says who may give away which. Nil: privileged users alone may write
+	// roles and bindings.
+	Rights *auth.Authorizer
+	// Authorizer answers what the conditions of hooks ask about users; nil: Rights.
 	Authorizer authorizer.UnconditionalAuthorizer
 }
 
@@ -47,8 +51,11 @@ const (
 
 // New is the chain of all checks, in their order. s is read, never written.
 func New(s *store.Store, settings Settings) resource.Admission {
+	if settings.Rights == nil {
+		settings.Rights = auth.NewAuthorizer(s)
+	}
 	if settings.Authorizer == nil {
-		settings.Authorizer = nobody{}
+		settings.Authorizer = settings.Rights.Upstream()
 	}
 	if settings.Kinds == nil {
 		settings.Kinds = resource.Builtin
@@ -61,7 +68,8 @@ func New(s *store.Store, settings Settings) resource.Admission {
 			&namespaceLifecycle{store: s},
 			newLimitRanger(s),
 			&serviceAccount{store: s},
-			nodeRestriction{},
+			nodeRestriction{s, settings.Rights},
+			escalation{settings.Rights},
 			newPodSecurity(s),
 			newPodPriority(s),
 			newDefaultTolerations(settings),
@@ -83,10 +91,3 @@ func New(s *store.Store, settings Settings) resource.Admission {
 type mutating struct{}
 
 func (mutating) Validate(context.Context, *resource.Attributes) error { return nil }
-
-// nobody may do anything.
-type nobody struct{}
-
-func (nobody) Authorize(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
-	return authorizer.DecisionNoOpinion, "", nil
-}

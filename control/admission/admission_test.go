@@ -12,8 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apiserver/pkg/authentication/user"
-	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
@@ -246,37 +244,5 @@ func TestPriorityComesFromTheClass(t *testing.T) {
 		return current, nil
 	}, resource.UpdateOptions{}); err != nil {
 		t.Errorf("update without priority: %v", err)
-	}
-}
-
-// A node may write its own status over HTTP, and metadata comes along.
-func TestNodesChangeNoMetadata(t *testing.T) {
-	r := newRegistry(t, Settings{})
-	if _, err := r.Create(t.Context(), resource.Nodes, "", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"zone": "a"}}}, resource.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	node := genericrequest.WithUser(t.Context(), &user.DefaultInfo{Name: "system:node:n1", Groups: []string{user.NodesGroup}})
-	admin := genericrequest.WithUser(t.Context(), &user.DefaultInfo{Name: "root", Groups: []string{user.SystemPrivilegedGroup}})
-	label := func(n *corev1.Node) { n.Labels["node-restriction.kubernetes.io/secret"] = "yes" }
-	for _, c := range []struct {
-		name      string
-		who       context.Context
-		change    func(*corev1.Node)
-		forbidden bool
-	}{
-		{"its status", node, func(n *corev1.Node) { n.Status.NodeInfo.KernelVersion = "6.1" }, false},
-		{"a label", node, label, true},
-		{"a label less", node, func(n *corev1.Node) { n.Labels = nil }, true},
-		{"an annotation", node, func(n *corev1.Node) { n.Annotations = map[string]string{"a": "b"} }, true},
-		{"a finalizer", node, func(n *corev1.Node) { n.Finalizers = []string{"example.org/stay"} }, true},
-		{"a label, by an administrator", admin, label, false},
-	} {
-		_, _, err := r.Update(c.who, resource.Nodes, "", "n1", "status", func(current store.Object) (store.Object, error) {
-			c.change(current.(*corev1.Node))
-			return current, nil
-		}, resource.UpdateOptions{})
-		if apierrors.IsForbidden(err) != c.forbidden || !c.forbidden && err != nil {
-			t.Errorf("%s: error %v, want forbidden %t", c.name, err, c.forbidden)
-		}
 	}
 }

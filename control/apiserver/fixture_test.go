@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 	"github.com/musterhq/muster/control/store/storetest"
@@ -126,11 +127,22 @@ func (f *fixture) serve(adjust ...func(*Config)) {
 	if err := resource.EnsureBootstrap(context.Background(), f.reg); err != nil {
 		t.Fatal(err)
 	}
+	authorizer := auth.NewAuthorizer(f.store)
+	ctx, end := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- authorizer.Run(ctx) }()
+	t.Cleanup(func() {
+		end()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	cfg := Config{
-		Registry: f.reg,
-		Store:    f.store,
-		Streams:  f.streams,
-		Version:  apiversion.Info{Major: "1", Minor: "37", GitVersion: "v1.37.1+muster"},
+		Registry:   f.reg,
+		Store:      f.store,
+		Authorizer: authorizer,
+		Streams:    f.streams,
+		Version:    apiversion.Info{Major: "1", Minor: "37", GitVersion: "v1.37.1+muster"},
 		Failures: Failures{
 			Unavailable: []error{errNoQuorum}, OutcomeUnknown: []error{errLost}, TooLarge: []error{errTooLarge},
 			NoSpace: []error{errNoSpace}, NodeUnreachable: []error{errNoAgent},

@@ -270,10 +270,7 @@ func (s *Server) authorize(r *http.Request, who user.Info, t target) error {
 			}
 		}
 	}
-	if ok, reason := s.authorizer.Authorize(r.Context(), request); !ok {
-		return forbiddenStatus(request, reason)
-	}
-	return nil
+	return s.allow(r.Context(), request)
 }
 
 func forbiddenStatus(request auth.Attributes, reason string) error {

@@ -37,6 +37,8 @@ import (
 type Config struct {
 	Registry *resource.Registry
 	Store    *store.Store
+	// Authorizer says what users may do; whoever made it runs it.
+	Authorizer *auth.Authorizer
 	// Tokens are the bearer tokens that are accepted; nil: none.
 	Tokens auth.Tokens
 	// Audiences are what this API is called in tokens that name who they are for.
@@ -96,8 +98,8 @@ type Server struct {
 
 // New returns a server. It starts nothing.
 func New(cfg Config) (*Server, error) {
-	if cfg.Registry == nil || cfg.Store == nil || cfg.Streams == nil {
-		return nil, errors.New("apiserver: Registry, Store and Streams are required")
+	if cfg.Registry == nil || cfg.Store == nil || cfg.Streams == nil || cfg.Authorizer == nil {
+		return nil, errors.New("apiserver: Registry, Store, Streams and Authorizer are required")
 	}
 	log := cfg.Logger
 	if log == nil {
@@ -121,6 +123,7 @@ func New(cfg Config) (*Server, error) {
 		aggregate:     cfg.Aggregate,
 		ready:         cfg.Ready,
 		authenticator: auth.NewAuthenticator(cfg.Tokens, cfg.Audiences...),
+		authorizer:    cfg.Authorizer,
 		failures:      failureTable(cfg.Failures),
 		reads:         newLevel("readOnly", orDefault(cfg.ReadsMax, defaultReadsMax), m),
 		writes:        newLevel("mutating", orDefault(cfg.WritesMax, defaultWritesMax), m),
@@ -134,7 +137,6 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.discovery = &atomic.Pointer[discovery]{}
 	s.discovery.Store(newDiscovery(cfg.Registry.Catalog()))
-	s.authorizer = auth.NewAuthorizer(podNodes{cfg.Store})
 	s.fixed = s.fixedEndpoints(cfg, documents.WithCustom(cfg.Registry.Catalog), promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{}))
 	return s, nil
 }
@@ -225,9 +227,10 @@ func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
 func (s *Server) identify(r *http.Request) (user.Info, error) {
 	who, err := s.authenticator.Authenticate(r)
 	switch {
-	case errors.Is(err, auth.ErrNoCredentials) && auth.IsPublic(r.URL.Path):
-		return auth.Anonymous(), nil
-	case errors.Is(err, auth.ErrNoCredentials), errors.Is(err, auth.ErrBadCredentials):
+	case errors.Is(err, auth.ErrNoCredentials):
+		// What nobody in particular may do is for roles to say, as upstream.
+		who = auth.Anonymous()
+	case errors.Is(err, auth.ErrBadCredentials):
 		s.log.Debug("request refused", "path", r.URL.Path, "error", err)
 		return nil, errUnauthorized
 	case err != nil:
@@ -238,10 +241,10 @@ func (s *Server) identify(r *http.Request) (user.Info, error) {
 	switch {
 	case errors.As(err, &forbidden):
 		return nil, forbiddenStatus(forbidden.Request, forbidden.Reason)
-	case err != nil:
+	case errors.Is(err, auth.ErrIncompleteImpersonation):
 		return nil, badRequest(err)
 	}
-	return as, nil
+	return as, err
 }
 
 func (s *Server) authorizeFixed(r *http.Request, who user.Info) error {
@@ -252,21 +255,19 @@ func (s *Server) authorizeFixed(r *http.Request, who user.Info) error {
 	if auth.IsPublic(r.URL.Path) {
 		return nil
 	}
-	if ok, reason := s.authorizer.Authorize(r.Context(), request); !ok {
-		return forbiddenStatus(request, reason)
-	}
-	return nil
+	return s.allow(r.Context(), request)
 }
 
-// podNodes tells the authorizer where pods run, from this node's replica.
-type podNodes struct{ store *store.Store }
-
-func (p podNodes) NodeOf(namespace, name string) (string, bool) {
-	item, _, err := p.store.Table(store.Pods).GetItem(namespace, name)
+// allow answers a request that is not allowed with an error.
+func (s *Server) allow(ctx context.Context, request auth.Attributes) error {
+	decision, err := s.authorizer.Authorize(ctx, request)
 	if err != nil {
-		return "", false
+		return err
 	}
-	return item.Fields.Get("spec.nodeName"), true
+	if !decision.Allowed {
+		return forbiddenStatus(request, decision.Reason())
+	}
+	return nil
 }
 
 // withTimeout bounds a request by upstream's default, or by less if the client

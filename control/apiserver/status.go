@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -51,7 +52,9 @@ func failureTable(f Failures) []failure {
 			"the object is too large to be stored", 0},
 		{f.OutcomeUnknown, http.StatusGatewayTimeout, metav1.StatusReasonTimeout,
 			"the request was sent to the cluster's leader and no answer came: whether it took effect is not known, read the object before trying again", 0},
-		{append([]error{errNotCurrent}, f.Unavailable...), http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
+		{[]error{auth.ErrTooManyRefusals}, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests,
+			"Too many requests, please try again later.", 1},
+		{append([]error{errNotCurrent, auth.ErrUncertain}, f.Unavailable...), http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable,
 			"this control node cannot reach a quorum of the cluster", 1},
 		// No Retry-After: space does not come back by waiting a second.
 		{f.NoSpace, http.StatusInsufficientStorage, reasonNoSpace,

@@ -311,9 +311,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.machine.Run(ctx) })
 	group.Go(func() error { return s.custom.Run(ctx) })
 	group.Go(func() error { return s.dispatch.Run(ctx) })
-<<<<<<< HEAD
 	group.Go(func() error { return s.aggregate.Run(ctx) })
-=======
 	group.Go(func() error { return s.authorizer.Run(ctx) })
 	group.Go(func() error { return s.node.WhileLeader(ctx, s.duties()...) })
 	group.Go(func() error { return s.becomeMember(ctx) })

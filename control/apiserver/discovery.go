@@ -58,6 +58,10 @@ func newDiscovery(catalog *resource.Catalog) *discovery {
 		gv := kind.Spec.Kind.GroupVersion()
 		d.resources[gv] = append(d.resources[gv], kind.APIResources()...)
 	}
+	for _, virtual := range resource.Virtuals() {
+		gv := virtual.Resource.GroupVersion()
+		d.resources[gv] = append(d.resources[gv], virtual.APIResource())
+	}
 	core := schema.GroupVersion{Version: "v1"}
 	for name, connection := range connections {
 		resource, _, _ := strings.Cut(name, "/")

@@ -82,6 +82,7 @@ var special = map[string]map[string]handler{
 
 func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.Info, t target, seen *observed) error {
 	kind := s.kindOf(t)
+	review := reviews[schema.GroupVersionResource{Group: t.group, Version: t.version, Resource: t.resource}]
 	connection, connects := connections[t.resource+"/"+t.subresource]
 	if connects = connects && t.group == ""; connects {
 		if !connection.takes(r.Method) {
@@ -94,16 +95,16 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	if t.verb == "list" && wantsWatch(r) {
 		t.verb = "watch"
 	}
-	if kind != nil {
+	if kind != nil || review != nil {
 		seen.target, seen.scope, seen.verb, seen.dryRun = t, metricScope(t), metricVerb(r.Method, t), dryRunLabel(r)
-		if !connects && kind.Subresource(t.subresource) == nil {
+		if !connects && (kind == nil || kind.Subresource(t.subresource) == nil) {
 			seen.target.subresource = "" // made up by the client: no label for it
 		}
 	}
 	if err := s.authorize(r, who, t); err != nil {
 		return err
 	}
-	if kind == nil {
+	if kind == nil && review == nil {
 		if service := s.aggregated(t.group, t.version); service != nil {
 			return s.passOn(w, r, who, t, service, seen)
 		}
@@ -113,17 +114,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		}
 	}
 	c := &call{target: t, kind: kind}
-	if !kind.Namespaced() {
-		c.namespace = ""
-	}
-	serve := connection.serve
-	if !connects {
-		var err error
-		if serve, err = s.find(c); err != nil {
-			return err
-		}
-	} else if c.name == "" || kind.Namespaced() && c.namespace == "" {
-		return errPathNotFound
+	serve, err := s.server(c, review, connection, connects)
+	if err != nil {
+		return err
 	}
 
 	ctx := warning.WithWarningRecorder(r.Context(), &warnings{header: w.Header()})
@@ -134,10 +127,10 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		// The stream libraries call a client that closes its connection an error.
 		ctx = klog.NewContext(ctx, klog.Logger{})
 	}
-	if kind.Deprecated != "" {
+	if kind != nil && kind.Deprecated != "" {
 		warning.AddWarning(ctx, "", kind.Deprecated)
 	}
-	if kind.Schema != nil && kind.Schema.Deprecated() != "" {
+	if kind != nil && kind.Schema != nil && kind.Schema.Deprecated() != "" {
 		warning.AddWarning(ctx, "", kind.Schema.Deprecated())
 	}
 	r = r.WithContext(ctx)
@@ -221,6 +214,26 @@ func (s *Server) newestKindOf(ctx context.Context, t target) (*resource.Kind, er
 
 // lastWords is the time to tell a client that it was too slow.
 const lastWords = 2 * time.Second
+
+// server is who serves a call, by what its path names.
+func (s *Server) server(c *call, review *review, connection connection, connects bool) (handler, error) {
+	switch {
+	case review != nil:
+		return review.find(c)
+	case c.kind == nil:
+		return nil, errPathNotFound
+	}
+	if !c.kind.Namespaced() {
+		c.namespace = ""
+	}
+	switch {
+	case !connects:
+		return s.find(c)
+	case c.name == "" || c.kind.Namespaced() && c.namespace == "":
+		return nil, errPathNotFound
+	}
+	return connection.serve, nil
+}
 
 // find checks that what the path names is there and takes the verb.
 func (s *Server) find(c *call) (handler, error) {

@@ -43,6 +43,13 @@ var served = func() map[string]map[string][]string {
 		name := kind.Spec.Resource.Resource
 		all[groupVersion][name] = append(all[groupVersion][name], kind.SubresourceNames()...)
 	}
+	for _, virtual := range resource.Virtuals() {
+		groupVersion := "apis/" + virtual.Resource.GroupVersion().String()
+		if all[groupVersion] == nil {
+			all[groupVersion] = map[string][]string{}
+		}
+		all[groupVersion][virtual.Resource.Resource] = nil
+	}
 	return all
 }()
 

@@ -15,6 +15,7 @@ import (
 	"github.com/musterhq/muster/consensus"
 	"github.com/musterhq/muster/consensus/wal"
 	"github.com/musterhq/muster/control/admission"
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/oidc"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
@@ -102,6 +103,9 @@ type Config struct {
 	SnapshotLogBytes int64
 	// Snapshots of the cluster that this node saves by itself.
 	Snapshots Schedule
+
+	// Audit says which requests this node writes down, and where; empty: none.
+	Audit audit.Config
 
 	Version string
 	Logger  *slog.Logger

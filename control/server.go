@@ -29,6 +29,7 @@ import (
 	"github.com/musterhq/muster/control/admission"
 	"github.com/musterhq/muster/control/aggregate"
 	"github.com/musterhq/muster/control/apiserver"
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/autopilot"
 	"github.com/musterhq/muster/control/bootstraptoken"
@@ -72,6 +73,7 @@ type Server struct {
 	registry        *resource.Registry
 	custom          *custom.Follower
 	authorizer      *auth.Authorizer
+	audit           *audit.Log // nil when nothing is written down
 	autopilot       *autopilot.Autopilot
 	gossip          *gossip.Gossip
 	dispatch        *dispatch.Dispatcher
@@ -213,7 +215,14 @@ func (s *Server) open(place *place) (err error) {
 	s.aggregate = aggregate.New(aggregate.Config{
 		Store: s.store, Dial: s.reach.Service, Client: s.frontProxy.Client, Logger: cfg.Logger.With("part", "aggregate"),
 	})
+	if cfg.Audit.Enabled() {
+		cfg.Audit.Logger, cfg.Audit.Registerer = cfg.Logger.With("part", "audit"), s.metrics
+		if s.audit, err = audit.Open(cfg.Audit); err != nil {
+			return err
+		}
+	}
 	s.api, err = apiserver.New(apiserver.Config{
+		Audit:    s.audit,
 		Registry: s.registry, Store: s.store, Authorizer: s.authorizer, Aggregate: s.aggregate,
 		Tokens:          auth.Union{s.tokens, s.serviceAccounts, bootstraptoken.New(s.store), s.people},
 		Audiences:       s.serviceAccounts.Audiences(),
@@ -271,6 +280,14 @@ func (s *Server) release() {
 		_ = s.mux.Run(ended)
 	}
 	_ = s.connections.Close()
+	_ = s.closeAudit()
+}
+
+func (s *Server) closeAudit() error {
+	if s.audit == nil {
+		return nil
+	}
+	return s.audit.Close()
 }
 
 // Run serves until ctx ends or the node cannot go on. What others need to see
@@ -334,7 +351,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	closePort()
 	portErr := port.Wait()
-	closeErr := s.connections.Close()
+	closeErr := errors.Join(s.connections.Close(), s.closeAudit())
 	if cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}

@@ -110,6 +110,11 @@ The directory then holds server-token and agent-token, with which others join
 	flags.DurationVar(&cfg.Snapshots.Every, "snapshot-every", time.Hour, "with --snapshot-dir: how often, unless nothing has changed")
 	flags.IntVar(&cfg.Snapshots.Keep, "snapshot-keep", 24, "with --snapshot-dir: how many of this node's snapshots are kept")
 	flags.StringVar(&snapshotPassphrase.file, "snapshot-passphrase-file", "", "with --snapshot-dir: file that holds a passphrase to encrypt with; the snapshots hold the cluster's keys")
+	flags.StringVar(&cfg.Audit.PolicyFile, "audit-policy-file", "", "file with an audit.k8s.io/v1 Policy, which says which requests are written down and how much of them (default: none is)")
+	flags.StringVar(&cfg.Audit.Path, "audit-log-path", "", "file that requests are written to as --audit-policy-file says, a JSON object on each line; - for standard output")
+	flags.IntVar(&cfg.Audit.MaxSize, "audit-log-maxsize", 100, "megabytes that the audit log grows to before it is set aside and a new one begun")
+	flags.IntVar(&cfg.Audit.MaxBackups, "audit-log-maxbackup", 0, "how many audit logs that were set aside are kept (0: all)")
+	flags.IntVar(&cfg.Audit.MaxAge, "audit-log-maxage", 0, "days that audit logs are kept that were set aside (0: for ever)")
 	logs.add(flags)
 	return cmd
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/warning"
 
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
@@ -75,7 +76,11 @@ func decodeBody(r *http.Request, kind schema.GroupVersionKind, into runtime.Obje
 	if err != nil {
 		return err
 	}
-	return decodeInto(r.Context(), info, body, kind, into, directive)
+	if err := decodeInto(r.Context(), info, body, kind, into, directive); err != nil {
+		return err
+	}
+	audit.From(r.Context()).Sent(into, kind)
+	return nil
 }
 
 // decodeObject is decodeBody for an object of a kind.

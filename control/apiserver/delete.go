@@ -13,6 +13,7 @@ import (
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -64,6 +65,9 @@ func deleteOptions(r *http.Request) (*metav1.DeleteOptions, error) {
 		}
 	} else if err := decodeQuery(r.URL.Query(), options); err != nil {
 		return nil, err
+	}
+	if len(body) > 0 {
+		audit.From(r.Context()).Sent(options, metav1.SchemeGroupVersion.WithKind("DeleteOptions"))
 	}
 	options.IgnoreStoreReadErrorWithClusterBreakingPotential = nil
 	return options, invalidOptions("DeleteOptions", metav1validation.ValidateDeleteOptions(options))

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -121,7 +122,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, c *call) error {
 		out.as = ""
 		return s.send(w, r, http.StatusOK, autoscalingv1.SchemeGroupVersion.WithKind("Scale"), c.kind.ScaleOf(obj), out)
 	}
-	if out.media == mediaProtobuf && out.as == "" && c.kind.Spec.Codec == nil {
+	if out.media == mediaProtobuf && out.as == "" && c.kind.Spec.Codec == nil && !audit.From(r.Context()).WantsAnswer() {
 		kind := c.kind.Spec.Kind
 		body := appendEnvelopeHead(make([]byte, 0, store.RawSize(found.Item)+64), kind, store.RawSize(found.Item))
 		s.write(w, r, http.StatusOK, out.media, appendEnvelopeTail(store.AppendRaw(body, found.Item)))

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/musterhq/muster/control/apiserver/openapi"
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -61,6 +62,11 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, c *call) error {
 	if page.Remaining > 0 {
 		header.RemainingItemCount = &page.Remaining
 	}
+	if event := audit.From(r.Context()); event.WantsAnswer() {
+		if err := auditList(event, c.kind, header, page); err != nil {
+			return err
+		}
+	}
 	body := &listBody{w: w, contentType: out.media, gzip: openapi.AcceptsGzip(r), head: r.Method == http.MethodHead}
 	err = writeList(r, body, c.kind, header, page, out)
 	if err == nil {
@@ -71,6 +77,22 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request, c *call) error {
 		panic(http.ErrAbortHandler) // the client must not take it for whole
 	}
 	return err
+}
+
+// auditList writes a list down, which is otherwise never held as a whole.
+func auditList(event *audit.Event, kind *resource.Kind, header metav1.ListMeta, page store.Page) error {
+	list, err := decodeList(kind, page)
+	if err != nil {
+		return err
+	}
+	accessor, err := meta.ListAccessor(list)
+	if err != nil {
+		return err
+	}
+	accessor.SetResourceVersion(header.ResourceVersion)
+	accessor.SetContinue(header.Continue)
+	event.Answered(list, kind.Spec.Kind.GroupVersion().WithKind(kind.Spec.Kind.Kind+"List"))
+	return nil
 }
 
 // page reads what a list asks for, at the revision that it asks for.

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
@@ -63,6 +64,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 	if p.body, err = readBody(r); err != nil {
 		return err
 	}
+	audit.From(r.Context()).SentPatch(p.body)
 	options := &metav1.PatchOptions{}
 	if err := decodeQuery(r.URL.Query(), options); err != nil {
 		return err

@@ -135,6 +135,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	}
 	r = r.WithContext(ctx)
 	seen.long = connects || t.verb == "watch" || t.subresource == "log"
+	if rec, ok := w.(*recorder); ok && seen.long {
+		rec.long = true
+	}
 	if connects {
 		seen.verb = "CONNECT"
 	}
@@ -269,6 +272,11 @@ func (s *Server) find(c *call) (handler, error) {
 }
 
 func (s *Server) authorize(r *http.Request, who user.Info, t target) error {
+	return s.allow(r.Context(), attributesOf(r, who, t))
+}
+
+// attributesOf are what a request about a resource wants.
+func attributesOf(r *http.Request, who user.Info, t target) auth.Attributes {
 	request := auth.Attributes{
 		User: who, Verb: t.verb, Group: t.group, Version: t.version, Resource: t.resource,
 		Subresource: t.subresource, Namespace: t.namespace, Name: t.name,
@@ -283,7 +291,7 @@ func (s *Server) authorize(r *http.Request, who user.Info, t target) error {
 			}
 		}
 	}
-	return s.allow(r.Context(), request)
+	return request
 }
 
 func forbiddenStatus(request auth.Attributes, reason string) error {

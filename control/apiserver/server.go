@@ -22,11 +22,13 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apiversion "k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/musterhq/muster/control/aggregate"
 	"github.com/musterhq/muster/control/apiserver/flow"
 	"github.com/musterhq/muster/control/apiserver/openapi"
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/reach"
 	"github.com/musterhq/muster/control/resource"
@@ -45,6 +47,8 @@ type Config struct {
 	Audiences []string
 	// ServiceAccounts issues their tokens; nil: nobody does.
 	ServiceAccounts ServiceAccounts
+	// Audit writes requests down; nil: nobody does. Whoever opened it closes it.
+	Audit *audit.Log
 	// Streams reaches agents for logs, exec and port-forward.
 	Streams Streams
 	// Aggregate passes on requests for groups that services serve. Nil: there are
@@ -83,6 +87,7 @@ type Server struct {
 	ready         func() error
 	authenticator *auth.Authenticator
 	authorizer    *auth.Authorizer
+	audit         *audit.Log
 	failures      []failure
 	reads, writes *level
 	lasting       *flow.Limit
@@ -124,6 +129,7 @@ func New(cfg Config) (*Server, error) {
 		ready:         cfg.Ready,
 		authenticator: auth.NewAuthenticator(cfg.Tokens, cfg.Audiences...),
 		authorizer:    cfg.Authorizer,
+		audit:         cfg.Audit,
 		failures:      failureTable(cfg.Failures),
 		reads:         newLevel("readOnly", orDefault(cfg.ReadsMax, defaultReadsMax), m),
 		writes:        newLevel("mutating", orDefault(cfg.WritesMax, defaultWritesMax), m),
@@ -159,6 +165,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	rec := &recorder{ResponseWriter: w}
 	rec.Header().Set("Audit-Id", auditID(r))
+	rec.began = began
 	rec.Header().Set("Cache-Control", "no-cache, private")
 	seen := observed{verb: metricVerb(r.Method, target{})}
 	defer func() {
@@ -166,20 +173,24 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if problem := recover(); problem != nil {
 			if problem == http.ErrAbortHandler {
 				s.metrics.observe(seen, code, rec.size, time.Since(began))
+				rec.event.Ended(code)
 				panic(problem)
 			}
 			s.log.Error("panic while serving a request", "method", r.Method, "path", r.URL.Path, "panic", problem, "stack", string(debug.Stack()))
 			if code != 0 || rec.hijacked {
 				s.metrics.observe(seen, http.StatusInternalServerError, rec.size, time.Since(began))
+				rec.event.Panicked(http.StatusInternalServerError, fmt.Sprint(problem))
 				panic(http.ErrAbortHandler) // cut the answer short rather than let it pass for whole
 			}
 			s.fail(rec, r, statusError(http.StatusInternalServerError, "InternalError", "This request caused the API server to panic. Look in the logs for details."))
 			code = http.StatusInternalServerError
+			rec.event.Panicked(code, fmt.Sprint(problem))
 		}
 		if code == 0 {
 			code = http.StatusOK
 		}
 		s.metrics.observe(seen, code, rec.size, time.Since(began))
+		rec.end(code)
 	}()
 	if err := s.serve(rec, r, &seen); err != nil {
 		s.fail(rec, r, err)
@@ -196,6 +207,16 @@ func auditID(r *http.Request) string {
 
 func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
 	who, err := s.identify(r)
+	// Resource paths never meet the mux: it would redirect "//" and "..", and
+	// reads paths unescaped.
+	var t target
+	where := errNoResource
+	if path := r.URL.EscapedPath(); strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/") {
+		t, where = parsePath(r.Method, path)
+	}
+	if s.audit != nil {
+		r = s.beginAudit(w, r, who, t, where == nil)
+	}
 	if err != nil {
 		if r.ProtoMajor == 2 {
 			// Who is not known gets no second request over this connection: what
@@ -204,17 +225,15 @@ func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
 		}
 		return err
 	}
+	if who, err = s.impersonate(r, who); err != nil {
+		return err
+	}
 	r = r.WithContext(genericrequest.WithUser(r.Context(), who))
-	// Resource paths never meet the mux: it would redirect "//" and "..", and
-	// reads paths unescaped.
-	if path := r.URL.EscapedPath(); strings.HasPrefix(path, "/api/") || strings.HasPrefix(path, "/apis/") {
-		t, err := parsePath(r.Method, path)
-		switch {
-		case err == nil:
-			return s.serveResource(w, r, who, t, seen)
-		case errors.Is(err, errBadPath):
-			return errPathNotFound
-		}
+	switch {
+	case where == nil:
+		return s.serveResource(w, r, who, t, seen)
+	case errors.Is(where, errBadPath):
+		return errPathNotFound
 	}
 	if err := s.authorizeFixed(r, who); err != nil {
 		return err
@@ -223,7 +242,24 @@ func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
 	return nil
 }
 
-// identify says who sends r, and in whose name it is answered.
+// beginAudit has a request written down, of a sender who is nil if nobody knows.
+func (s *Server) beginAudit(w *recorder, r *http.Request, who user.Info, t target, named bool) *http.Request {
+	wants := fixedAttributes(r, who)
+	if named {
+		if t.verb == "list" && wantsWatch(r) {
+			t.verb = "watch"
+		}
+		wants = attributesOf(r, who, t)
+	}
+	w.unknown = who == nil
+	w.event = s.audit.Begin(r, w.Header().Get("Audit-Id"), authorizer.AttributesRecord{
+		User: who, Verb: wants.Verb, Namespace: wants.Namespace, APIGroup: wants.Group, APIVersion: wants.Version,
+		Resource: wants.Resource, Subresource: wants.Subresource, Name: wants.Name, ResourceRequest: named, Path: r.URL.Path,
+	}, w.began)
+	return r.WithContext(audit.With(r.Context(), w.event))
+}
+
+// identify says who sends r.
 func (s *Server) identify(r *http.Request) (user.Info, error) {
 	who, err := s.authenticator.Authenticate(r)
 	switch {
@@ -236,6 +272,11 @@ func (s *Server) identify(r *http.Request) (user.Info, error) {
 	case err != nil:
 		return nil, err
 	}
+	return who, nil
+}
+
+// impersonate says in whose name a request of who is answered.
+func (s *Server) impersonate(r *http.Request, who user.Info) (user.Info, error) {
 	as, err := s.authorizer.Impersonate(r.Context(), who, r.Header)
 	var forbidden *auth.Forbidden
 	switch {
@@ -243,19 +284,26 @@ func (s *Server) identify(r *http.Request) (user.Info, error) {
 		return nil, forbiddenStatus(forbidden.Request, forbidden.Reason)
 	case errors.Is(err, auth.ErrIncompleteImpersonation):
 		return nil, badRequest(err)
+	case err == nil && as != who:
+		audit.From(r.Context()).Impersonated(as)
 	}
 	return as, err
 }
 
 func (s *Server) authorizeFixed(r *http.Request, who user.Info) error {
-	request := auth.Attributes{User: who, Verb: strings.ToLower(r.Method), Path: r.URL.Path}
-	if r.Method == http.MethodHead {
-		request.Verb = "get"
-	}
 	if auth.IsPublic(r.URL.Path) {
 		return nil
 	}
-	return s.allow(r.Context(), request)
+	return s.allow(r.Context(), fixedAttributes(r, who))
+}
+
+// fixedAttributes are what a request about no resource wants.
+func fixedAttributes(r *http.Request, who user.Info) auth.Attributes {
+	verb := strings.ToLower(r.Method)
+	if r.Method == http.MethodHead {
+		verb = "get"
+	}
+	return auth.Attributes{User: who, Verb: verb, Path: r.URL.Path}
 }
 
 // allow answers a request that is not allowed with an error.
@@ -263,6 +311,9 @@ func (s *Server) allow(ctx context.Context, request auth.Attributes) error {
 	decision, err := s.authorizer.Authorize(ctx, request)
 	if err != nil {
 		return err
+	}
+	if event := audit.From(ctx); event != nil {
+		event.Decided(decision.Allowed, decision.Reason())
 	}
 	if !decision.Allowed {
 		return forbiddenStatus(request, decision.Reason())

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
@@ -36,6 +37,7 @@ func (s *Server) sendObject(w http.ResponseWriter, r *http.Request, code int, c 
 
 // send answers with obj, which must be the caller's own.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, code int, kind schema.GroupVersionKind, obj runtime.Object, out output) error {
+	audit.From(r.Context()).Answered(obj, kind)
 	body, err := encodeAs(obj, kind, out)
 	if err != nil {
 		return err

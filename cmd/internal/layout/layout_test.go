@@ -37,7 +37,7 @@ var matrix = []struct {
 	{"agent/...", []string{"proto/agent/..."}, "leaves of the agent do not know each other"},
 
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},
-	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/aggregate", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},
+	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/aggregate", "control/audit", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},
 	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
 	{"control/operator", []string{"consensus/transport", "control/store", "control/store/keyring", "fsm/kv", "fsm/watch", "proto/..."}, ""},
 	{"control/autopilot", []string{"consensus", "control/store", "fsm", "proto/cluster/..."}, "a leader's duty, and answers to operators"},
@@ -55,6 +55,7 @@ var matrix = []struct {
 	{"control/oidc", nil, "tokens of people"},
 	{"control/bootstraptoken", []string{"control/store", "control/kube"}, "tokens of machines that have no certificate yet"},
 	{"control/resource", []string{"control/store", "control/kube", "control/managedfields"}, ""},
+	{"control/audit", nil, "a log of requests, told by whoever serves them"},
 	{"control/auth", []string{"control/store", "control/kube"}, ""},
 	{"control/aggregate", []string{"control/store"}, "API groups that services serve"},
 	{"control/reach", []string{"control/store", "proto/agent/..."}, "connections from a control node into the cluster"},

@@ -86,7 +86,7 @@ func (n *nodes) content(node string, request *Attributes) (bool, string) {
 		return n.related(node, request, n.usesSecret)
 	}
 	return n.related(node, request, func(node string, request *Attributes) bool {
-		return n.anyPod(node, request.Namespace, func(pod *corev1.Pod) bool { return kube.UsesConfigMap(pod, request.Name) })
+		return n.podIn(node, request.Namespace, func(pod *corev1.Pod) bool { return kube.UsesConfigMap(pod, request.Name) })
 	})
 }
 
@@ -114,7 +114,7 @@ func (n *nodes) related(node string, request *Attributes, is func(string, *Attri
 }
 
 func (n *nodes) usesSecret(node string, request *Attributes) bool {
-	if n.anyPod(node, request.Namespace, func(pod *corev1.Pod) bool { return kube.UsesSecret(pod, request.Name) }) {
+	if n.podIn(node, request.Namespace, func(pod *corev1.Pod) bool { return kube.UsesSecret(pod, request.Name) }) {
 		return true
 	}
 	// A volume may need a secret of any namespace.
@@ -131,7 +131,7 @@ func (n *nodes) usesSecret(node string, request *Attributes) bool {
 }
 
 func (n *nodes) usesClaim(node string, request *Attributes) bool {
-	return n.anyPod(node, request.Namespace, func(pod *corev1.Pod) bool {
+	return n.podIn(node, request.Namespace, func(pod *corev1.Pod) bool {
 		return slices.Contains(kube.Claims(pod), request.Name)
 	})
 }
@@ -144,7 +144,7 @@ func claimedBy(pv *corev1.PersistentVolume, namespace, claim string) bool {
 func (n *nodes) volume(node string, request *Attributes) (bool, string) {
 	return n.single(node, request, func(node string, request *Attributes) bool {
 		pv := object[*corev1.PersistentVolume](n, schema.GroupResource{Resource: "persistentvolumes"}, "", request.Name)
-		return pv != nil && pv.Spec.ClaimRef != nil && n.anyPod(node, pv.Spec.ClaimRef.Namespace, func(pod *corev1.Pod) bool {
+		return pv != nil && pv.Spec.ClaimRef != nil && n.podIn(node, pv.Spec.ClaimRef.Namespace, func(pod *corev1.Pod) bool {
 			return slices.Contains(kube.Claims(pod), pv.Spec.ClaimRef.Name)
 		})
 	})
@@ -159,7 +159,7 @@ func (n *nodes) attachment(node string, request *Attributes) (bool, string) {
 
 func (n *nodes) serviceAccount(node string, request *Attributes) (bool, string) {
 	uses := func(node string, request *Attributes) bool {
-		return n.anyPod(node, request.Namespace, func(pod *corev1.Pod) bool { return pod.Spec.ServiceAccountName == request.Name })
+		return n.podIn(node, request.Namespace, func(pod *corev1.Pod) bool { return pod.Spec.ServiceAccountName == request.Name })
 	}
 	switch {
 	case request.Verb == "get" && request.Subresource == "":
@@ -268,6 +268,11 @@ func (n *nodes) certificateRequest(node string, request *Attributes) (bool, stri
 		return false, "can only list/watch podcertificaterequests with nodeName field selector"
 	}
 	return false, fmt.Sprintf("nodes may not %s podcertificaterequests", request.Verb)
+}
+
+// podIn is anyPod for a namespace: what is in none, no pod refers to.
+func (n *nodes) podIn(node, namespace string, is func(*corev1.Pod) bool) bool {
+	return namespace != "" && n.anyPod(node, namespace, is)
 }
 
 // anyPod says whether a pod that is bound to node, in a namespace or anywhere, is

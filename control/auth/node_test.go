@@ -92,6 +92,8 @@ func TestNodesReachWhatTheirPodsNeed(t *testing.T) {
 		{"a volume that nobody claims", of("get", "", "persistentvolumes", "", "", "pv", ""), false},
 		{"a token of its pod's account", of("create", "", "serviceaccounts", "token", "default", "sa1", ""), true},
 		{"a token of another's", of("create", "", "serviceaccounts", "token", "default", "sa2", ""), false},
+		{"its pod's account", of("get", "", "serviceaccounts", "", "default", "sa1", ""), true},
+		{"an account of that name in no namespace", of("get", "", "serviceaccounts", "", "", "sa1", ""), false},
 		{"an account", of("create", "", "serviceaccounts", "", "default", "sa1", ""), false},
 
 		{"its own lease", of("update", "coordination.k8s.io", "leases", "", "kube-node-lease", "n1", ""), true},

@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -112,15 +111,13 @@ func (s *Server) reviewToken(r *http.Request, _ *call, sent runtime.Object) (run
 	if review.Spec.Token == "" {
 		return nil, apierrors.NewBadRequest("token is required for TokenReview in authentication")
 	}
-	who, audiences, err := s.authenticator.Token(r.Context(), review.Spec.Token, review.Spec.Audiences)
-	review.Status = authenticationv1.TokenReviewStatus{}
+	who, audiences, ok, err := s.authenticator.Review(r.Context(), review.Spec.Token, review.Spec.Audiences)
+	review.Status = authenticationv1.TokenReviewStatus{Authenticated: ok}
 	switch {
-	case errors.Is(err, auth.ErrBadCredentials):
-		review.Status.Error = err.Error()
 	case err != nil:
-		return nil, err
-	default:
-		review.Status.Authenticated, review.Status.User, review.Status.Audiences = true, userInfo(who), audiences
+		review.Status.Error = err.Error()
+	case ok:
+		review.Status.User, review.Status.Audiences = userInfo(who), audiences
 	}
 	return review, nil
 }

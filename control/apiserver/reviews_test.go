@@ -20,7 +20,7 @@ import (
 func TestReviewsAnswerInBothForms(t *testing.T) {
 	tokens := auth.TokenTable{}
 	tokens.Add("s3cret", &user.DefaultInfo{Name: "bob", UID: "u-1", Groups: []string{"dev"}, Extra: map[string][]string{"scope": {"a"}}})
-	f := newFixture(t, func(c *Config) { c.Tokens = tokens })
+	f := newFixture(t, func(c *Config) { c.Tokens, c.Audiences = tokens, []string{"https://muster"} })
 	if err := resource.EnsureRoles(t.Context(), f.reg); err != nil {
 		t.Fatal(err)
 	}

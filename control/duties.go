@@ -66,8 +66,15 @@ func (s *Server) found(ctx context.Context, term *consensus.Term) error {
 	if err := st.Keyring().Ensure(ctx); err != nil {
 		return err
 	}
-	if err := ensureFirstObjects(ctx, s.registry.With(st)); err != nil {
+	if err := resource.EnsureBootstrap(ctx, s.registry.With(st)); err != nil {
 		return err
+	}
+	if err := resource.EnsureRoles(ctx, s.registry.With(st)); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		// Disks may be full, say. Roles that lack must not cost the leadership.
+		s.cfg.Logger.Error("the cluster's own roles are not complete, the next leader tries again", "error", err)
 	}
 	if !s.founder {
 		return nil

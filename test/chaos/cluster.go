@@ -330,6 +330,20 @@ func (n *node) fault(what string) (time.Time, error) {
 	return time.Unix(seconds, 0), err
 }
 
+// endFault tells the node's process, if there is one, of the end of a fault. One
+// that another fault's end has just started may not listen yet.
+func (n *node) endFault(what string) error {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		_, err := n.fault(what)
+		if err == nil || !n.up() {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // file waits for what a node writes into its directory.
 func (n *node) file(ctx context.Context, name string) (string, error) {
 	for {
@@ -433,7 +447,7 @@ func (c *cluster) heal() error {
 		_ = n.signal(syscall.SIGCONT)
 		if n.up() {
 			for _, what := range []string{"disk ok", "clock 0s"} {
-				if _, err := n.fault(what); err != nil {
+				if err := n.endFault(what); err != nil {
 					c.log.Warn("fault not taken away", "node", n.name, "error", err)
 				}
 			}

@@ -138,9 +138,13 @@ func (r *run) inflict(ctx context.Context, f fault, nodes []*node, hold time.Dur
 	case "clock":
 		for _, n := range nodes {
 			n.keepClock(f.clock)
-			defer n.keepClock(0)
 		}
-		return r.told(ctx, nodes, fmt.Sprintf("clock %v", f.clock), "clock 0s", hold)
+		err := r.told(ctx, nodes, fmt.Sprintf("clock %v", f.clock), "", hold)
+		for _, n := range nodes {
+			n.keepClock(0) // first, or a process that starts in between keeps the wrong one
+			r.ended(n, "clock 0s")
+		}
+		return err
 	case "failing":
 		return r.fail(ctx, n, hold)
 	case "wipe", "remove":
@@ -163,7 +167,7 @@ func (r *run) restart(n *node) error {
 	return n.start()
 }
 
-// told tells nodes of a fault, and after a while of its end.
+// told tells nodes of a fault, and after a while of its end, unless that is "".
 func (r *run) told(ctx context.Context, nodes []*node, begin, end string, hold time.Duration) error {
 	for _, n := range nodes {
 		clock, err := n.fault(begin)
@@ -178,11 +182,17 @@ func (r *run) told(ctx context.Context, nodes []*node, begin, end string, hold t
 	}
 	_ = pause(ctx, hold)
 	for _, n := range nodes {
-		if _, err := n.fault(end); err != nil {
-			r.Log.Warn("fault not ended", "node", n.name, "fault", end, "error", err)
+		if end != "" {
+			r.ended(n, end)
 		}
 	}
 	return nil
+}
+
+func (r *run) ended(n *node, end string) {
+	if err := n.endFault(end); err != nil {
+		r.Log.Warn("fault not ended", "node", n.name, "fault", end, "error", err)
+	}
 }
 
 // skipped notes a fault that did not come about, as the node had just ended.

@@ -134,6 +134,6 @@ func TestANodeTouchesItsOwnPodsOnly(t *testing.T) {
 	refused(t, "a mirror pod of a node that was", mirror(func(p *corev1.Pod) { p.OwnerReferences[0].UID = types.UID("old") }), "UID mismatch")
 	refused(t, "a mirror pod with a secret", mirror(func(p *corev1.Pod) {
 		p.Spec.Volumes = []corev1.Volume{{Name: "a", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}}}}
-	}), "can not create pods that reference secrets")
+	}), "may not reference secrets")
 	refused(t, "a mirror pod", mirror(func(*corev1.Pod) {}), "")
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -121,10 +122,18 @@ func TestConversionWebhook(t *testing.T) {
 // behind is a log whose node hears of others' writes only when it asks.
 type behind struct {
 	leader, follower *fsm.Machine
-	heard            [][]byte
+
+	mu    sync.Mutex // a log has one order
+	heard [][]byte
 }
 
 func (b *behind) catchUp() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.apply()
+}
+
+func (b *behind) apply() error {
 	for _, cmd := range b.heard {
 		if _, err := b.follower.ApplyOne(cmd); err != nil {
 			return err
@@ -135,12 +144,14 @@ func (b *behind) catchUp() error {
 }
 
 func (b *behind) Propose(_ context.Context, cmd []byte) ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	answer, err := b.leader.ApplyOne(cmd)
 	b.heard = append(b.heard, cmd)
 	if err != nil {
 		return nil, err
 	}
-	return answer, b.catchUp()
+	return answer, b.apply()
 }
 
 func (b *behind) ReadBarrier(context.Context) error { return b.catchUp() }
@@ -149,6 +160,8 @@ func (b *behind) ReadBarrier(context.Context) error { return b.catchUp() }
 type elsewhere struct{ *behind }
 
 func (e elsewhere) Propose(_ context.Context, cmd []byte) ([]byte, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.heard = append(e.heard, cmd)
 	return e.leader.ApplyOne(cmd)
 }

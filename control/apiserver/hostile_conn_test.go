@@ -122,7 +122,7 @@ func TestCVE202344487UnknownClientsMustConnectAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, ok := goAway(conn); !ok || code != 0 {
-		t.Errorf("after a 401: GOAWAY %t with code %d, want one without an error", ok, code)
+		t.Errorf("after a request of nobody: GOAWAY %t with code %d, want one without an error", ok, code)
 	}
 }
 

@@ -217,12 +217,12 @@ func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
 	if s.audit != nil {
 		r = s.beginAudit(w, r, who, t, where == nil)
 	}
+	if r.ProtoMajor == 2 && (err != nil || who.GetName() == user.Anonymous) {
+		// Who is not known gets no second request over this connection: what
+		// floods it must begin with a handshake each time (CVE-2023-44487).
+		w.Header().Set("Connection", "close")
+	}
 	if err != nil {
-		if r.ProtoMajor == 2 {
-			// Who is not known gets no second request over this connection: what
-			// floods it must begin with a handshake each time (CVE-2023-44487).
-			w.Header().Set("Connection", "close")
-		}
 		return err
 	}
 	if who, err = s.impersonate(r, who); err != nil {

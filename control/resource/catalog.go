@@ -67,9 +67,6 @@ type served struct {
 	current func(context.Context) error
 }
 
-// builtinCatalog are the kinds that every cluster has.
-var builtinCatalog = newBuiltin(kinds, versions)
-
 // newBuiltin makes a catalog of stored kinds, and of further versions of them.
 func newBuiltin(stored, versions []*Kind) *Catalog {
 	c := newCatalog()
@@ -88,9 +85,11 @@ func newBuiltin(stored, versions []*Kind) *Catalog {
 	return c
 }
 
-func newServed(builtin *Catalog) *served {
-	s := &served{builtin: builtin}
-	s.now.Store(builtin)
+// newServed begins with what every cluster has. Each registry has a catalog of its
+// own: being replaced is told once.
+func newServed() *served {
+	s := &served{builtin: newBuiltin(kinds, versions)}
+	s.now.Store(s.builtin)
 	return s
 }
 

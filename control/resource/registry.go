@@ -52,11 +52,11 @@ var networkingKinds = []*Kind{
 
 // Builtin are the kinds that every cluster serves, in each of their versions. Not
 // to be changed.
-func Builtin() []*Kind { return builtinCatalog.served }
+func Builtin() []*Kind { return newBuiltin(kinds, versions).served }
 
 // New serves all kinds from s, with every write checked by chain.
 func New(s *store.Store, chain Admission) *Registry {
-	return &Registry{store: s, admission: chain, served: newServed(builtinCatalog)}
+	return &Registry{store: s, admission: chain, served: newServed()}
 }
 
 // With is the same registry over another view of the store: leader duties write

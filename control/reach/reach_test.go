@@ -102,7 +102,7 @@ func TestServiceLeadsToAReadyPod(t *testing.T) {
 	create(t, s, store.Pods, pod("ready", "n1", "10.0.0.1", corev1.ConditionTrue))
 	create(t, s, store.Pods, pod("unready", "n2", "10.0.0.2", corev1.ConditionFalse))
 	create(t, s, store.Pods, pod("nowhere", "", "", corev1.ConditionTrue))
-	create(t, s, reach.Services, service("web", nil))
+	create(t, s, store.Services, service("web", nil))
 	d := reach.New(s, agents{})
 	for range 20 {
 		conn, err := d.Service(t.Context(), "ns", "web", 80)
@@ -124,12 +124,12 @@ func TestSlicesSayWhereAServiceIs(t *testing.T) {
 	s := storetest.New(t)
 	create(t, s, store.Pods, pod("a", "n1", "10.0.0.1", corev1.ConditionTrue))
 	create(t, s, store.Pods, pod("b", "n2", "10.0.0.2", corev1.ConditionTrue))
-	create(t, s, reach.Services, service("web", nil))
+	create(t, s, store.Services, service("web", nil))
 	yes, no, port, name := true, false, int32(9090), "www"
 	ref := func(pod string) *corev1.ObjectReference {
 		return &corev1.ObjectReference{Kind: "Pod", Namespace: "ns", Name: pod}
 	}
-	create(t, s, reach.EndpointSlices, &discoveryv1.EndpointSlice{
+	create(t, s, store.EndpointSlices, &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
 		Ports:      []discoveryv1.EndpointPort{{Name: &name, Port: &port}},
 		Endpoints: []discoveryv1.Endpoint{
@@ -151,8 +151,8 @@ func TestSlicesSayWhereAServiceIs(t *testing.T) {
 
 func TestWhatCannotBeReachedSaysWhy(t *testing.T) {
 	s := storetest.New(t)
-	create(t, s, reach.Services, service("web", nil))
-	create(t, s, reach.Services, service("loop", func(s *corev1.Service) {
+	create(t, s, store.Services, service("web", nil))
+	create(t, s, store.Services, service("loop", func(s *corev1.Service) {
 		s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "127.0.0.1"}
 	}))
 	d := reach.New(s, agents{})
@@ -181,7 +181,7 @@ func TestCVE20208555NamesOfThisMachineAreNotReached(t *testing.T) {
 	}
 	defer listener.Close()
 	s := storetest.New(t)
-	create(t, s, reach.Services, service("local", func(s *corev1.Service) {
+	create(t, s, store.Services, service("local", func(s *corev1.Service) {
 		s.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "localhost"}
 	}))
 	conn, err := reach.New(s, agents{}).Service(t.Context(), "ns", "local", int32(listener.Addr().(*net.TCPAddr).Port))

@@ -31,7 +31,7 @@ func (d *Dialer) Endpoint(ctx context.Context, namespace, name, port string) (En
 	if err := ctx.Err(); err != nil {
 		return Endpoint{}, err
 	}
-	service, err := store.Of[*corev1.Service](d.store, services).Get(ctx, namespace, name)
+	service, err := store.Of[*corev1.Service](d.store, store.Services).Get(ctx, namespace, name)
 	if errors.Is(err, store.ErrNotFound) {
 		return Endpoint{}, fmt.Errorf("service %s/%s: %w", namespace, name, ErrNoService)
 	}
@@ -70,7 +70,7 @@ func findPort(service *corev1.Service, port string) *corev1.ServicePort {
 }
 
 func (d *Dialer) endpoints(ctx context.Context, service *corev1.Service, port *corev1.ServicePort) ([]Endpoint, error) {
-	slices, _, err := store.Of[*discoveryv1.EndpointSlice](d.store, endpointSlices).List(ctx, store.ListOptions{
+	slices, _, err := store.Of[*discoveryv1.EndpointSlice](d.store, store.EndpointSlices).List(ctx, store.ListOptions{
 		Namespace: service.Namespace, Labels: labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: service.Name}),
 	})
 	if err != nil {

@@ -60,7 +60,7 @@ var defined = priority{1000, 100}
 // what is not served any more.
 func (c *Controller) register(ctx context.Context) error {
 	served := map[string]*apiregistrationv1.APIService{}
-	for _, kind := range c.cfg.Registry.Kinds() {
+	for _, kind := range c.cfg.Registry.Catalog().Served() {
 		if gv := kind.Spec.Kind.GroupVersion(); gv.Group != aggregator {
 			service := localService(gv)
 			served[service.Name] = service

@@ -1,4 +1,0 @@
-package reach
-
-// Where tests put services.
-var Services, EndpointSlices = services, endpointSlices

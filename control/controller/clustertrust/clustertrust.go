@@ -26,6 +26,9 @@ const name = "extension-apiserver-authentication"
 // every is how often the ConfigMap is looked at, as upstream.
 const every = time.Minute
 
+// retry is the pause after it could not be written.
+const retry = time.Second
+
 // Config is what the controller of one leader term needs.
 type Config struct {
 	// Registry writes through the term's log.
@@ -66,16 +69,17 @@ func New(cfg Config) *Controller {
 
 // Run works until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
 	for {
+		next := every
 		if err := c.keep(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("what aggregated APIs should trust was not published", "error", err)
+			// In a new cluster the namespace may come a moment later.
+			c.log.Debug("what aggregated APIs should trust was not published", "error", err)
+			next = retry
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(next):
 		}
 	}
 }

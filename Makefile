@@ -156,6 +156,10 @@ help: ## List this
 
 ##@ Measure
 
+.PHONY: strategies
+strategies: ## The rules for writes beside upstream's own, on the same objects
+	@go -C test/conformance/strategies test ./...
+
 .PHONY: bench-store
 bench-store: build bin/etcd ## The store beside etcd, on a quiet machine; more with BENCH='--duration 30s --memory-puts 1000000'
 	@go -C test/bench build -o '$(CURDIR)/bin/bench-store' ./store

@@ -112,7 +112,8 @@ func (p *serviceAccount) account(ctx context.Context, a *resource.Attributes, po
 			return nil, err
 		}
 		if name == defaultServiceAccount {
-			err = p.await(ctx, a.Namespace)
+			// However that ended, the look below tells.
+			_ = p.await(ctx, a.Namespace)
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -151,11 +151,15 @@ func TestWaitingIsBounded(t *testing.T) {
 
 func TestLimitLeavesRoomForOthers(t *testing.T) {
 	l := NewLimit(3, 2)
-	if !l.Enter("a") || !l.Enter("a") || l.Enter("a") {
-		t.Error("a has more than two, or fewer")
+	for n, want := range []bool{true, true, false} {
+		if got := l.Enter("a"); got != want {
+			t.Errorf("place %d of a: %t, want %t", n+1, got, want)
+		}
 	}
-	if !l.Enter("b") || l.Enter("b") {
-		t.Error("there are more than three, or fewer")
+	for n, want := range []bool{true, false} {
+		if got := l.Enter("b"); got != want {
+			t.Errorf("place %d of b, beside two of a: %t, want %t", n+1, got, want)
+		}
 	}
 	l.Leave("a")
 	if !l.Enter("b") {

@@ -112,8 +112,7 @@ func (p *serviceAccount) account(ctx context.Context, a *resource.Attributes, po
 			return nil, err
 		}
 		if name == defaultServiceAccount {
-			// However that ended, the look below tells.
-			_ = p.await(ctx, a.Namespace)
+			p.await(ctx, a.Namespace)
 		}
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -127,8 +126,9 @@ func (p *serviceAccount) account(ctx context.Context, a *resource.Attributes, po
 	return account, err
 }
 
-// await returns once the namespace has its default account, or after accountWait.
-func (p *serviceAccount) await(ctx context.Context, namespace string) error {
+// await returns once the namespace has its default account, or after accountWait,
+// or when it can't tell: whoever called looks again.
+func (p *serviceAccount) await(ctx context.Context, namespace string) {
 	ctx, cancel := context.WithTimeout(ctx, accountWait)
 	defer cancel()
 	table := p.store.Table(store.ServiceAccounts)
@@ -136,13 +136,12 @@ func (p *serviceAccount) await(ctx context.Context, namespace string) error {
 		Namespace: namespace, Fields: fields.OneTermEqualSelector("metadata.name", defaultServiceAccount), After: p.store.Revision(),
 	})
 	if err != nil {
-		return err
+		return
 	}
 	if _, _, err := table.GetItem(namespace, defaultServiceAccount); err == nil {
-		return nil // it came before the watch
+		return // it came before the watch
 	}
-	_, _, err = watch.Next(ctx)
-	return err
+	_, _, _ = watch.Next(ctx)
 }
 
 // automounts says whether the pod gets the token's volume: what the pod says

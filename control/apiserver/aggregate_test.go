@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,16 +19,18 @@ import (
 	"github.com/gorilla/websocket"
 	discoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/musterhq/muster/control/aggregate"
+	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
 )
 
 // aggregating is a fixture with a service that serves cats.example.org/v1 and
 // believes whom the front proxy names. It is available.
-func aggregating(t *testing.T, handler http.HandlerFunc) (*fixture, *seen) {
+func aggregating(t *testing.T, handler http.HandlerFunc, tune ...func(*Config)) (*fixture, *seen) {
 	t.Helper()
 	frontProxy, served := newCA(t), newCA(t)
 	asked := &seen{}
@@ -63,6 +67,9 @@ func aggregating(t *testing.T, handler http.HandlerFunc) (*fixture, *seen) {
 			},
 		})
 		c.Aggregate = proxy
+		for _, f := range tune {
+			f(c)
+		}
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -187,6 +194,35 @@ func TestAggregatedServersMayUpgrade(t *testing.T) {
 	if sent := asked.last(t); sent.Header.Get("X-Remote-User") != "root" {
 		t.Errorf("the service was told %q, want root", sent.Header.Get("X-Remote-User"))
 	}
+}
+
+// A watch lasts, whoever answers it: that it began is written down when it does.
+func TestWatchOfServicesIsWrittenDownWhenItBegins(t *testing.T) {
+	policy, path := filepath.Join(t.TempDir(), "policy.yaml"), filepath.Join(t.TempDir(), "audit.log")
+	if err := os.WriteFile(policy, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Metadata}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := audit.Open(audit.Config{PolicyFile: policy, Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	f, _ := aggregating(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK) }, func(c *Config) { c.Audit = log })
+	f.do(f.admin(), "GET", "/apis/cats.example.org/v1/cats?watch=1", "")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var e auditv1.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		if e.Verb == "watch" && e.Stage == auditv1.StageResponseStarted {
+			return
+		}
+	}
+	t.Errorf("no beginning of the watch in\n%s", text)
 }
 
 func TestDiscoveryHoldsWhatServicesOffer(t *testing.T) {

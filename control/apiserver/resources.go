@@ -135,9 +135,6 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 	}
 	r = r.WithContext(ctx)
 	seen.long = connects || t.verb == "watch" || t.subresource == "log"
-	if rec, ok := w.(*recorder); ok && seen.long {
-		rec.long = true
-	}
 	if connects {
 		seen.verb = "CONNECT"
 	}
@@ -149,6 +146,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 func (s *Server) bounded(w http.ResponseWriter, r *http.Request, t target, seen *observed, run func(*http.Request) error) error {
 	client, exempt := clientOf(r)
 	if seen.long {
+		if rec, ok := w.(*recorder); ok {
+			rec.long = true
+		}
 		if !s.lasting.Enter(client) {
 			s.metrics.rejected.WithLabelValues(append(seen.withoutDryRun(), "429")...).Inc()
 			return errTooManyRequests

@@ -117,7 +117,7 @@ func (c *Controller) keep(ctx context.Context, kind *resource.Kind, wanted store
 	current, err := c.cfg.Registry.Store().Table(kind.Spec).Get(ctx, ns, wanted.GetName())
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		_, err := c.cfg.Registry.Create(ctx, kind, ns, wanted, resource.CreateOptions{FieldManager: "muster-kubernetesservice"})
+		_, err := c.cfg.Registry.Create(ctx, kind, ns, wanted, resource.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return nil
 		}

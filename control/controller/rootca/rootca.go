@@ -82,7 +82,7 @@ func (c *Controller) reconcile(ctx context.Context, namespace string) error {
 		_, err = c.cfg.Registry.Create(ctx, resource.ConfigMaps, namespace, &corev1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Annotations: map[string]string{descriptionAnnotation: description}},
 			Data:       want,
-		}, resource.CreateOptions{FieldManager: manager})
+		}, resource.CreateOptions{})
 	} else {
 		// What is as it should be already is not written.
 		_, _, err = c.cfg.Registry.Update(ctx, resource.ConfigMaps, namespace, name, "", func(current store.Object) (store.Object, error) {

@@ -74,7 +74,7 @@ func (c *Controller) reconcile(ctx context.Context, namespace string) error {
 		return nil
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	_, err := c.cfg.Registry.Create(ctx, resource.ServiceAccounts, namespace, account, resource.CreateOptions{FieldManager: "muster-serviceaccount"})
+	_, err := c.cfg.Registry.Create(ctx, resource.ServiceAccounts, namespace, account, resource.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}

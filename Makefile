@@ -107,7 +107,7 @@ clean: ## Remove what was built (not the cluster: make down)
 ##@ Test
 
 .PHONY: check
-check: fmt-check generate-check vet staticcheck layout ## Everything that is fast: form, generated code, vet, staticcheck, who imports whom
+check: fmt-check generate-check modules vet staticcheck layout ## Everything that is fast: form, generated code, modules, vet, staticcheck, who imports whom
 
 .PHONY: test
 test: deps ## All tests; exit status 0 only if they passed
@@ -137,6 +137,13 @@ fmt-check:
 .PHONY: generate-check
 generate-check:
 	cd tools && go run ./protogen -check ../proto
+
+# Modules of their own that build on ours fall behind when our go.mod changes.
+.PHONY: modules
+modules:
+	@for module in test/bench test/conformance test/conformance/strategies; do \
+		go -C $$module list -deps -test ./... >/dev/null || { echo "$$module: go -C $$module mod tidy"; exit 1; }; \
+	done
 
 .PHONY: vet
 vet:

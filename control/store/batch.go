@@ -199,12 +199,12 @@ func (s *Store) plan(w Write) (*storagev1.Guard, *storagev1.Op, Object, error) {
 		return nil, nil, nil, err
 	}
 	// The guard's revision has the same bytes already: the guard is enough.
-	if item, _ := s.machine.Get(key); w.Verb == Update && item != nil && item.Revision == w.Guard {
-		item, err := s.open(w.Spec, item)
+	if w.Verb == Update {
+		_, item, _, err := s.newest(w.Spec, key)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		if bytes.Equal(item.Value, put.Value) {
+		if item != nil && item.Revision == w.Guard && bytes.Equal(item.Value, put.Value) {
 			return guard, nil, out, nil
 		}
 	}

@@ -61,14 +61,7 @@ func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 			return Page{}, err
 		}
 	}
-	view, err := t.store.viewAt(selection.prefix, from)
-	if err != nil {
-		return Page{}, fmt.Errorf("list %s: %w", selection.prefix, err)
-	}
-	page, more, err := collect(ctx, view, &selection, from.After, opts.Limit)
-	if err == nil && t.spec.Sealed {
-		err = t.openAll(page.Items, from)
-	}
+	view, page, more, err := t.collectAt(ctx, &selection, from, opts.Limit)
 	if err != nil || !more {
 		return page, err
 	}
@@ -82,6 +75,24 @@ func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 	}
 	page.Continue = next.String()
 	return page, nil
+}
+
+// collectAt reads a page, and the view that it is of.
+func (t *Table) collectAt(ctx context.Context, selection *selection, from position, limit int64) (view *kv.View, page Page, more bool, err error) {
+	for {
+		if view, err = t.store.viewAt(selection.prefix, from); err != nil {
+			return nil, Page{}, false, fmt.Errorf("list %s: %w", selection.prefix, err)
+		}
+		page, more, err = collect(ctx, view, selection, from.After, limit)
+		if err == nil && t.spec.Sealed {
+			err = t.openAll(page.Items, from)
+		}
+		// A key that went since the view was taken went because nothing newer
+		// needs it. One that the view's own keyring has not is lost.
+		if !errors.Is(err, keyring.ErrNoKey) || t.store.latestRing(view) {
+			return view, page, more, err
+		}
+	}
 }
 
 // openAll opens the items of a page in place. What is in the past may be sealed

@@ -218,17 +218,16 @@ func stored(from kv.Attrs) []*storagev1.Attr {
 // rewrite seals one value anew, whoever else writes it.
 func (k Keyring) rewrite(ctx context.Context, spec *Spec, key string) error {
 	for {
-		item, _ := k.store.machine.Get(key)
+		item, opened, _, err := k.store.newest(spec, key)
+		if err != nil {
+			return err
+		}
 		ring, _, err := k.store.ring()
 		if err != nil {
 			return err
 		}
 		if item == nil || sealedWith(item, ring.Primary()) {
 			return nil
-		}
-		opened, err := k.store.open(spec, item)
-		if err != nil {
-			return err
 		}
 		put := &storagev1.Put{Key: []byte(key), Value: opened.Value, Labels: stored(item.Labels), Fields: stored(item.Fields)}
 		result, err := k.store.Table(spec).commit(ctx, &storagev1.Guard{Key: put.Key, Revision: item.Revision}, put)

@@ -54,6 +54,12 @@ func (s *Store) ring() (*keyring.Ring, uint64, error) {
 	return ring, item.Revision, nil
 }
 
+// latestRing reports whether a view has the keyring that this replica has now.
+func (s *Store) latestRing(view *kv.View) bool {
+	now, _ := s.machine.Get(systemPrefix + keyringName)
+	return view.Get(systemPrefix+keyringName) == now
+}
+
 // seal encrypts what put writes, if its kind is sealed. The guard, nil when it
 // is not, holds the write to the keyring that was used: once the log has another
 // primary key, nothing more is sealed with the one before, whatever replica
@@ -121,4 +127,26 @@ func (s *Store) open(spec *Spec, item *kv.Item) (*kv.Item, error) {
 	opened := *item
 	opened.Value = text
 	return &opened, nil
+}
+
+// newest is the newest item of a key here, as it is in the log and opened (both
+// nil when there is none), and the revision that it was read at.
+func (s *Store) newest(spec *Spec, key string) (item, opened *kv.Item, revision uint64, err error) {
+	return s.openNewest(spec, func() (*kv.Item, uint64) { return s.machine.Get(key) })
+}
+
+// openNewest opens what get returns. A key of the ring goes only when nothing
+// needs it any more: an item whose key went between get and here was replaced
+// meanwhile, and is got anew. One that was not has lost its key.
+func (s *Store) openNewest(spec *Spec, get func() (*kv.Item, uint64)) (item, opened *kv.Item, revision uint64, err error) {
+	for item, revision = get(); ; {
+		opened, err = s.open(spec, item)
+		if !errors.Is(err, keyring.ErrNoKey) {
+			return item, opened, revision, err
+		}
+		before := item
+		if item, revision = get(); item == before {
+			return item, opened, revision, err
+		}
+	}
 }

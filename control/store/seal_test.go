@@ -19,6 +19,7 @@ import (
 	"github.com/musterhq/muster/control/store/keyring"
 	"github.com/musterhq/muster/control/store/storetest"
 	"github.com/musterhq/muster/fsm"
+	"github.com/musterhq/muster/fsm/kv"
 )
 
 // sealed is a kind whose values are encrypted.
@@ -174,6 +175,47 @@ func TestValuesFromBeforeTheirKindWasSealedAreRead(t *testing.T) {
 	}
 }
 
+// Between the look at an item and the look at the keyring the key of the one
+// may go from the other.
+func TestReadMeetsRemovalOfItsKey(t *testing.T) {
+	s, _, machine := openSealing(t)
+	ctx := t.Context()
+	if _, err := secrets(s).Create(ctx, secret("a", plaintext)); err != nil {
+		t.Fatal(err)
+	}
+	key, err := sealed.Key("default", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := s.Keyring().Primary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	looks := 0
+	opened, err := s.OpenNewest(sealed, func() *kv.Item {
+		item, _ := machine.Get(key)
+		if looks++; looks > 1 {
+			return item
+		}
+		if _, err := s.Keyring().Rotate(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Keyring().Rewrite(ctx, func(int, int) {}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Keyring().Remove(ctx, old); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Keyring().Primary(); err != nil { // the new ring is known
+			t.Fatal(err)
+		}
+		return item
+	})
+	if err != nil || looks != 2 || !bytes.Contains(opened.Value, []byte(plaintext)) {
+		t.Errorf("after %d looks %v", looks, err)
+	}
+}
+
 // Many write while the key changes again and again. No value may be lost, be
 // under a key that was removed, or escape the rewrite.
 func TestRotationWhileWriting(t *testing.T) {
@@ -196,6 +238,10 @@ func TestRotationWhileWriting(t *testing.T) {
 				}
 				if _, err := secrets(s).Update(ctx, secret(name, fmt.Sprint(n)), 0); err != nil {
 					t.Errorf("write %d of %s: %v", n, name, err)
+					return
+				}
+				if page, err := secrets(s).Table().List(ctx, store.ListOptions{}); err != nil {
+					t.Errorf("list after write %d of %s: %d items, %v", n, name, len(page.Items), err)
 					return
 				}
 				if got, err := secrets(s).Get(ctx, "default", name); err != nil || password(got) != fmt.Sprint(n) {

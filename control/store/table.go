@@ -42,11 +42,10 @@ func (t *Table) GetItem(namespace, name string) (*kv.Item, uint64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	item, revision := t.store.machine.Get(key)
-	if item == nil {
-		return nil, revision, fmt.Errorf("%s: %w", key, ErrNotFound)
+	_, item, revision, err := t.store.newest(t.spec, key)
+	if err == nil && item == nil {
+		err = fmt.Errorf("%s: %w", key, ErrNotFound)
 	}
-	item, err = t.store.open(t.spec, item)
 	return item, revision, err
 }
 
@@ -120,8 +119,7 @@ func (t *Table) Update(ctx context.Context, obj Object, guard uint64) (Object, e
 // barrier: else a no-op could hide somebody's acknowledged change. A conflict
 // that is certain from here is an error at once, without bothering the log.
 func (t *Table) unchanged(ctx context.Context, put *storagev1.Put, guard uint64) (*kv.Item, error) {
-	item, _ := t.store.machine.Get(string(put.Key))
-	item, err := t.store.open(t.spec, item)
+	_, item, _, err := t.store.newest(t.spec, string(put.Key))
 	switch {
 	case err != nil:
 		return nil, err
@@ -173,16 +171,14 @@ func (t *Table) Delete(ctx context.Context, namespace, name string, guard uint64
 var errMoved = errors.New("changed meanwhile")
 
 func (t *Table) deleteOnce(ctx context.Context, key string, guard uint64, uid types.UID) (Object, error) {
-	item, _ := t.store.machine.Get(key)
+	item, opened, _, err := t.store.newest(t.spec, key)
 	switch {
+	case err != nil:
+		return nil, err
 	case item == nil:
 		return nil, ErrNotFound
 	case guard != 0 && item.Revision != guard:
 		return nil, ErrConflict
-	}
-	opened, err := t.store.open(t.spec, item)
-	if err != nil {
-		return nil, err
 	}
 	obj, err := Decode(t.spec, opened)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+	upstream "k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
@@ -297,6 +298,33 @@ func TestAPolicyAndAPathAreBothNeeded(t *testing.T) {
 	for _, cfg := range []Config{{PolicyFile: "p"}, {Path: "-"}, {PolicyFile: "/does/not/exist", Path: "-"}} {
 		if _, err := Open(cfg); err == nil {
 			t.Errorf("%+v is taken", cfg)
+		}
+	}
+}
+
+// Hooks and upstream's libraries know nothing of this package: they leave what
+// they have to say with the request, from several goroutines.
+func TestWhatLibrariesSayOfARequestIsWrittenDown(t *testing.T) {
+	l, path := open(t, "rules: [{level: Metadata}]\nomitStages: [RequestReceived]\n")
+	r := httptest.NewRequest("POST", "/api/v1/namespaces/default/pods", nil)
+	e := l.Begin(r, "1", wants("create", "pods", "default"), time.Now())
+	ctx := With(r.Context(), e)
+	e.Decided(true, "because")
+	var said sync.WaitGroup
+	for _, name := range []string{"a", "b", "c"} {
+		said.Go(func() { upstream.AddAuditAnnotation(ctx, name+".example.org/seen", "yes") })
+	}
+	said.Wait()
+	if got := upstream.AuditContextFrom(ctx).GetEventLevel(); got != "Metadata" {
+		t.Errorf("libraries are told of the level %q", got)
+	}
+	e.Ended(201)
+	got := events(t, path)[0].Annotations
+	for key, want := range map[string]string{
+		"a.example.org/seen": "yes", "b.example.org/seen": "yes", "c.example.org/seen": "yes", "authorization.k8s.io/decision": "allow",
+	} {
+		if got[key] != want {
+			t.Errorf("annotation %s is %q, want %q", key, got[key], want)
 		}
 	}
 }

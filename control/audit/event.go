@@ -28,14 +28,22 @@ type Event struct {
 	how    upstream.RequestAuditConfig
 	entry  auditv1.Event
 	status *metav1.Status
+	// noted is where hooks and upstream's libraries, from whatever goroutine, leave
+	// annotations.
+	noted *upstream.AuditContext
 }
 
 type key struct{}
 
-// With makes an event known to those who serve its request.
+// With makes an event known to those who serve its request: to who asks From, and
+// to upstream's libraries, whose annotations it will have.
 func With(ctx context.Context, e *Event) context.Context {
 	if e == nil {
 		return ctx
+	}
+	ctx = upstream.WithAuditContext(ctx)
+	if noted := upstream.AuditContextFrom(ctx); noted.Init(e.how, nil) == nil { // the first event of a request has them
+		e.noted = noted
 	}
 	return context.WithValue(ctx, key{}, e)
 }
@@ -163,6 +171,11 @@ func (e *Event) end(stage auditinternal.Stage, code int) {
 func (e *Event) write(stage auditinternal.Stage) {
 	if slices.Contains(e.how.OmitStages, stage) {
 		return
+	}
+	if e.noted != nil {
+		for key, value := range e.noted.GetEventAnnotations() {
+			e.annotate(key, value)
+		}
 	}
 	e.entry.Stage = auditv1.Stage(stage)
 	e.entry.StageTimestamp = metav1.NewMicroTime(time.Now())

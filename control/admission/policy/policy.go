@@ -9,8 +9,10 @@ package policy
 
 import (
 	"context"
+	"fmt"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/generic"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/matching"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
@@ -18,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/musterhq/muster/control/admission/hook"
+	"github.com/musterhq/muster/control/kube"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -70,12 +73,19 @@ func (p *Policies) Mutating() (bool, error) { return p.mutating.any() }
 func (p *Policies) Validating() (bool, error) { return p.validating.any() }
 
 // Admit changes the request's object as mutating policies say. There is nothing
-// to change in a delete.
+// to change in a delete. What they made of it must still be an object that the
+// rules, which come next, can look at.
 func (p *Policies) Admit(ctx context.Context, r *hook.Request) error {
 	if r.GetObject() == nil {
 		return nil
 	}
-	return p.mutating.dispatch(ctx, r, p.objects)
+	if err := p.mutating.dispatch(ctx, r, p.objects); err != nil {
+		return err
+	}
+	if err := kube.Normalize(r.GetObject()); err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("after mutating admission policies: %w", err))
+	}
+	return nil
 }
 
 // Validate holds the request against validating policies.

@@ -47,6 +47,26 @@ func Claims(pod *corev1.Pod) []string {
 	return names
 }
 
+// ResourceClaims are the names of the claims to devices that a pod uses, as far as
+// those are known that are made for it.
+func ResourceClaims(pod *corev1.Pod) []string {
+	var names []string
+	for _, claim := range pod.Spec.ResourceClaims {
+		if claim.ResourceClaimName != nil {
+			names = append(names, *claim.ResourceClaimName)
+		}
+	}
+	for _, claim := range pod.Status.ResourceClaimStatuses {
+		if claim.ResourceClaimName != nil {
+			names = append(names, *claim.ResourceClaimName)
+		}
+	}
+	if extended := pod.Status.ExtendedResourceClaimStatus; extended != nil && extended.ResourceClaimName != "" {
+		names = append(names, extended.ResourceClaimName)
+	}
+	return names
+}
+
 // VolumeUsesSecret says whether a node that mounts a volume needs a secret to.
 func VolumeUsesSecret(pv *corev1.PersistentVolume, namespace, name string) bool {
 	found := false

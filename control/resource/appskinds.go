@@ -13,6 +13,7 @@ var appsKinds = []*Kind{
 var clusterKinds = []*Kind{
 	StorageClasses, VolumeAttachments, VolumeAttributesClasses, CSIDrivers, CSINodes, CSIStorageCapacities,
 	PriorityClasses, RuntimeClasses,
-	CertificateSigningRequests,
+	CertificateSigningRequests, ClusterTrustBundles, PodCertificateRequests,
 	FlowSchemas, PriorityLevelConfigurations,
+	StorageVersionMigrations,
 }

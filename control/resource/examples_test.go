@@ -16,7 +16,7 @@ import (
 // the kind demands another name.
 func examples() map[*Kind]store.Object {
 	all := map[*Kind]store.Object{}
-	for _, family := range []map[*Kind]store.Object{coreExamples(), appsExamples(), admissionExamples(), networkingExamples(), clusterExamples(), extensionExamples(), apiregistrationExamples(), rbacExamples()} {
+	for _, family := range []map[*Kind]store.Object{coreExamples(), appsExamples(), admissionExamples(), networkingExamples(), clusterExamples(), deviceExamples(), extensionExamples(), apiregistrationExamples(), rbacExamples()} {
 		maps.Copy(all, family)
 	}
 	return all

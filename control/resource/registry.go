@@ -19,7 +19,7 @@ type Registry struct {
 
 // kinds are all that is built in, a list for each family of groups beside its
 // kinds. A new kind is one line in one of them and a file of its own.
-var kinds = slices.Concat(coreKinds, appsKinds, admissionKinds, networkingKinds, clusterKinds, extensionKinds, apiregistrationKinds, rbacKinds)
+var kinds = slices.Concat(coreKinds, appsKinds, admissionKinds, networkingKinds, clusterKinds, deviceKinds, extensionKinds, apiregistrationKinds, rbacKinds)
 
 // coreKinds are those of core/v1.
 var coreKinds = []*Kind{

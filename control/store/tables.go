@@ -40,7 +40,7 @@ var (
 )
 
 // Specs are all stored kinds that are built in, a list for each family of groups.
-var Specs = slices.Concat(coreSpecs, appsSpecs, admissionSpecs, networkingSpecs, clusterSpecs, extensionSpecs, apiregistrationSpecs, rbacSpecs)
+var Specs = slices.Concat(coreSpecs, appsSpecs, admissionSpecs, networkingSpecs, clusterSpecs, deviceSpecs, extensionSpecs, apiregistrationSpecs, rbacSpecs)
 
 var coreSpecs = []*Spec{
 	Namespaces, Nodes, Pods, ReplicationControllers, Events,

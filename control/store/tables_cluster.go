@@ -6,6 +6,7 @@ import (
 	nodev1 "k8s.io/api/node/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 )
 
 // The kinds of volumes.
@@ -26,14 +27,23 @@ var (
 	CertificateSigningRequests = spec(certificatesv1.SchemeGroupVersion, "certificatesigningrequests", "CertificateSigningRequest", false, &certificatesv1.CertificateSigningRequest{}, &certificatesv1.CertificateSigningRequestList{}, func(csr *certificatesv1.CertificateSigningRequest) map[string]string {
 		return map[string]string{"spec.signerName": csr.Spec.SignerName}
 	})
+	ClusterTrustBundles = spec(certificatesv1.SchemeGroupVersion, "clustertrustbundles", "ClusterTrustBundle", false, &certificatesv1.ClusterTrustBundle{}, &certificatesv1.ClusterTrustBundleList{}, func(b *certificatesv1.ClusterTrustBundle) map[string]string {
+		return map[string]string{"spec.signerName": b.Spec.SignerName}
+	})
+	PodCertificateRequests = spec(certificatesv1.SchemeGroupVersion, "podcertificaterequests", "PodCertificateRequest", true, &certificatesv1.PodCertificateRequest{}, &certificatesv1.PodCertificateRequestList{}, func(r *certificatesv1.PodCertificateRequest) map[string]string {
+		return map[string]string{"spec.signerName": r.Spec.SignerName, "spec.podName": r.Spec.PodName, "spec.nodeName": string(r.Spec.NodeName)}
+	})
 
 	FlowSchemas                 = spec(flowcontrolv1.SchemeGroupVersion, "flowschemas", "FlowSchema", false, &flowcontrolv1.FlowSchema{}, &flowcontrolv1.FlowSchemaList{}, nil)
 	PriorityLevelConfigurations = spec(flowcontrolv1.SchemeGroupVersion, "prioritylevelconfigurations", "PriorityLevelConfiguration", false, &flowcontrolv1.PriorityLevelConfiguration{}, &flowcontrolv1.PriorityLevelConfigurationList{}, nil)
+
+	StorageVersionMigrations = spec(storagemigrationv1.SchemeGroupVersion, "storageversionmigrations", "StorageVersionMigration", false, &storagemigrationv1.StorageVersionMigration{}, &storagemigrationv1.StorageVersionMigrationList{}, nil)
 )
 
 var clusterSpecs = []*Spec{
 	StorageClasses, VolumeAttachments, VolumeAttributesClasses, CSIDrivers, CSINodes, CSIStorageCapacities,
 	PriorityClasses, RuntimeClasses,
-	CertificateSigningRequests,
+	CertificateSigningRequests, ClusterTrustBundles, PodCertificateRequests,
 	FlowSchemas, PriorityLevelConfigurations,
+	StorageVersionMigrations,
 }

@@ -77,6 +77,7 @@ func New(s *store.Store, settings Settings) resource.Admission {
 			storageProtection{},
 			newRuntimeClass(s),
 			certificates{settings.Authorizer},
+			deviceClaims{s, settings.Rights},
 			newIngressClass(s),
 			podResize{s},
 			hookParams{s, settings.Kinds, settings.Authorizer},

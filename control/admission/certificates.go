@@ -11,14 +11,17 @@ import (
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/musterhq/muster/control/resource"
 )
 
-// certificates lets only those decide on a certificate, and issue one, who may do
-// that for its signer, and lets nobody ask for one that makes an administrator.
+// certificates lets only those decide on a certificate, issue one, and say by
+// what a signer's are checked, who may do that for the signer, and lets nobody
+// ask for one that makes an administrator.
 type certificates struct {
 	authorizer authorizer.UnconditionalAuthorizer
 }
@@ -26,9 +29,18 @@ type certificates struct {
 func (certificates) Admit(context.Context, *resource.Attributes) error { return nil }
 
 func (c certificates) Validate(ctx context.Context, a *resource.Attributes) error {
-	if a.Kind != resource.CertificateSigningRequests {
-		return nil
+	switch a.Kind {
+	case resource.CertificateSigningRequests:
+		return c.signingRequest(ctx, a)
+	case resource.ClusterTrustBundles:
+		return c.trustBundle(ctx, a)
+	case resource.PodCertificateRequests:
+		return c.podRequest(ctx, a)
 	}
+	return nil
+}
+
+func (c certificates) signingRequest(ctx context.Context, a *resource.Attributes) error {
 	switch {
 	case a.Operation == resource.Create && a.Subresource == "":
 		return requestable(a, a.Object.(*certificatesv1.CertificateSigningRequest))
@@ -53,6 +65,34 @@ func (c certificates) Validate(ctx context.Context, a *resource.Attributes) erro
 		return a.Forbidden(fmt.Errorf("user not permitted to %s requests with signerName %q", verb, signer))
 	}
 	return nil
+}
+
+// trustBundle is for who attests for the signer. That is the new bundle's: no
+// update changes it.
+func (c certificates) trustBundle(ctx context.Context, a *resource.Attributes) error {
+	if a.User == nil || a.Operation != resource.Create && a.Operation != resource.Update {
+		return nil
+	}
+	signer := a.Object.(*certificatesv1.ClusterTrustBundle).Spec.SignerName
+	if signer == "" || a.Operation == resource.Update && onlyCollects(a.Object, a.OldObject) || c.may(ctx, a.User, "attest", signer) {
+		return nil
+	}
+	return a.Forbidden(fmt.Errorf("user not permitted to attest for signerName %q", signer))
+}
+
+// podRequest is answered by who signs. Upstream counts that among what is wrong
+// with the object, and so does the answer.
+func (c certificates) podRequest(ctx context.Context, a *resource.Attributes) error {
+	if a.User == nil || a.Operation != resource.Update || a.Subresource != "status" {
+		return nil
+	}
+	request, old := a.Object.(*certificatesv1.PodCertificateRequest), a.OldObject.(*certificatesv1.PodCertificateRequest)
+	signer := old.Spec.SignerName
+	if apiequality.Semantic.DeepEqual(request.Status, old.Status) || c.may(ctx, a.User, "sign", signer) {
+		return nil
+	}
+	return apierrors.NewInvalid(a.GroupVersionKind().GroupKind(), a.Name, field.ErrorList{field.Forbidden(field.NewPath("spec", "signerName"),
+		fmt.Sprintf("User %q is not permitted to \"sign\" for signer %q", a.User.GetName(), signer))})
 }
 
 // may asks for the signer, and for all signers of its domain.

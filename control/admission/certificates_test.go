@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"strings"
 	"testing"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -67,6 +68,44 @@ func TestWhoDecidesOnACertificateMayDoSoForItsSigner(t *testing.T) {
 		if err := (certificates{&questioned{may: true}}).Validate(t.Context(), &resource.Attributes{
 			Operation: resource.Update, Kind: resource.CertificateSigningRequests, Name: "jane", Subresource: c.subresource, Object: c.obj, OldObject: old, User: justName("jane"),
 		}); err != nil {
+			t.Errorf("%s, by who may: %v", c.name, err)
+		}
+	}
+}
+
+// By a signer's bundle its certificates are believed, and by a request's status a
+// pod: neither is for whoever may write the objects.
+func TestWhoSpeaksForASignerMayDoSo(t *testing.T) {
+	bundle := &certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: "example.org:signer:a"}, Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: "example.org/signer", TrustBundle: "a"}}
+	collected, changed, nobodys := bundle.DeepCopy(), bundle.DeepCopy(), bundle.DeepCopy()
+	collected.Finalizers = []string{"example.org/stay"}
+	changed.Spec.TrustBundle, nobodys.Spec.SignerName = "b", ""
+	request := &certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: certificatesv1.PodCertificateRequestSpec{SignerName: "example.org/signer"}}
+	answered, labelled := request.DeepCopy(), request.DeepCopy()
+	answered.Status.CertificateChain = "chain"
+	labelled.Labels = map[string]string{"a": "b"}
+	const attest, sign = "attest signers /example.org/*", "sign signers /example.org/*"
+	for _, c := range []struct {
+		name        string
+		a           resource.Attributes
+		asked, want string
+	}{
+		{"a new bundle", resource.Attributes{Operation: resource.Create, Kind: resource.ClusterTrustBundles, Object: bundle}, attest, `user not permitted to attest for signerName "example.org/signer"`},
+		{"another content", resource.Attributes{Operation: resource.Update, Kind: resource.ClusterTrustBundles, Object: changed, OldObject: bundle}, attest, `user not permitted to attest for signerName "example.org/signer"`},
+		{"what collects garbage", resource.Attributes{Operation: resource.Update, Kind: resource.ClusterTrustBundles, Object: collected, OldObject: bundle}, "", ""},
+		{"nobody's bundle", resource.Attributes{Operation: resource.Create, Kind: resource.ClusterTrustBundles, Object: nobodys}, "", ""},
+		{"no bundle any more", resource.Attributes{Operation: resource.Delete, Kind: resource.ClusterTrustBundles, OldObject: bundle}, "", ""},
+		{"an answer", resource.Attributes{Operation: resource.Update, Kind: resource.PodCertificateRequests, Subresource: "status", Object: answered, OldObject: request}, sign, `spec.signerName: Forbidden: User "jane" is not permitted to "sign" for signer "example.org/signer"`},
+		{"a status that stays", resource.Attributes{Operation: resource.Update, Kind: resource.PodCertificateRequests, Subresource: "status", Object: labelled, OldObject: request}, "", ""},
+		{"a label", resource.Attributes{Operation: resource.Update, Kind: resource.PodCertificateRequests, Object: labelled, OldObject: request}, "", ""},
+	} {
+		c.a.User, c.a.Name = justName("jane"), "a"
+		asked := &questioned{}
+		err := certificates{asked}.Validate(t.Context(), &c.a)
+		if asked.about != c.asked || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: asked %q, error %v; want %q, %q", c.name, asked.about, err, c.asked, c.want)
+		}
+		if err := (certificates{&questioned{may: true}}).Validate(t.Context(), &c.a); err != nil {
 			t.Errorf("%s, by who may: %v", c.name, err)
 		}
 	}

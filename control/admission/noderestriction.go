@@ -10,6 +10,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -60,6 +61,8 @@ func (n nodeRestriction) Validate(ctx context.Context, a *resource.Attributes) e
 		if name(a) != node {
 			err = errors.New("can only access CSINode with the same name as the requesting node")
 		}
+	case "resourceslices.resource.k8s.io":
+		err = resourceSlice(node, a)
 	case "certificatesigningrequests.certificates.k8s.io":
 		err = signingRequest(node, a)
 	case "podcertificaterequests.certificates.k8s.io":
@@ -297,6 +300,22 @@ func (n nodeRestriction) permitted(ctx context.Context, a *resource.Attributes, 
 	}
 	if !decision.Allowed {
 		return otherwise
+	}
+	return nil
+}
+
+// resourceSlice lets a node offer devices of its own only. Which ones it changes,
+// package auth has seen to, as no update moves a slice to another node.
+func resourceSlice(node string, a *resource.Attributes) error {
+	own := func(obj any) bool {
+		slice, ok := obj.(*resourcev1.ResourceSlice)
+		return ok && slice.Spec.NodeName != nil && *slice.Spec.NodeName == node
+	}
+	switch {
+	case a.Operation == resource.Create && !own(a.Object):
+		return errors.New("can only create ResourceSlice with the same NodeName as the requesting node")
+	case a.Operation == resource.Delete && !own(a.OldObject):
+		return errors.New("can only delete ResourceSlice with the same NodeName as the requesting node")
 	}
 	return nil
 }

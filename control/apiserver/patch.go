@@ -73,7 +73,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	p.directive = fieldValidation(options.FieldValidation)
-	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: fieldManager(r, options.FieldManager), FieldValidation: options.FieldValidation}
+	how := resource.UpdateOptions{DryRun: len(options.DryRun) > 0, FieldManager: fieldManager(r, options.FieldManager), FieldValidation: options.FieldValidation, Patch: true}
 	var applied *apply
 	if p.kind == types.ApplyYAMLPatchType {
 		applied = &apply{

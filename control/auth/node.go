@@ -9,6 +9,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -71,6 +72,14 @@ var judges = map[schema.GroupResource]func(*nodes, string, *Attributes) (bool, s
 	{Resource: "nodes"}:                                                   (*nodes).node,
 	{Resource: "pods"}:                                                    (*nodes).pod,
 	{Group: certificatesv1.GroupName, Resource: "podcertificaterequests"}: (*nodes).certificateRequest,
+	{Group: resourcev1.GroupName, Resource: "resourceclaims"}: func(n *nodes, node string, request *Attributes) (bool, string) {
+		return n.single(node, request, func(node string, request *Attributes) bool {
+			return n.podIn(node, request.Namespace, func(pod *corev1.Pod) bool {
+				return slices.Contains(kube.ResourceClaims(pod), request.Name)
+			})
+		})
+	},
+	{Group: resourcev1.GroupName, Resource: "resourceslices"}: (*nodes).resourceSlice,
 }
 
 // content is secrets and config maps: single ones that a pod of the node uses.
@@ -268,6 +277,28 @@ func (n *nodes) certificateRequest(node string, request *Attributes) (bool, stri
 		return false, "can only list/watch podcertificaterequests with nodeName field selector"
 	}
 	return false, fmt.Sprintf("nodes may not %s podcertificaterequests", request.Verb)
+}
+
+// resourceSlice is the devices of the node itself.
+func (n *nodes) resourceSlice(node string, request *Attributes) (bool, string) {
+	if request.Subresource != "" {
+		return false, "cannot authorize ResourceSlice subresources"
+	}
+	switch request.Verb {
+	case "create":
+		return true, "" // NodeRestriction sees whose
+	case "get", "update", "patch", "delete":
+		return n.related(node, request, func(node string, request *Attributes) bool {
+			item, _, err := n.store.Table(store.ResourceSlices).GetItem("", request.Name)
+			return err == nil && item.Fields.Get(resourcev1.ResourceSliceSelectorNodeName) == node
+		})
+	case "list", "watch", "deletecollection":
+		if selects(request.Fields, resourcev1.ResourceSliceSelectorNodeName, node) {
+			return true, ""
+		}
+		return false, "can only list/watch/deletecollection resourceslices with nodeName field selector"
+	}
+	return false, "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection"
 }
 
 // podIn is anyPod for a namespace: what is in none, no pod refers to.

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/musterhq/muster/control/store"
@@ -24,6 +26,10 @@ func TestNodesReachWhatTheirPodsNeed(t *testing.T) {
 				{Name: "b", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "claim-" + node}}},
 			}
 			p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: configMap}}}}
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{
+				{Name: "a", ResourceClaimName: new("device-" + node)}, {Name: "b", ResourceClaimTemplateName: new("t")},
+			}
+			p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "b", ResourceClaimName: new("made-" + node)}}
 			p.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull-" + node}}
 		}
 	}
@@ -31,6 +37,13 @@ func TestNodesReachWhatTheirPodsNeed(t *testing.T) {
 		storetest.Pod("default", "mine", on("n1", "s1", "c1", "sa1")), storetest.Pod("default", "theirs", on("n2", "s2", "c2", "sa2")),
 		storetest.Pod("default", "pending", on("", "s3", "c3", "sa3")),
 		storetest.Pod("default", "mirror", on("n1", "s4", "c4", "sa4"), func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"} }))
+	for _, node := range []string{"-n1", "-n2", ""} {
+		slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: "slice" + node}}
+		if node != "" {
+			slice.Spec.NodeName = new(node[1:])
+		}
+		c.create(store.ResourceSlices, slice)
+	}
 	n1 := person("system:node:n1", "system:nodes", "system:authenticated")
 
 	get := func(resource, name string) Attributes {
@@ -102,6 +115,18 @@ func TestNodesReachWhatTheirPodsNeed(t *testing.T) {
 		{"all leases", of("list", "coordination.k8s.io", "leases", "", "kube-node-lease", "", ""), false},
 		{"its own CSINode", of("patch", "storage.k8s.io", "csinodes", "", "", "n1", ""), true},
 		{"another's CSINode", of("patch", "storage.k8s.io", "csinodes", "", "", "n2", ""), false},
+
+		{"its pod's device claim", of("get", "resource.k8s.io", "resourceclaims", "", "default", "device-n1", ""), true},
+		{"the device claim made for its pod", of("get", "resource.k8s.io", "resourceclaims", "", "default", "made-n1", ""), true},
+		{"another's device claim", of("get", "resource.k8s.io", "resourceclaims", "", "default", "device-n2", ""), false},
+		{"its pod's device claim's status", of("update", "resource.k8s.io", "resourceclaims", "status", "default", "device-n1", ""), false},
+		{"its own devices", of("update", "resource.k8s.io", "resourceslices", "", "", "slice-n1", ""), true},
+		{"another's devices", of("delete", "resource.k8s.io", "resourceslices", "", "", "slice-n2", ""), false},
+		{"devices of no node", of("get", "resource.k8s.io", "resourceslices", "", "", "slice", ""), false},
+		{"all its own devices", of("deletecollection", "resource.k8s.io", "resourceslices", "", "", "", "spec.nodeName=n1"), true},
+		{"all devices", of("list", "resource.k8s.io", "resourceslices", "", "", "", ""), false},
+		{"offers devices", of("create", "resource.k8s.io", "resourceslices", "", "", "", ""), true},
+		{"trust bundles", of("list", "certificates.k8s.io", "clustertrustbundles", "", "", "", ""), true},
 
 		{"an event", of("create", "", "events", "", "default", "", ""), true},
 		{"reads events", of("list", "", "events", "", "", "", ""), false},

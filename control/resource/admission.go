@@ -53,6 +53,8 @@ type Attributes struct {
 	DryRun    bool
 	// FieldManager and FieldValidation are as the request has them.
 	FieldManager, FieldValidation string
+	// Patch says that an update was asked for as a patch.
+	Patch bool
 	// DeleteOptions are those of a delete; nil for anything else.
 	DeleteOptions *metav1.DeleteOptions
 	// User who asked; nil for the control plane's own writes.

@@ -22,6 +22,9 @@ type UpdateOptions struct {
 	// FieldValidation is what the request said of unknown fields. It was seen to;
 	// admission may want to know.
 	FieldValidation string
+	// Patch says that the request has this verb; it is an update otherwise. To who
+	// may do it, the two are different.
+	Patch bool
 	// FieldsManaged says that change gives the object its managed fields itself,
 	// as Kind.Apply does.
 	FieldsManaged bool
@@ -291,7 +294,7 @@ func (u *update) attributes(ctx context.Context, operation Operation, obj store.
 	return &Attributes{
 		Operation: operation, Kind: u.kind, Namespace: u.ns, Name: u.name, Subresource: u.subresource,
 		Object: obj, DryRun: u.options.DryRun, User: requester(ctx),
-		FieldManager: u.options.FieldManager, FieldValidation: u.options.FieldValidation,
+		FieldManager: u.options.FieldManager, FieldValidation: u.options.FieldValidation, Patch: u.options.Patch,
 	}
 }
 

@@ -127,6 +127,9 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 		// The stream libraries call a client that closes its connection an error.
 		ctx = klog.NewContext(ctx, klog.Logger{})
 	}
+	if review != nil && review.Deprecated != "" {
+		warning.AddWarning(ctx, "", review.Deprecated)
+	}
 	if kind != nil && kind.Deprecated != "" {
 		warning.AddWarning(ctx, "", kind.Deprecated)
 	}

@@ -24,16 +24,19 @@ import (
 )
 
 // review answers one virtual kind. into is the object as it was sent; what it
-// answers is sent back.
+// answers is sent back. A kind that is no review has handlers of its own.
 type review struct {
 	resource.Virtual
-	into   func() runtime.Object
-	answer func(s *Server, r *http.Request, c *call, sent runtime.Object) (runtime.Object, error)
+	into     func() runtime.Object
+	answer   func(s *Server, r *http.Request, c *call, sent runtime.Object) (runtime.Object, error)
+	handlers map[string]handler
 }
 
 // reviews are what clients ask about themselves and others, by resource.
 var reviews = func() map[schema.GroupVersionResource]*review {
 	answers := map[string]review{
+		"Binding":                  {handlers: map[string]handler{"create": (*Server).bind}},
+		"ComponentStatus":          {handlers: map[string]handler{"get": (*Server).getComponent, "list": (*Server).listComponents}},
 		"SelfSubjectReview":        {into: func() runtime.Object { return &authenticationv1.SelfSubjectReview{} }, answer: (*Server).reviewSelf},
 		"TokenReview":              {into: func() runtime.Object { return &authenticationv1.TokenReview{} }, answer: (*Server).reviewToken},
 		"SubjectAccessReview":      {into: func() runtime.Object { return &authorizationv1.SubjectAccessReview{} }, answer: (*Server).reviewAccess},
@@ -53,13 +56,17 @@ var reviews = func() map[schema.GroupVersionResource]*review {
 
 // find is how a call of this review is served.
 func (v *review) find(c *call) (handler, error) {
+	serve := v.handlers[c.verb]
+	if v.handlers == nil && c.verb == "create" {
+		serve = v.serve
+	}
 	switch {
-	case c.name != "" || !v.Namespaced && c.namespace != "":
+	case c.name != "" && v.handlers["get"] == nil || c.subresource != "" || !v.Namespaced && c.namespace != "":
 		return nil, errPathNotFound
-	case c.verb != "create" || v.Namespaced && c.namespace == "":
+	case serve == nil || v.Namespaced && c.namespace == "":
 		return nil, apierrors.NewMethodNotSupported(v.Resource.GroupResource(), c.verb)
 	}
-	return v.serve, nil
+	return serve, nil
 }
 
 func (v *review) serve(s *Server, w http.ResponseWriter, r *http.Request, c *call) error {

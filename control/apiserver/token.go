@@ -8,6 +8,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 
 	"github.com/musterhq/muster/control/kube"
+	"github.com/musterhq/muster/control/resource"
 )
 
 // ServiceAccounts issues service accounts' tokens.
@@ -21,7 +22,8 @@ type ServiceAccounts interface {
 
 var tokenRequestKind = authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 
-// requestToken serves serviceaccounts/token.
+// requestToken serves serviceaccounts/token. Admission sees what is asked for: a
+// node may have tokens of its own pods only.
 func (s *Server) requestToken(w http.ResponseWriter, r *http.Request, c *call) error {
 	if s.accounts == nil {
 		return errPathNotFound
@@ -36,6 +38,12 @@ func (s *Server) requestToken(w http.ResponseWriter, r *http.Request, c *call) e
 	}
 	request := &authenticationv1.TokenRequest{}
 	if err := decodeBody(r, tokenRequestKind, request, fieldValidation(options.FieldValidation)); err != nil {
+		return err
+	}
+	kube.Default(request)
+	if err := s.registry.AdmitRequest(r.Context(), c.kind, c.namespace, c.name, c.subresource, tokenRequestKind, request, resource.CreateOptions{
+		DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
+	}); err != nil {
 		return err
 	}
 	issued, err := s.accounts.Request(r.Context(), c.namespace, c.name, request)

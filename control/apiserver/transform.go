@@ -64,6 +64,11 @@ func tableOf(ctx context.Context, kind *resource.Kind, obj runtime.Object, inclu
 	if err != nil {
 		return nil, err
 	}
+	return table, showObjects(table, include, kind.Spec.Kind, version)
+}
+
+// showObjects leaves as much of the objects in a table as the client wants.
+func showObjects(table *metav1.Table, include metav1.IncludeObjectPolicy, kind schema.GroupVersionKind, version schema.GroupVersion) error {
 	if table.Rows == nil {
 		table.Rows = []metav1.TableRow{}
 	}
@@ -73,16 +78,16 @@ func tableOf(ctx context.Context, kind *resource.Kind, obj runtime.Object, inclu
 		case metav1.IncludeNone:
 			row.Object = runtime.RawExtension{}
 		case metav1.IncludeObject:
-			row.Object.Object.GetObjectKind().SetGroupVersionKind(kind.Spec.Kind)
+			row.Object.Object.GetObjectKind().SetGroupVersionKind(kind)
 		default:
 			m, err := meta.Accessor(row.Object.Object)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			partial := meta.AsPartialObjectMetadata(m)
 			partial.SetGroupVersionKind(version.WithKind(asPartial))
 			row.Object.Object = partial
 		}
 	}
-	return table, nil
+	return nil
 }

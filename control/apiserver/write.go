@@ -55,7 +55,7 @@ func invalidOptions(kind string, errs field.ErrorList) error {
 	return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: kind}, "", errs)
 }
 
-// bind serves pods/binding: it gives a pod to a node.
+// bind serves pods/binding, and bindings by themselves: it gives a pod to a node.
 func (s *Server) bind(w http.ResponseWriter, r *http.Request, c *call) error {
 	out, err := negotiate(r)
 	if err != nil {
@@ -69,9 +69,13 @@ func (s *Server) bind(w http.ResponseWriter, r *http.Request, c *call) error {
 	if err := decodeBody(r, corev1.SchemeGroupVersion.WithKind("Binding"), binding, fieldValidation(options.FieldValidation)); err != nil {
 		return err
 	}
-	if err := s.registry.Bind(r.Context(), c.namespace, c.name, binding, resource.CreateOptions{
-		DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
-	}); err != nil {
+	how := resource.CreateOptions{DryRun: len(options.DryRun) > 0, FieldManager: options.FieldManager, FieldValidation: options.FieldValidation}
+	if c.kind == nil {
+		err = s.registry.CreateBinding(r.Context(), c.namespace, binding, how)
+	} else {
+		err = s.registry.Bind(r.Context(), c.namespace, c.name, binding, how)
+	}
+	if err != nil {
 		return err
 	}
 	return s.send(w, r, http.StatusCreated, statusKind, &metav1.Status{Status: metav1.StatusSuccess, Code: http.StatusCreated}, out)

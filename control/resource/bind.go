@@ -36,6 +36,17 @@ func (r *Registry) Bind(ctx context.Context, ns, pod string, binding *corev1.Bin
 	if binding.Name != pod {
 		return apierrors.NewBadRequest("name in URL does not match name in Binding object")
 	}
+	return r.bind(ctx, Pods, "binding", ns, binding, options)
+}
+
+// CreateBinding serves bindings, where a binding says itself which pod it is for.
+func (r *Registry) CreateBinding(ctx context.Context, ns string, binding *corev1.Binding, options CreateOptions) error {
+	return r.bind(ctx, bindings, "", ns, binding, options)
+}
+
+// bind is admitted as a create of the kind or subresource that was asked for.
+func (r *Registry) bind(ctx context.Context, as *Kind, subresource, ns string, binding *corev1.Binding, options CreateOptions) error {
+	pod := binding.Name
 	if binding.Namespace == "" {
 		binding.Namespace = ns
 	}
@@ -45,15 +56,7 @@ func (r *Registry) Bind(ctx context.Context, ns, pod string, binding *corev1.Bin
 	if errs := kube.ValidateBinding(binding); len(errs) > 0 {
 		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), pod, errs)
 	}
-	attributes := &Attributes{
-		Operation: Create, Kind: Pods, Namespace: ns, Name: pod, Subresource: "binding",
-		As: corev1.SchemeGroupVersion.WithKind("Binding"), Object: binding, DryRun: options.DryRun, User: requester(ctx),
-		FieldManager: options.FieldManager, FieldValidation: options.FieldValidation,
-	}
-	if err := r.admit(ctx, attributes); err != nil {
-		return err
-	}
-	if err := r.admission.Validate(ctx, attributes); err != nil {
+	if err := r.AdmitRequest(ctx, as, ns, pod, subresource, corev1.SchemeGroupVersion.WithKind("Binding"), binding, options); err != nil {
 		return err
 	}
 	return r.changePods(ctx, options.DryRun, []podChange{(&Binding{

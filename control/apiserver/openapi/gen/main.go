@@ -21,6 +21,7 @@ import (
 
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
 	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/musterhq/muster/control/resource"
 )
@@ -33,10 +34,7 @@ var served = func() map[string]map[string][]string {
 		"api/v1": {"pods": {"attach", "exec", "portforward"}},
 	}
 	for _, kind := range resource.Builtin() {
-		groupVersion := "api/v1"
-		if gv := kind.Spec.Kind.GroupVersion(); gv.Group != "" {
-			groupVersion = "apis/" + gv.String()
-		}
+		groupVersion := inPaths(kind.Spec.Kind.GroupVersion())
 		if all[groupVersion] == nil {
 			all[groupVersion] = map[string][]string{}
 		}
@@ -44,7 +42,7 @@ var served = func() map[string]map[string][]string {
 		all[groupVersion][name] = append(all[groupVersion][name], kind.SubresourceNames()...)
 	}
 	for _, virtual := range resource.Virtuals() {
-		groupVersion := "apis/" + virtual.Resource.GroupVersion().String()
+		groupVersion := inPaths(virtual.Resource.GroupVersion())
 		if all[groupVersion] == nil {
 			all[groupVersion] = map[string][]string{}
 		}
@@ -52,6 +50,14 @@ var served = func() map[string]map[string][]string {
 	}
 	return all
 }()
+
+// inPaths is how paths name a group version.
+func inPaths(gv schema.GroupVersion) string {
+	if gv.Group == "" {
+		return "api/" + gv.Version
+	}
+	return "apis/" + gv.String()
+}
 
 func main() {
 	log.SetFlags(0)

@@ -126,7 +126,8 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 	list := []runner{
 		presence,
 		scheduler.New(scheduler.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
-		replication.New(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		replication.NewReplicaSets(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		replication.NewReplicationControllers(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),
 		podgc.New(podgc.Config{Registry: registry, Caches: caches, Logger: log}),

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -14,11 +15,11 @@ import (
 const (
 	// PodsByNode finds the pods bound to a node by its name.
 	PodsByNode = "node"
-	// PodsByController finds pods by the UID of the controller that keeps them.
-	PodsByController = "controller"
 	// PodsOnTheirOwn finds, by namespace, pods that no controller keeps.
 	PodsOnTheirOwn = "on-their-own"
-	// ByNamespace finds replication controllers by namespace.
+	// ByController finds objects by the UID of the controller that keeps them.
+	ByController = "controller"
+	// ByNamespace finds all but pods by namespace.
 	ByNamespace = "namespace"
 	// ByOwner finds objects by the UID of each of their owners.
 	ByOwner = "owner"
@@ -35,11 +36,20 @@ type Caches struct {
 	Nodes                  *store.Cache[*corev1.Node]
 	Namespaces             *store.Cache[*corev1.Namespace]
 	ReplicationControllers *store.Cache[*corev1.ReplicationController]
+	ReplicaSets            *store.Cache[*appsv1.ReplicaSet]
+	Deployments            *store.Cache[*appsv1.Deployment]
+
+	all []runner
+}
+
+type runner interface {
+	Run(context.Context) error
+	Synced() <-chan struct{}
 }
 
 // NewCaches prepares caches of what s holds; they are empty until Run.
 func NewCaches(s *store.Store) *Caches {
-	return &Caches{
+	c := &Caches{
 		Pods: store.NewCache(s, store.Pods, map[string]func(*corev1.Pod) []string{
 			PodsByNode: func(p *corev1.Pod) []string {
 				if p.Spec.NodeName == "" {
@@ -47,27 +57,38 @@ func NewCaches(s *store.Store) *Caches {
 				}
 				return []string{p.Spec.NodeName}
 			},
-			PodsByController: func(p *corev1.Pod) []string {
-				if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
-					return []string{string(ref.UID)}
-				}
-				return nil
-			},
 			PodsOnTheirOwn: func(p *corev1.Pod) []string {
 				if metav1.GetControllerOfNoCopy(p) != nil {
 					return nil
 				}
 				return []string{p.Namespace}
 			},
-			ByOwner: owners[*corev1.Pod],
+			ByController: controllers[*corev1.Pod],
+			ByOwner:      owners[*corev1.Pod],
 		}),
-		Nodes:      store.NewCache[*corev1.Node](s, store.Nodes, nil),
-		Namespaces: store.NewCache[*corev1.Namespace](s, store.Namespaces, nil),
-		ReplicationControllers: store.NewCache(s, store.ReplicationControllers, map[string]func(*corev1.ReplicationController) []string{
-			ByNamespace: func(rc *corev1.ReplicationController) []string { return []string{rc.Namespace} },
-			ByOwner:     owners[*corev1.ReplicationController],
-		}),
+		Nodes:                  store.NewCache[*corev1.Node](s, store.Nodes, nil),
+		Namespaces:             store.NewCache[*corev1.Namespace](s, store.Namespaces, nil),
+		ReplicationControllers: store.NewCache(s, store.ReplicationControllers, indexes[*corev1.ReplicationController]()),
+		ReplicaSets:            store.NewCache(s, store.ReplicaSets, indexes[*appsv1.ReplicaSet]()),
+		Deployments:            store.NewCache(s, store.Deployments, indexes[*appsv1.Deployment]()),
 	}
+	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments}
+	return c
+}
+
+func indexes[T metav1.Object]() map[string]func(T) []string {
+	return map[string]func(T) []string{
+		ByNamespace:  func(obj T) []string { return []string{obj.GetNamespace()} },
+		ByController: controllers[T],
+		ByOwner:      owners[T],
+	}
+}
+
+func controllers[T metav1.Object](obj T) []string {
+	if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {
+		return []string{string(ref.UID)}
+	}
+	return nil
 }
 
 func owners[T metav1.Object](obj T) []string {
@@ -81,21 +102,18 @@ func owners[T metav1.Object](obj T) []string {
 // Run keeps the caches current until ctx ends.
 func (c *Caches) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.Pods.Run(ctx) })
-	g.Go(func() error { return c.Nodes.Run(ctx) })
-	g.Go(func() error { return c.Namespaces.Run(ctx) })
-	g.Go(func() error { return c.ReplicationControllers.Run(ctx) })
+	for _, cache := range c.all {
+		g.Go(func() error { return cache.Run(ctx) })
+	}
 	return g.Wait()
 }
 
 // Synced waits until every cache holds what was stored when Run began; false
 // when ctx ended before.
 func (c *Caches) Synced(ctx context.Context) bool {
-	for _, synced := range []<-chan struct{}{
-		c.Pods.Synced(), c.Nodes.Synced(), c.Namespaces.Synced(), c.ReplicationControllers.Synced(),
-	} {
+	for _, cache := range c.all {
 		select {
-		case <-synced:
+		case <-cache.Synced():
 		case <-ctx.Done():
 			return false
 		}

@@ -62,7 +62,7 @@ func lead(t *testing.T, s *store.Store, p *presence) *test.Term {
 	m := test.Begin(t, s)
 	m.Run(
 		scheduler.New(scheduler.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run,
-		replication.New(replication.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run,
+		replication.NewReplicationControllers(replication.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run,
 		nodelifecycle.New(nodelifecycle.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Presence: p, Logger: m.Logger}).Run,
 		podgc.New(podgc.Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run,
 		garbage.New(garbage.Config{Registry: m.Registry, Logger: m.Logger}).Run,

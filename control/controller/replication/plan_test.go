@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
+
+	"github.com/musterhq/muster/control/controller"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -72,6 +74,8 @@ func cost(v string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Annotations = map[string]string{corev1.PodDeletionCost: v} }
 }
 
+func none() []*corev1.Pod { return nil }
+
 func podNames(pods []*corev1.Pod) []string {
 	names := []string{}
 	for _, p := range pods {
@@ -109,7 +113,7 @@ func TestPlan(t *testing.T) {
 		{what: "not more than a burst", rc: makeRC(2000), create: burst},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			p := makePlan(c.rc, c.kept, c.loose, now)
+			p := makePlan(asReplicaSet(c.rc), c.kept, c.loose, none, now)
 			if p.create != c.create {
 				t.Errorf("creates %d, want %d", p.create, c.create)
 			}
@@ -145,13 +149,13 @@ func ptrOr(p *int32, or int32) *int32 {
 func TestPlanCountsAvailablePodsAndSaysWhenThereAreMore(t *testing.T) {
 	rc := makeRC(3)
 	rc.Spec.MinReadySeconds = 10
-	p := makePlan(rc, []*corev1.Pod{
+	p := makePlan(asReplicaSet(rc), []*corev1.Pod{
 		makePod("long", readyFor(time.Minute)),
 		makePod("just", readyFor(10*time.Second)),
 		makePod("soon", readyFor(7*time.Second), label("tier", "")),
 		makePod("later", readyFor(2*time.Second)),
 		makePod("never", notReady),
-	}, nil, now)
+	}, nil, none, now)
 	if got := p.status; got.AvailableReplicas != 2 || got.ReadyReplicas != 4 || got.FullyLabeledReplicas != 4 {
 		t.Errorf("available %d, ready %d, fully labelled %d, want 2, 4, 4", got.AvailableReplicas, got.ReadyReplicas, got.FullyLabeledReplicas)
 	}
@@ -183,7 +187,7 @@ func TestRank(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			for _, pods := range [][]*corev1.Pod{{c.first, c.second}, {c.second, c.first}} {
 				pods = append(pods, c.others...)
-				rank(pods, now)
+				rank(pods, pods, now)
 				if at, after := slices.Index(pods, c.first), slices.Index(pods, c.second); at > after {
 					t.Errorf("%s goes after %s: %q", c.first.Name, c.second.Name, podNames(pods))
 				}
@@ -213,11 +217,11 @@ func TestPlanAlwaysMeetsItsCount(t *testing.T) {
 		for i := range r.IntN(4) {
 			loose = append(loose, makePod(fmt.Sprintf("loose-%d", i), change))
 		}
-		p := makePlan(rc, kept, loose, now)
+		p := makePlan(asReplicaSet(rc), kept, loose, none, now)
 
 		left := map[string]*corev1.Pod{}
 		for _, pod := range append(slices.Clone(kept), p.adopt...) {
-			if isActive(pod) && pod.Labels["app"] == "web" {
+			if controller.IsActive(pod) && pod.Labels["app"] == "web" {
 				left[pod.Name] = pod
 			}
 		}
@@ -230,18 +234,18 @@ func TestPlanAlwaysMeetsItsCount(t *testing.T) {
 			}
 			delete(left, pod.Name)
 		}
-		if got := len(left) + p.create; got != wanted(rc) {
-			t.Fatalf("seed %d: %d pods after the plan, want %d", seed, got, wanted(rc))
+		if got := len(left) + p.create; got != int(*rc.Spec.Replicas) {
+			t.Fatalf("seed %d: %d pods after the plan, want %d", seed, got, int(*rc.Spec.Replicas))
 		}
 		if p.create > 0 && len(p.remove) > 0 {
 			t.Fatalf("seed %d: creates and removes", seed)
 		}
 		for _, gone := range p.remove {
-			if _, ready := readySince(gone); !ready || gone.Spec.NodeName == "" || gone.Status.Phase == corev1.PodPending {
+			if _, ready := controller.ReadySince(gone); !ready || gone.Spec.NodeName == "" || gone.Status.Phase == corev1.PodPending {
 				continue
 			}
 			for _, stays := range left {
-				if _, ready := readySince(stays); !ready {
+				if _, ready := controller.ReadySince(stays); !ready {
 					t.Fatalf("seed %d: removes %s, ready, and keeps %s, which is not", seed, gone.Name, stays.Name)
 				}
 			}

@@ -8,16 +8,18 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/musterhq/muster/control/controller"
 )
 
 // rank puts those pods first that are missed least when some have to go, in
-// upstream's order.
-func rank(pods []*corev1.Pod, now time.Time) {
-	// Of pods beside others of the same controller on one node, one goes first.
-	ready := make(map[string]int)
-	for _, pod := range pods {
-		if _, ok := readySince(pod); ok && pod.Spec.NodeName != "" {
-			ready[pod.Spec.NodeName]++
+// upstream's order. Related are they and the pods that do the same work.
+func rank(pods, related []*corev1.Pod, now time.Time) {
+	// Of pods beside others of that work on one node, one goes first.
+	beside := make(map[string]int)
+	for _, pod := range related {
+		if controller.IsActive(pod) {
+			beside[pod.Spec.NodeName]++
 		}
 	}
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
@@ -26,7 +28,7 @@ func rank(pods []*corev1.Pod, now time.Time) {
 			cmp.Compare(phaseOrder[a.Status.Phase], phaseOrder[b.Status.Phase]),
 			compareReady(a, b),
 			cmp.Compare(deletionCost(a), deletionCost(b)),
-			cmp.Compare(ready[b.Spec.NodeName], ready[a.Spec.NodeName]),
+			cmp.Compare(beside[b.Spec.NodeName], beside[a.Spec.NodeName]),
 			compareReadyTime(a, b, now),
 			cmp.Compare(restarts(b), restarts(a)),
 			compareAge(a.CreationTimestamp.Time, b.CreationTimestamp.Time, now),
@@ -45,14 +47,14 @@ func boolInt(b bool) int {
 }
 
 func compareReady(a, b *corev1.Pod) int {
-	_, readyA := readySince(a)
-	_, readyB := readySince(b)
+	_, readyA := controller.ReadySince(a)
+	_, readyB := controller.ReadySince(b)
 	return cmp.Compare(boolInt(readyA), boolInt(readyB))
 }
 
 func compareReadyTime(a, b *corev1.Pod, now time.Time) int {
-	sinceA, readyA := readySince(a)
-	sinceB, readyB := readySince(b)
+	sinceA, readyA := controller.ReadySince(a)
+	sinceB, readyB := controller.ReadySince(b)
 	if !readyA || !readyB {
 		return 0
 	}

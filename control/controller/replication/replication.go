@@ -1,26 +1,23 @@
-// Package replication keeps as many pods of each ReplicationController running
-// as it asks for. Where they run is the scheduler's business, and that they run
-// the agents'.
+// Package replication keeps as many pods of each ReplicationController and each
+// ReplicaSet running as it asks for. Where they run is the scheduler's business,
+// and that they run the agents'.
 //
-// A reconcile waits until the caches show everything stored so far, its own
-// writes among it, then plans (makePlan, a pure function) and writes. So nothing
-// need be remembered between two, nor handed to the next leader. The one thing remembered, within a term, are the names of pods
-// whose creation had no certain outcome: they are tried again under the same
-// name, so that a write which took effect after all is not done twice.
+// Both kinds are kept alike: a ReplicationController is looked at as the ReplicaSet
+// that it would be (variant). A reconcile waits until the caches show everything
+// stored so far, its own writes among it, then plans (makePlan, a pure function)
+// and writes. So nothing need be remembered between two, nor handed to the next
+// leader, but for what controller.Keeper says.
 package replication
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,11 +27,7 @@ import (
 	"github.com/musterhq/muster/control/store"
 )
 
-const (
-	workers = 8
-	// writers bounds the pods of one controller that are created or deleted at a time.
-	writers = 64
-)
+const workers = 8
 
 // Config is what the controller of one leader term needs.
 type Config struct {
@@ -45,58 +38,67 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
-// Controller keeps the pods of ReplicationControllers.
-type Controller struct {
+// Controller keeps the pods of one kind of sets, T.
+type Controller[T store.Object] struct {
+	variant[T]
 	registry *resource.Registry
 	caches   *controller.Caches
-	events   controller.Source
+	keeper   *controller.Keeper
 	loop     *controller.Loop[types.NamespacedName]
-
-	mu sync.Mutex
-	// unsure are names of pods, by the UID of their controller, whose creation
-	// ended without an answer.
-	unsure map[types.UID][]string
 }
 
-// New listens to the caches, which must not run yet.
-func New(cfg Config) *Controller {
-	c := &Controller{
+// NewReplicaSets listens to the caches, which must not run yet.
+func NewReplicaSets(cfg Config) *Controller[*appsv1.ReplicaSet] {
+	return newController(cfg, replicaSets(cfg.Caches))
+}
+
+// NewReplicationControllers listens to the caches, which must not run yet.
+func NewReplicationControllers(cfg Config) *Controller[*corev1.ReplicationController] {
+	return newController(cfg, replicationControllers(cfg.Caches))
+}
+
+func newController[T store.Object](cfg Config, v variant[T]) *Controller[T] {
+	c := &Controller[T]{
+		variant:  v,
 		registry: cfg.Registry,
 		caches:   cfg.Caches,
-		events:   cfg.Events.Source("replication-controller"),
-		unsure:   make(map[types.UID][]string),
+		keeper:   controller.NewKeeper(cfg.Registry, cfg.Events.Source(v.component), v.kind.Spec, v.cache),
 	}
-	c.loop = controller.NewLoop("replication", workers, cfg.Logger, c.reconcile)
-	c.caches.ReplicationControllers.OnChange(c.onController)
+	c.loop = controller.NewLoop(v.component, workers, cfg.Logger, c.reconcile)
+	c.cache.OnChange(c.onSet)
 	c.caches.Pods.OnChange(c.onPod)
 	return c
 }
 
 // Run reconciles until ctx ends.
-func (c *Controller) Run(ctx context.Context) error {
+func (c *Controller[T]) Run(ctx context.Context) error {
 	if !c.caches.Synced(ctx) {
 		return nil
 	}
 	return c.loop.Run(ctx)
 }
 
-func (c *Controller) onController(old, now *corev1.ReplicationController) {
-	if now != nil {
-		c.loop.Add(types.NamespacedName{Namespace: now.Namespace, Name: now.Name})
+func (c *Controller[T]) onSet(old, now T) {
+	if now, ok := present(now); ok {
+		c.loop.Add(types.NamespacedName{Namespace: now.GetNamespace(), Name: now.GetName()})
 		return
 	}
-	c.mu.Lock()
-	delete(c.unsure, old.UID)
-	c.mu.Unlock()
+	c.keeper.Forget(old.GetUID())
 }
 
-func (c *Controller) onPod(old, now *corev1.Pod) {
+// present says whether a cache's handler was told an object, not that there is none.
+func present[T store.Object](obj T) (T, bool) {
+	var none T
+	return obj, store.Object(obj) != store.Object(none)
+}
+
+func (c *Controller[T]) onPod(old, now *corev1.Pod) {
 	for _, pod := range []*corev1.Pod{old, now} {
 		if pod == nil {
 			continue
 		}
 		if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
-			if ref.Kind == store.ReplicationControllers.Kind.Kind && ref.APIVersion == "v1" {
+			if ref.Kind == c.kind.Spec.Kind.Kind && ref.APIVersion == c.kind.Spec.Kind.GroupVersion().String() {
 				c.loop.Add(types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name})
 			}
 			continue
@@ -104,28 +106,29 @@ func (c *Controller) onPod(old, now *corev1.Pod) {
 		if pod != now {
 			continue
 		}
-		for _, rc := range c.caches.ReplicationControllers.ByIndex(controller.ByNamespace, pod.Namespace) {
-			if labels.SelectorFromSet(rc.Spec.Selector).Matches(labels.Set(pod.Labels)) {
-				c.loop.Add(types.NamespacedName{Namespace: rc.Namespace, Name: rc.Name})
+		for _, obj := range c.cache.ByIndex(controller.ByNamespace, pod.Namespace) {
+			if selectorOf(c.view(obj)).Matches(labels.Set(pod.Labels)) {
+				c.loop.Add(types.NamespacedName{Namespace: obj.GetNamespace(), Name: obj.GetName()})
 			}
 		}
 	}
 }
 
-func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) error {
-	rc, ok := c.caches.ReplicationControllers.Get(key.Namespace, key.Name)
+func (c *Controller[T]) reconcile(ctx context.Context, key types.NamespacedName) error {
+	obj, ok := c.cache.Get(key.Namespace, key.Name)
 	if !ok {
 		return nil
 	}
-	p, err := c.plan(ctx, rc)
+	set := c.view(obj)
+	p, err := c.plan(ctx, set)
 	if err != nil {
 		return err
 	}
 	if len(p.adopt)+len(p.release) > 0 {
-		if err := c.claim(ctx, rc, p); err != nil {
+		if err := c.keeper.Claim(ctx, obj, p.adopt, p.release); err != nil {
 			return err
 		}
-		if p, err = c.plan(ctx, rc); err != nil {
+		if p, err = c.plan(ctx, set); err != nil {
 			return err
 		}
 	}
@@ -134,9 +137,9 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	reason := ""
 	switch {
 	case p.create > 0:
-		failed, reason = c.create(ctx, rc, p.create), "FailedCreate"
+		failed, reason = c.keeper.CreateMany(ctx, obj, p.create, func(int) *corev1.Pod { return c.keeper.PodOf(obj, &set.Spec.Template) }), "FailedCreate"
 	case len(p.remove) > 0:
-		failed, reason = c.remove(ctx, rc, p.remove), "FailedDelete"
+		failed, reason = c.keeper.Delete(ctx, obj, p.remove), "FailedDelete"
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -145,116 +148,57 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 		c.loop.Add(key)
 	}
 
-	now, err := c.plan(ctx, rc)
+	now, err := c.plan(ctx, set)
 	if err != nil {
 		return errors.Join(failed, err)
 	}
 	setFailure(&now.status, reason, failed, time.Now())
+	if !c.tellsTerminating {
+		now.status.TerminatingReplicas = nil
+	}
 	if now.again > 0 {
 		c.loop.AddAfter(key, now.again)
 	}
-	return errors.Join(failed, c.writeStatus(ctx, rc, now.status))
+	return errors.Join(failed, c.writeStatus(ctx, obj, set.Status, now.status))
 }
 
-// plan plans from pods as they are stored now: with everything that was written
-// here before, and not older than the controller. Without that, pods would be
-// created twice, or in place of others that could be adopted.
-func (c *Controller) plan(ctx context.Context, rc *corev1.ReplicationController) (plan, error) {
+// plan looks at all pods stored so far. That includes what we wrote, and pods
+// older than the set: none of them is taken for missing, or created beside
+// one that could be adopted.
+func (c *Controller[T]) plan(ctx context.Context, set *appsv1.ReplicaSet) (plan, error) {
 	if err := c.caches.Pods.WaitRevision(ctx, c.registry.Store().Revision()); err != nil {
 		return plan{}, err
 	}
-	return makePlan(rc,
-		c.caches.Pods.ByIndex(controller.PodsByController, string(rc.UID)),
-		c.caches.Pods.ByIndex(controller.PodsOnTheirOwn, rc.Namespace),
+	return makePlan(set,
+		c.caches.Pods.ByIndex(controller.ByController, string(set.UID)),
+		c.caches.Pods.ByIndex(controller.PodsOnTheirOwn, set.Namespace),
+		func() []*corev1.Pod { return c.siblings(set) },
 		time.Now()), nil
 }
 
-// errChanged: the object is no longer one that the plan was made for. What
-// changed it asks for a new plan.
-var errChanged = errors.New("changed meanwhile")
-
-// claim makes the controller the owner of the pods to adopt, and lets go of
-// those to release.
-func (c *Controller) claim(ctx context.Context, rc *corev1.ReplicationController, p plan) error {
-	if len(p.adopt) > 0 {
-		// A controller that was deleted, and perhaps made anew, must not gather
-		// pods: its cache may not show it yet.
-		current, err := c.registry.Store().Table(store.ReplicationControllers).Get(ctx, rc.Namespace, rc.Name)
-		if errors.Is(err, store.ErrNotFound) || err == nil && (current.GetUID() != rc.UID || current.GetDeletionTimestamp() != nil) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	update := func(pod *corev1.Pod, change func(*corev1.Pod) error) error {
-		_, _, err := c.registry.Update(ctx, resource.Pods, pod.Namespace, pod.Name, "", func(current store.Object) (store.Object, error) {
-			now := current.(*corev1.Pod)
-			if now.UID != pod.UID {
-				return nil, errChanged
-			}
-			return now, change(now)
-		}, resource.UpdateOptions{})
-		if errors.Is(err, errChanged) || apierrors.IsNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("pod %s: %w", pod.Name, err)
-		}
+// siblings are the pods of other sets with the same controller: of the other
+// revisions of a deployment, that is.
+func (c *Controller[T]) siblings(set *appsv1.ReplicaSet) []*corev1.Pod {
+	ref := metav1.GetControllerOfNoCopy(set)
+	if ref == nil {
 		return nil
 	}
-	var g errgroup.Group
-	g.SetLimit(writers)
-	for _, pod := range p.adopt {
-		g.Go(func() error {
-			return update(pod, func(now *corev1.Pod) error {
-				if metav1.GetControllerOfNoCopy(now) != nil || now.DeletionTimestamp != nil {
-					return errChanged
-				}
-				now.OwnerReferences = append(now.OwnerReferences, *ownerReference(rc))
-				return nil
-			})
-		})
+	var pods []*corev1.Pod
+	for _, other := range c.cache.ByIndex(controller.ByController, string(ref.UID)) {
+		if other.GetUID() != set.UID {
+			pods = append(pods, c.caches.Pods.ByIndex(controller.ByController, string(other.GetUID()))...)
+		}
 	}
-	for _, pod := range p.release {
-		g.Go(func() error {
-			return update(pod, func(now *corev1.Pod) error {
-				kept := now.OwnerReferences[:0]
-				for _, ref := range now.OwnerReferences {
-					if ref.UID != rc.UID {
-						kept = append(kept, ref)
-					}
-				}
-				now.OwnerReferences = kept
-				return nil
-			})
-		})
-	}
-	return g.Wait()
+	return pods
 }
 
 // writeStatus stores a status that differs from the one the cache shows.
-func (c *Controller) writeStatus(ctx context.Context, rc *corev1.ReplicationController, status corev1.ReplicationControllerStatus) error {
-	if apiequality.Semantic.DeepEqual(rc.Status, status) {
+func (c *Controller[T]) writeStatus(ctx context.Context, obj T, before, status appsv1.ReplicaSetStatus) error {
+	if apiequality.Semantic.DeepEqual(before, status) {
 		return nil
 	}
-	_, _, err := c.registry.Update(ctx, resource.ReplicationControllers, rc.Namespace, rc.Name, "status", func(current store.Object) (store.Object, error) {
-		now := current.(*corev1.ReplicationController)
-		if now.UID != rc.UID {
-			return nil, errChanged
-		}
-		now.Status = status
-		return now, nil
-	}, resource.UpdateOptions{})
-	if errors.Is(err, errChanged) || apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("status: %w", err)
-	}
-	return nil
-}
-
-func ownerReference(rc *corev1.ReplicationController) *metav1.OwnerReference {
-	return metav1.NewControllerRef(rc, store.ReplicationControllers.Kind)
+	return controller.Change(ctx, c.registry, c.kind, obj, "status", func(now T) bool {
+		c.setStatus(now, status)
+		return true
+	})
 }

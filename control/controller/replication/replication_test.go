@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/musterhq/muster/control/controller"
 	test "github.com/musterhq/muster/control/controller/controllertest"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
@@ -24,7 +25,7 @@ import (
 
 func begin(t testing.TB, s *store.Store) *test.Term {
 	term := test.Begin(t, s)
-	term.Run(New(Config{Registry: term.Registry, Caches: term.Caches, Events: term.Events, Logger: term.Logger}).Run)
+	term.Run(NewReplicationControllers(Config{Registry: term.Registry, Caches: term.Caches, Events: term.Events, Logger: term.Logger}).Run)
 	return term
 }
 
@@ -33,7 +34,7 @@ func begin(t testing.TB, s *store.Store) *test.Term {
 func counts(m *test.Term, rc *corev1.ReplicationController) (all, kept int) {
 	for _, p := range test.List[*corev1.Pod](m, store.Pods) {
 		all++
-		if metav1.IsControlledBy(p, rc) && isActive(p) {
+		if metav1.IsControlledBy(p, rc) && controller.IsActive(p) {
 			kept++
 		}
 	}
@@ -179,7 +180,7 @@ func testReportsFailureToCreate(t *testing.T) {
 	s := storetest.New(t)
 	m := test.Begin(t, s)
 	q := &quota{pods: 2}
-	m.Run(New(Config{Registry: resource.New(s, q), Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+	m.Run(NewReplicationControllers(Config{Registry: resource.New(s, q), Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
 	rc := test.Create(m, resource.ReplicationControllers, test.ReplicationController("web", 100))
 	time.Sleep(time.Second)
 	failure := func() *corev1.ReplicationControllerCondition {
@@ -241,69 +242,21 @@ func (q *quota) refused() int {
 	return q.over
 }
 
-// flaky is a log that breaks at a chosen write: the write takes effect or not,
-// the writer gets an error, and every later write of the same term fails.
-type flaky struct {
-	*storetest.Log
-	mu     sync.Mutex
-	left   int  // writes until it breaks
-	effect bool // whether the breaking write takes effect
-	broken chan struct{}
-}
-
-var errLost = errors.New("leadership lost while committing")
-
-func (f *flaky) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	switch {
-	case f.left > 0:
-		f.left--
-		return f.Log.Propose(ctx, cmd)
-	case f.left == 0:
-		f.left--
-		close(f.broken)
-		if f.effect {
-			if _, err := f.Log.Propose(ctx, cmd); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return nil, errLost
-}
-
 // A leader can die at any of its writes, with that write committed or not. The
 // next one must end with exactly as many pods as asked for: none twice, none
 // missing.
 func TestLeaderDiesAtAnyWrite(t *testing.T) {
 	const replicas = 6
-	for at := range 2*replicas + 6 {
-		for _, effect := range []bool{false, true} {
-			t.Run(fmt.Sprintf("write %d, effect %v", at, effect), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					s, log, _ := storetest.Open(t)
-					user := test.Begin(t, s)
-					rc := test.Create(user, resource.ReplicationControllers, test.ReplicationController("web", replicas))
-
-					f := &flaky{Log: log, left: at, effect: effect, broken: make(chan struct{})}
-					m := test.Resume(t, s.WithLog(f))
-					m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
-					select {
-					case <-f.broken:
-					case <-time.After(300 * time.Millisecond): // it had fewer writes to do
-					}
-					m.End()
-
-					next := begin(t, s)
-					wantPods(t, next, rc, replicas)
-					next.Settled(100 * time.Millisecond)
-					if all, kept := counts(next, rc); all != replicas || kept != replicas {
-						t.Errorf("%d pods, %d kept, want %d", all, kept, replicas)
-					}
-				})
-			})
+	test.LeaderDiesAtAnyWrite(t, 2*replicas+6, func(t *testing.T, user *test.Term) {
+		test.Create(user, resource.ReplicationControllers, test.ReplicationController("web", replicas))
+	}, func(m *test.Term) {
+		m.Run(NewReplicationControllers(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+	}, func(t *testing.T, m *test.Term) {
+		rc, _ := test.Get[*corev1.ReplicationController](m, store.ReplicationControllers, "default", "web")
+		if all, kept := counts(m, rc); all != replicas || kept != replicas {
+			t.Errorf("%d pods, %d kept, want %d", all, kept, replicas)
 		}
-	}
+	})
 }
 
 // Within one term a write may end without an answer and still take effect, even
@@ -317,7 +270,7 @@ func TestLostAnswersMakeNoDuplicates(t *testing.T) {
 				user := test.Begin(t, s)
 				l := &losing{Log: log, machine: machine, rand: rand.New(rand.NewPCG(seed, 2))}
 				m := test.Resume(t, s.WithLog(l))
-				m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+				m.Run(NewReplicationControllers(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
 
 				most := highWater(s)
 				rc := test.Create(user, resource.ReplicationControllers, test.ReplicationController("web", 20))
@@ -359,7 +312,7 @@ func TestLaggingCachesMakeNoDuplicates(t *testing.T) {
 		s := storetest.New(t)
 		m := test.Begin(t, s)
 		m.Caches.Pods.OnChange(func(_, _ *corev1.Pod) { time.Sleep(5 * time.Millisecond) })
-		m.Run(New(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
+		m.Run(NewReplicationControllers(Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run)
 		most := highWater(s)
 		stray := test.Pod("stray")
 		stray.Labels = map[string]string{"app": "web"}
@@ -397,7 +350,7 @@ func (l *losing) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 		time.Sleep(late)
 		_, _ = l.Log.Propose(context.Background(), cmd)
 	}()
-	return nil, errLost
+	return nil, test.ErrLost
 }
 
 func (l *losing) wait() { l.late.Wait() }

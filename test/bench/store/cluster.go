@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/musterhq/muster/test/bench/process"
 )
 
 const (
@@ -31,7 +33,7 @@ type system interface {
 	// process runs and clients can be given their certificates.
 	start(ctx context.Context, c *cluster) error
 	// restart runs one node again in the directory that it has.
-	restart(n *node) (*process, error)
+	restart(n *node) (*process.Process, error)
 	// tls is nil when clients are to speak plain text.
 	tls(c *cluster) (*tls.Config, error)
 	client(conn *grpc.ClientConn) client
@@ -70,7 +72,7 @@ type node struct {
 	address string // of clients
 	peer    string // of its like, where that is another
 	web     string // of what is not gRPC, where that is another
-	*process
+	*process.Process
 	conns   []*grpc.ClientConn
 	clients []client // one for each connection
 }
@@ -85,7 +87,7 @@ func startCluster(ctx context.Context, s system, dir string, connections int) (_
 			err = fmt.Errorf("start %s: %w", s.name(), err)
 		}
 	}()
-	ports, err := freePorts(3 * nodesEach)
+	ports, err := process.FreePorts(3 * nodesEach)
 	if err != nil {
 		return c, err
 	}
@@ -110,8 +112,8 @@ func startCluster(ctx context.Context, s system, dir string, connections int) (_
 }
 
 // run starts a program for the node.
-func (n *node) run(program string, args ...string) (*process, error) {
-	return startProcess(filepath.Join(n.in.dir, n.name+".log"), program, args...)
+func (n *node) run(program string, args ...string) (*process.Process, error) {
+	return process.Start(filepath.Join(n.in.dir, n.name+".log"), program, args...)
 }
 
 func (c *cluster) connect(connections int) error {
@@ -149,8 +151,8 @@ func (c *cluster) stop() {
 			_ = conn.Close()
 		}
 		n.conns, n.clients = nil, nil
-		if n.process != nil {
-			n.kill()
+		if n.Process != nil {
+			n.Kill()
 		}
 	}
 }
@@ -164,7 +166,7 @@ func (c *cluster) awaitHealthy(ctx context.Context) error {
 			return nil
 		}
 		for _, n := range c.nodes {
-			if err := n.alive(); err != nil {
+			if err := n.Alive(); err != nil {
 				return err
 			}
 		}
@@ -236,30 +238,15 @@ func (c *cluster) leaderFirst(ctx context.Context) ([]client, error) {
 }
 
 // usage is that of all nodes together.
-func (c *cluster) usage() (sum usage, err error) {
+func (c *cluster) usage() (sum process.Usage, err error) {
 	for _, n := range c.nodes {
-		u, err := n.process.usage()
+		u, err := n.Usage()
 		if err != nil {
 			return sum, err
 		}
-		sum = sum.plus(u)
+		sum = sum.Plus(u)
 	}
 	return sum, nil
-}
-
-// freePorts asks the kernel for addresses on loopback that nobody uses. They
-// are free when this returns; nothing keeps them so.
-func freePorts(count int) ([]string, error) {
-	var addresses []string
-	for range count {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // all at the end, so that no port comes twice
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses, nil
 }
 
 // alpn are TLS credentials that ask for the protocol that their config names;

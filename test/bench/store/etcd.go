@@ -2,163 +2,74 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"math/big"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
+
+	"github.com/musterhq/muster/test/bench/authority"
+	etcdnode "github.com/musterhq/muster/test/bench/etcd"
+	"github.com/musterhq/muster/test/bench/process"
 )
 
-// etcd runs with its own defaults, but for these: the bound on the database is
-// out of the way, and it keeps as many old revisions as Muster does. Its
-// generated client is used as it is, like Muster's; the client library would
-// add work of its own to every call.
+// etcd keeps as many old revisions as Muster does. Its generated client is used
+// as it is, like Muster's; the client library would add work of its own to
+// every call.
 type etcd struct {
 	program string
 	plain   bool // no TLS, neither for clients nor for peers
+
+	authority *authority.Authority
+	shown     *etcdnode.TLS
 }
 
-const (
-	etcdQuota     = "8589934592"
-	etcdRevisions = "100000"
-)
+const etcdRevisions = "100000"
 
-func (etcd) name() string { return "etcd" }
+func (*etcd) name() string { return "etcd" }
 
-func (e etcd) version() (string, error) {
-	out, err := exec.Command(e.program, "--version").Output()
-	first, _, _ := strings.Cut(string(out), "\n")
-	return strings.TrimPrefix(first, "etcd Version: "), err
-}
+func (e *etcd) version() (string, error) { return etcdnode.Version(e.program) }
 
-func (e etcd) start(_ context.Context, c *cluster) (err error) {
+func (e *etcd) start(_ context.Context, c *cluster) (err error) {
 	if !e.plain {
-		if err := writeCertificates(c.dir); err != nil {
+		if e.authority, err = authority.New(c.dir); err != nil {
 			return err
 		}
+		pair, err := e.authority.Issue("node", pkix.Name{CommonName: "bench"})
+		if err != nil {
+			return err
+		}
+		e.shown = &etcdnode.TLS{Authority: e.authority.File, Pair: pair}
 	}
 	for _, n := range c.nodes {
-		if n.process, err = e.restart(n); err != nil {
+		if n.Process, err = e.restart(n); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (etcd) connections(allowed int) int { return allowed }
+func (*etcd) connections(allowed int) int { return allowed }
 
-// restart is how a node starts the first time, too: it looks at its directory.
-func (e etcd) restart(n *node) (*process, error) { return n.run(e.program, e.args(n)...) }
-
-func (e etcd) args(n *node) []string {
-	scheme := "https://"
-	if e.plain {
-		scheme = "http://"
-	}
-	var members []string
+// restart is how a node starts the first time, too.
+func (e *etcd) restart(n *node) (*process.Process, error) {
+	var members []etcdnode.Member
 	for _, m := range n.in.nodes {
-		members = append(members, m.name+"="+scheme+m.peer)
+		members = append(members, etcdnode.Member{Name: m.name, Dir: m.dir, Clients: m.address, Peers: m.peer, Web: m.web})
 	}
-	args := []string{
-		"--name", n.name, "--data-dir", n.dir, "--log-level", "warn",
-		"--listen-client-urls", scheme + n.address, "--advertise-client-urls", scheme + n.address,
-		// On a port that HTTP shares, gRPC under TLS is served by Go's HTTP
-		// server, which is slower; operators separate them for that reason.
-		"--listen-client-http-urls", scheme + n.web,
-		"--listen-peer-urls", scheme + n.peer, "--initial-advertise-peer-urls", scheme + n.peer,
-		"--initial-cluster", strings.Join(members, ","), "--initial-cluster-state", "new", "--initial-cluster-token", "bench",
-		"--quota-backend-bytes", etcdQuota,
-		"--auto-compaction-mode", "revision", "--auto-compaction-retention", etcdRevisions,
-	}
-	if !e.plain {
-		ca, cert, key := certificateFiles(n.in.dir)
-		args = append(args,
-			"--trusted-ca-file", ca, "--cert-file", cert, "--key-file", key, "--client-cert-auth",
-			"--peer-trusted-ca-file", ca, "--peer-cert-file", cert, "--peer-key-file", key, "--peer-client-cert-auth")
-	}
-	return args
+	args := etcdnode.Args(members[n.index], members, e.shown)
+	return n.run(e.program, append(args, "--auto-compaction-mode", "revision", "--auto-compaction-retention", etcdRevisions)...)
 }
 
-func certificateFiles(dir string) (ca, cert, key string) {
-	return filepath.Join(dir, "ca.crt"), filepath.Join(dir, "node.crt"), filepath.Join(dir, "node.key")
-}
-
-// writeCertificates makes a CA and one certificate for all nodes and clients.
-// The key is of the kind that Muster's are.
-func writeCertificates(dir string) error {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	from, until := time.Now().Add(-time.Minute), time.Now().Add(7*24*time.Hour)
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench CA"}, NotBefore: from, NotAfter: until,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "bench"}, NotBefore: from, NotAfter: until,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	if err != nil {
-		return err
-	}
-	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
-	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	write := func(path, kind string, der []byte) error {
-		return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
-	}
-	caFile, certFile, keyFile := certificateFiles(dir)
-	return errors.Join(write(caFile, "CERTIFICATE", caDER), write(certFile, "CERTIFICATE", leafDER), write(keyFile, "PRIVATE KEY", keyDER))
-}
-
-func (e etcd) tls(c *cluster) (*tls.Config, error) {
+func (e *etcd) tls(*cluster) (*tls.Config, error) {
 	if e.plain {
 		return nil, nil
 	}
-	caFile, certFile, keyFile := certificateFiles(c.dir)
-	certificate, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return nil, err
-	}
-	ca, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: []tls.Certificate{certificate},
-		ServerName: "127.0.0.1", NextProtos: []string{"h2"},
-	}, nil
+	return e.authority.Client(e.shown.Pair, "h2")
 }
 
-func (etcd) client(conn *grpc.ClientConn) client {
+func (*etcd) client(conn *grpc.ClientConn) client {
 	return etcdClient{
 		kv: etcdserverpb.NewKVClient(conn), watches: etcdserverpb.NewWatchClient(conn),
 		cluster: etcdserverpb.NewClusterClient(conn), maintenance: etcdserverpb.NewMaintenanceClient(conn),

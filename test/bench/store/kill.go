@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/musterhq/muster/test/bench/measure"
 )
 
 const (
@@ -39,15 +41,15 @@ func killLeader(ctx context.Context, c *cluster) (time.Duration, error) {
 		}
 	}
 	// So that trials do not fall into step with the nodes' timers.
-	sleep(ctx, time.Duration(rand.Int64N(int64(500*time.Millisecond))))
+	measure.Sleep(ctx, time.Duration(rand.Int64N(int64(500*time.Millisecond))))
 
 	begin := time.Now()
-	leader.kill()
+	leader.Kill()
 	took, err := firstPut(ctx, survivors, begin)
 	if err != nil {
 		return 0, err
 	}
-	if leader.process, err = c.restart(leader); err != nil {
+	if leader.Process, err = c.restart(leader); err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, recoverMax)
@@ -55,7 +57,7 @@ func killLeader(ctx context.Context, c *cluster) (time.Duration, error) {
 	if err := c.awaitHealthy(ctx); err != nil {
 		return 0, err
 	}
-	sleep(ctx, time.Second)
+	measure.Sleep(ctx, time.Second)
 	return took, nil
 }
 

@@ -5,10 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/musterhq/muster/test/bench/measure"
 )
 
 const (
@@ -19,7 +18,6 @@ const (
 	keyBytes     = 32
 	valueBytes   = 256 // of what is read, and of puts unless the case says
 	loadClients  = 64  // for filling and for cases that do not vary them
-	opTimeout    = 15 * time.Second
 	failurePause = 10 * time.Millisecond
 )
 
@@ -65,134 +63,23 @@ type load struct {
 	do       func(ctx context.Context, w *worker) error
 }
 
-// run drives the load against a cluster. Operations that fail are counted, not
-// timed, and a worker pauses after one.
-func (l load) run(ctx context.Context, c *cluster, clients []client, other *cluster) (Round, error) {
-	if l.count == 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, l.warm+l.duration+opTimeout)
-		defer cancel()
-	}
-	begin := time.Now()
-	counted, end := begin.Add(l.warm), begin.Add(l.warm+l.duration)
-	var started atomic.Int64
-	var wg sync.WaitGroup
-	each := make([]latencies, l.workers)
-	errs := make([]failures, l.workers)
+// run drives the load against a cluster.
+func (l load) run(ctx context.Context, c *cluster, clients []client, other *cluster) (measure.Round, error) {
+	var workers []*worker
 	for i := range l.workers {
-		w := newWorker(clients[i%len(clients)], i, l.keys, l.size)
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				if l.count > 0 && started.Add(1) > l.count {
-					return
-				}
-				asked := time.Now()
-				if l.count == 0 && asked.After(end) {
-					return
-				}
-				err := l.do(ctx, w)
-				answered := time.Now()
-				if l.count == 0 && (answered.Before(counted) || answered.After(end)) {
-					continue
-				}
-				if err != nil {
-					errs[i].add(err)
-					time.Sleep(failurePause)
-					continue
-				}
-				each[i].record(answered.Sub(asked))
-			}
-		})
+		workers = append(workers, newWorker(clients[i%len(clients)], i, l.keys, l.size))
 	}
-	sleep(ctx, l.warm)
-	meter, err := startMeter(c, other)
-	if err != nil {
-		return Round{}, err
-	}
-	if l.count == 0 {
-		sleep(ctx, l.duration)
-	} else {
-		wg.Wait()
-	}
-	round, err := meter.stop()
-	if err != nil {
-		return Round{}, err
-	}
-	wg.Wait()
-	if l.count == 0 {
-		round.Seconds = l.duration.Seconds()
-	}
-	var all latencies
-	var failed failures
-	for i := range each {
-		all.add(&each[i])
-		failed.merge(errs[i])
-	}
-	round.measured(&all)
-	round.Errors, round.FirstError = failed.count, failed.first
-	return round, nil
+	return measure.Load{
+		Workers: l.workers, Warm: l.warm, Duration: l.duration, Count: l.count,
+		Do: func(ctx context.Context, i int) error { return l.do(ctx, workers[i]) },
+	}.Run(ctx, costs(c, other))
 }
 
-func sleep(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
+// costs are those of a cluster; the other one, which is idle, may be nil.
+func costs(c, other *cluster) measure.Costs {
+	costs := measure.Costs{Servers: c.usage}
+	if other != nil {
+		costs.Bystanders = other.usage
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
-type failures struct {
-	count uint64
-	first string
-}
-
-func (f *failures) add(err error) { f.merge(failures{1, err.Error()}) }
-
-func (f *failures) merge(other failures) {
-	f.count += other.count
-	if f.first == "" {
-		f.first = other.first
-	}
-}
-
-// meter counts what a piece of work costs: the nodes that do it, this program,
-// and the nodes of the other system, which should cost next to nothing.
-type meter struct {
-	c, other *cluster
-	begin    time.Time
-	before   [3]usage
-}
-
-func startMeter(c, other *cluster) (*meter, error) {
-	m := &meter{c: c, other: other, begin: time.Now()}
-	var err error
-	m.before, err = m.read()
-	return m, err
-}
-
-func (m *meter) read() (now [3]usage, err error) {
-	if now[0], err = m.c.usage(); err != nil {
-		return now, err
-	}
-	if now[1], err = usageOf(os.Getpid()); err != nil {
-		return now, err
-	}
-	if m.other != nil {
-		now[2], err = m.other.usage()
-	}
-	return now, err
-}
-
-// stop answers a round that has everything but latencies.
-func (m *meter) stop() (Round, error) {
-	took := time.Since(m.begin)
-	now, err := m.read()
-	return Round{
-		Seconds:       took.Seconds(),
-		serverUsage:   now[0].minus(m.before[0]),
-		clientCPU:     now[1].minus(m.before[1]).cpu,
-		BystanderCPUs: now[2].minus(m.before[2]).cpu.Seconds() / took.Seconds(),
-	}, err
+	return costs
 }

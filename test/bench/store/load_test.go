@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/musterhq/muster/test/bench/measure"
 )
 
 // fake is a system of one node that answers after some time.
@@ -54,7 +56,7 @@ func (f *fake) survivors() []*node                       { return []*node{{name:
 func (f *fake) load(count int64, do func(*worker) error) load {
 	return load{workers: 4, keys: 10, size: 16, count: count, do: func(_ context.Context, w *worker) error { return do(w) }}
 }
-func (f *fake) run(t *testing.T, l load) Round {
+func (f *fake) run(t *testing.T, l load) measure.Round {
 	t.Helper()
 	round, err := l.run(t.Context(), &cluster{}, f.clients(), nil)
 	if err != nil {

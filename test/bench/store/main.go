@@ -17,11 +17,12 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/musterhq/muster/test/bench/measure"
 )
 
 // bench is one run of this program.
@@ -101,7 +102,7 @@ func run(ctx context.Context) error {
 		case "muster":
 			b.systems = append(b.systems, muster{*musterProgram, *musterUnary})
 		case "etcd":
-			b.systems = append(b.systems, etcd{*etcdProgram, *etcdPlain})
+			b.systems = append(b.systems, &etcd{program: *etcdProgram, plain: *etcdPlain})
 		default:
 			return fmt.Errorf("systems: %q is neither muster nor etcd", name)
 		}
@@ -112,8 +113,13 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	if err := b.look(ctx); err != nil {
+	if b.report.Machine, err = measure.Look(ctx, b.dir, b.wait); err != nil {
 		return err
+	}
+	for _, s := range b.systems {
+		if b.report.Versions[s.name()], err = s.version(); err != nil {
+			return fmt.Errorf("%s: %w", s.name(), err)
+		}
 	}
 
 	err = b.measure(ctx)
@@ -121,49 +127,16 @@ func run(ctx context.Context) error {
 		b.stopCluster(c)
 	}
 	// What was measured before an error or an interrupt is worth having.
-	b.report.Machine.LoadEnd, _ = loadAverage()
+	b.report.Machine.LoadEnd, _ = measure.LoadAverage()
 	b.report.Goals = b.report.goals()
 	b.report.print(os.Stdout)
 	return errors.Join(err, b.report.write(*out))
 }
 
-// look writes down where this runs, and warns of what would spoil the figures.
-func (b *bench) look(ctx context.Context) error {
-	m := &b.report.Machine
-	m.CPUs = runtime.NumCPU()
-	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
-		m.Kernel = strings.TrimSpace(string(release))
-	}
-	var err error
-	for until := time.Now().Add(b.wait); ; sleep(ctx, time.Second) {
-		if m.LoadBegin, err = loadAverage(); err != nil {
-			return err
-		}
-		if m.LoadBegin <= 1 || ctx.Err() != nil || time.Now().After(until) {
-			break
-		}
-	}
-	progress("load average %.2f", m.LoadBegin)
-	if m.LoadBegin > 1 {
-		progress("WARNING: this machine is busy: the figures will say more about its other work than about the systems")
-	}
-	var fs syscall.Statfs_t
-	const tmpfs = 0x01021994
-	if err := syscall.Statfs(b.dir, &fs); err == nil && fs.Type == tmpfs {
-		progress("WARNING: %s is in memory, where fsync costs nothing; choose another --dir", b.dir)
-	}
-	for _, s := range b.systems {
-		if b.report.Versions[s.name()], err = s.version(); err != nil {
-			return fmt.Errorf("%s: %w", s.name(), err)
-		}
-	}
-	return nil
-}
-
 // aCase is a kind of load on clusters that run already.
 type aCase struct {
 	name string
-	run  func(ctx context.Context, c *cluster, clients []client, other *cluster) (Round, error)
+	run  func(ctx context.Context, c *cluster, clients []client, other *cluster) (measure.Round, error)
 }
 
 const (
@@ -242,7 +215,7 @@ func (b *bench) measure(ctx context.Context) error {
 				return fmt.Errorf("%s: %s: %w", memoryCase, s.name(), err)
 			}
 			b.report.Memory[s.name()] = m
-			progress("%s %s: %.0f MiB idle, %.0f MiB after %d puts", memoryCase, s.name(), worst(m.Idle), worst(m.Loaded), m.Puts)
+			measure.Progress("%s %s: %.0f MiB idle, %.0f MiB after %d puts", memoryCase, s.name(), worst(m.Idle), worst(m.Loaded), m.Puts)
 		}
 	}
 	return nil
@@ -258,7 +231,7 @@ func (b *bench) startCluster(ctx context.Context, s system) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	progress("%s: three nodes after %s", s.name(), time.Since(begin).Round(time.Millisecond))
+	measure.Progress("%s: three nodes after %s", s.name(), time.Since(begin).Round(time.Millisecond))
 	return c, nil
 }
 
@@ -266,7 +239,7 @@ func (b *bench) startCluster(ctx context.Context, s system) (*cluster, error) {
 func (b *bench) stopCluster(c *cluster) {
 	c.stop()
 	if err := os.RemoveAll(c.dir); err != nil {
-		progress("%s is left behind: %v", filepath.Base(c.dir), err)
+		measure.Progress("%s is left behind: %v", filepath.Base(c.dir), err)
 	}
 }
 
@@ -309,12 +282,12 @@ func (b *bench) fill(ctx context.Context) error {
 const settleTime = 500 * time.Millisecond
 
 func (b *bench) takeTurns(ctx context.Context, k aCase) error {
-	b.report.Cases = append(b.report.Cases, CaseResult{Name: k.name, Rounds: map[string][]Round{}, Median: map[string]Round{}})
+	b.report.Cases = append(b.report.Cases, CaseResult{Name: k.name, Rounds: map[string][]measure.Round{}, Median: map[string]measure.Round{}})
 	result := &b.report.Cases[len(b.report.Cases)-1]
 	for number := range b.rounds {
 		for _, s := range b.systems {
 			c := b.clusters[s.name()]
-			sleep(ctx, settleTime)
+			measure.Sleep(ctx, settleTime)
 			before, err := c.leader(ctx)
 			if err != nil {
 				return err
@@ -331,17 +304,17 @@ func (b *bench) takeTurns(ctx context.Context, k aCase) error {
 				return err
 			}
 			for _, n := range c.nodes {
-				if err := n.alive(); err != nil {
+				if err := n.Alive(); err != nil {
 					return err
 				}
 			}
 			after, err := c.leader(ctx)
 			round.LeaderChanged = err != nil || after != before
 			result.Rounds[s.name()] = append(result.Rounds[s.name()], round)
-			result.Median[s.name()] = medianRound(result.Rounds[s.name()])
-			progress("%s %d %s: %.0f/s, p50 %s ms, p99 %s ms", k.name, number+1, s.name(), round.PerSecond, figure(round.P50), figure(round.P99))
+			result.Median[s.name()] = measure.MedianRound(result.Rounds[s.name()])
+			measure.Progress("%s %d %s: %.0f/s, p50 %s ms, p99 %s ms", k.name, number+1, s.name(), round.PerSecond, measure.Figure(round.P50), measure.Figure(round.P99))
 			if round.Errors > 0 {
-				progress("    %d errors, the first: %s", round.Errors, round.FirstError)
+				measure.Progress("    %d errors, the first: %s", round.Errors, round.FirstError)
 			}
 		}
 	}
@@ -356,10 +329,8 @@ func (b *bench) killLeaders(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", s.name(), err)
 			}
 			b.report.LeaderKills[s.name()] = b.report.LeaderKills[s.name()].with(took)
-			progress("%s %d %s: %.0f ms", killCase, number+1, s.name(), milliseconds(took))
+			measure.Progress("%s %d %s: %.0f ms", killCase, number+1, s.name(), measure.Milliseconds(took))
 		}
 	}
 	return nil
 }
-
-func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/musterhq/muster/test/bench/measure"
+	"github.com/musterhq/muster/test/bench/process"
 )
 
 // restTime is given to nodes before their memory is read, so that what is
@@ -18,7 +21,7 @@ func (b *bench) memory(ctx context.Context, s system) (Memory, error) {
 		return Memory{}, err
 	}
 	defer b.stopCluster(c)
-	sleep(ctx, restTime)
+	measure.Sleep(ctx, restTime)
 	result := Memory{Keys: b.keys}
 	if result.Idle, err = residences(c); err != nil {
 		return result, err
@@ -38,14 +41,14 @@ func (b *bench) memory(ctx context.Context, s system) (Memory, error) {
 		return result, fmt.Errorf("%d of %d puts failed: %s", round.Errors, b.memoryPuts, round.FirstError)
 	}
 	result.Puts, result.PerSecond = round.Count, round.PerSecond
-	sleep(ctx, restTime)
+	measure.Sleep(ctx, restTime)
 	result.Loaded, err = residences(c)
 	return result, err
 }
 
-func residences(c *cluster) (all []residence, err error) {
+func residences(c *cluster) (all []process.Residence, err error) {
 	for _, n := range c.nodes {
-		r, err := n.residence()
+		r, err := n.Residence()
 		if err != nil {
 			return nil, err
 		}

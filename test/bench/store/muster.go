@@ -18,6 +18,7 @@ import (
 
 	"github.com/musterhq/muster/control/operator/kvclient"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+	"github.com/musterhq/muster/test/bench/process"
 )
 
 // As in consensus/identity and consensus/transport, which are not imported so
@@ -57,7 +58,7 @@ func (m muster) start(ctx context.Context, c *cluster) (err error) {
 		} else {
 			args = append(args, "--join", founder.address, "--token", token)
 		}
-		if n.process, err = n.run(m.program, args...); err != nil {
+		if n.Process, err = n.run(m.program, args...); err != nil {
 			return err
 		}
 		if n == founder {
@@ -73,7 +74,7 @@ func (m muster) start(ctx context.Context, c *cluster) (err error) {
 }
 
 // restart needs the directory only: the node keeps its name and addresses there.
-func (m muster) restart(n *node) (*process, error) { return n.run(m.program, m.args(n)...) }
+func (m muster) restart(n *node) (*process.Process, error) { return n.run(m.program, m.args(n)...) }
 
 // awaitFile reads what a node writes into its directory once it has it.
 func awaitFile(ctx context.Context, n *node, file string) (string, error) {
@@ -82,12 +83,12 @@ func awaitFile(ctx context.Context, n *node, file string) (string, error) {
 		if err == nil && len(text) > 0 {
 			return strings.TrimSpace(string(text)), nil
 		}
-		if err := n.alive(); err != nil {
+		if err := n.Alive(); err != nil {
 			return "", err
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s did not write %s; the end of its log:\n%s", n.name, file, tail(n.log, 2000))
+			return "", fmt.Errorf("%s did not write %s; the end of its log:\n%s", n.name, file, process.Tail(n.Log, 2000))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

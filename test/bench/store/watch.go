@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/musterhq/muster/test/bench/measure"
 )
 
 const (
@@ -28,10 +30,10 @@ type fanOut struct {
 
 // run ends when every watcher has heard of every put; events that have not
 // come by then are counted as errors.
-func (f fanOut) run(ctx context.Context, c *cluster, clients []client, other *cluster) (Round, error) {
+func (f fanOut) run(ctx context.Context, c *cluster, clients []client, other *cluster) (measure.Round, error) {
 	after, err := clients[0].revision(ctx)
 	if err != nil {
-		return Round{}, err
+		return measure.Round{}, err
 	}
 	epoch := time.Now()
 	watching, hangUp := context.WithCancel(ctx)
@@ -40,14 +42,14 @@ func (f fanOut) run(ctx context.Context, c *cluster, clients []client, other *cl
 		delivered atomic.Int64
 		last      atomic.Int64 // since epoch
 		watchers  sync.WaitGroup
-		each      = make([]latencies, f.watchers)
+		each      = make([]measure.Latencies, f.watchers)
 		broken    = make(chan error, f.watchers)
 	)
 	for i := range f.watchers {
 		watchers.Go(func() {
 			err := clients[i%len(clients)].watch(watching, []byte(watchPrefix), after, func(value []byte) {
 				now := time.Since(epoch)
-				each[i].record(now - time.Duration(binary.LittleEndian.Uint64(value)))
+				each[i].Record(now - time.Duration(binary.LittleEndian.Uint64(value)))
 				delivered.Add(1)
 				last.Store(int64(now))
 			})
@@ -56,12 +58,12 @@ func (f fanOut) run(ctx context.Context, c *cluster, clients []client, other *cl
 			}
 		})
 	}
-	meter, err := startMeter(c, other)
+	meter, err := costs(c, other).Begin()
 	if err != nil {
-		return Round{}, err
+		return measure.Round{}, err
 	}
 	var puts atomic.Int64
-	var failed failures
+	var failed measure.Failures
 	var failedMu sync.Mutex
 	writing, enough := context.WithTimeout(ctx, f.duration)
 	defer enough()
@@ -75,13 +77,13 @@ func (f fanOut) run(ctx context.Context, c *cluster, clients []client, other *cl
 				// Not the writers' context: a put that is cut off may be heard of or not.
 				if err := w.put(ctx, keyAt(watchPrefix, w.random.IntN(w.keys)), w.value); err != nil {
 					failedMu.Lock()
-					failed.add(err)
+					failed.Add(err)
 					failedMu.Unlock()
-					sleep(writing, failurePause)
+					measure.Sleep(writing, failurePause)
 					continue
 				}
 				puts.Add(1)
-				sleep(writing, time.Until(epoch.Add(began+time.Duration(k)*f.pace)))
+				measure.Sleep(writing, time.Until(epoch.Add(began+time.Duration(k)*f.pace)))
 			}
 		})
 	}
@@ -91,26 +93,26 @@ func (f fanOut) run(ctx context.Context, c *cluster, clients []client, other *cl
 	for delivered.Load() < want && len(broken) == 0 && time.Now().Before(deadline) && ctx.Err() == nil {
 		time.Sleep(2 * time.Millisecond)
 	}
-	round, err := meter.stop()
+	round, err := meter.End()
 	if err != nil {
-		return Round{}, err
+		return measure.Round{}, err
 	}
 	hangUp()
 	watchers.Wait()
 	round.Seconds = (time.Duration(last.Load()) - began).Seconds()
-	var all latencies
+	var all measure.Latencies
 	for i := range each {
-		all.add(&each[i])
+		all.Add(&each[i])
 	}
-	if missing := want - int64(all.count); missing > 0 {
-		failed.merge(failures{uint64(missing), fmt.Sprintf("%d events have not come", missing)})
+	if missing := want - int64(all.Count()); missing > 0 {
+		failed.Merge(measure.Failures{Count: uint64(missing), First: fmt.Sprintf("%d events have not come", missing)})
 	}
 	select {
 	case err := <-broken:
-		failed.add(err)
+		failed.Add(err)
 	default:
 	}
-	round.measured(&all)
-	round.Errors, round.FirstError = failed.count, failed.first
+	round.Measured(&all)
+	round.Errors, round.FirstError = failed.Count, failed.First
 	return round, nil
 }

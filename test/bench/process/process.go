@@ -1,4 +1,6 @@
-package main
+// Package process runs the servers that are measured, and reads what they cost
+// out of /proc.
+package process
 
 import (
 	"bufio"
@@ -13,15 +15,15 @@ import (
 	"time"
 )
 
-// process is one server. It ends with this program, however that ends.
-type process struct {
+// Process is one server. It ends with this program, however that ends.
+type Process struct {
+	Log    string // the file that it writes to
 	cmd    *exec.Cmd
-	log    string
 	exited chan struct{}
 }
 
-// startProcess runs a program whose output goes to the end of a file.
-func startProcess(log, program string, args ...string) (*process, error) {
+// Start runs a program whose output goes to the end of a file.
+func Start(log, program string, args ...string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -33,7 +35,7 @@ func startProcess(log, program string, args ...string) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{cmd: cmd, log: log, exited: make(chan struct{})}
+	p := &Process{Log: log, cmd: cmd, exited: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // how it ended is in its log
 		close(p.exited)
@@ -41,23 +43,24 @@ func startProcess(log, program string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// kill is kill -9. It returns once the process is gone.
-func (p *process) kill() {
+// Kill is kill -9. It returns once the process is gone.
+func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.exited
 }
 
-// alive answers an error with the end of the log once the process is gone.
-func (p *process) alive() error {
+// Alive answers an error with the end of the log once the process is gone.
+func (p *Process) Alive() error {
 	select {
 	case <-p.exited:
-		return fmt.Errorf("%s ended by itself; the end of its log:\n%s", filepath.Base(p.cmd.Path), tail(p.log, 2000))
+		return fmt.Errorf("%s ended by itself; the end of its log:\n%s", filepath.Base(p.cmd.Path), Tail(p.Log, 2000))
 	default:
 		return nil
 	}
 }
 
-func tail(path string, bytes int) string {
+// Tail is the end of a file, or why it can't be read.
+func Tail(path string, bytes int) string {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err.Error()
@@ -65,21 +68,22 @@ func tail(path string, bytes int) string {
 	return string(text[max(0, len(text)-bytes):])
 }
 
-// residence is what a process holds in memory, in MiB: now, of which not
+// Residence is what a process holds in memory, in MiB: now, of which not
 // backed by files, and the most there ever was.
-type residence struct {
+type Residence struct {
 	RSS  float64 `json:"rssMiB"`
 	Anon float64 `json:"anonMiB"`
 	Peak float64 `json:"peakMiB"`
 }
 
-func (p *process) residence() (residence, error) {
+// Residence is what the process holds now.
+func (p *Process) Residence() (Residence, error) {
 	file, err := os.Open(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
-		return residence{}, err
+		return Residence{}, err
 	}
 	defer file.Close()
-	var r residence
+	var r Residence
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		name, rest, _ := strings.Cut(lines.Text(), ":")
@@ -96,34 +100,41 @@ func (p *process) residence() (residence, error) {
 	return r, lines.Err()
 }
 
-// usage is what a process has used since it began.
-type usage struct {
-	cpu     time.Duration
-	written uint64 // bytes that went to the disk
+// Usage is what a process has used since it began.
+type Usage struct {
+	CPU     time.Duration
+	Written uint64 // bytes that went to the disk
 }
 
-func (u usage) plus(o usage) usage  { return usage{u.cpu + o.cpu, u.written + o.written} }
-func (u usage) minus(o usage) usage { return usage{u.cpu - o.cpu, u.written - o.written} }
+// Plus is that of both together.
+func (u Usage) Plus(o Usage) Usage { return Usage{u.CPU + o.CPU, u.Written + o.Written} }
 
-func (p *process) usage() (usage, error) { return usageOf(p.cmd.Process.Pid) }
+// Minus is what was used since o was read.
+func (u Usage) Minus(o Usage) Usage { return Usage{u.CPU - o.CPU, u.Written - o.Written} }
 
-func usageOf(pid int) (usage, error) {
+// Usage is what the process has used so far.
+func (p *Process) Usage() (Usage, error) { return usageOf(p.cmd.Process.Pid) }
+
+// OwnUsage is that of this program.
+func OwnUsage() (Usage, error) { return usageOf(os.Getpid()) }
+
+func usageOf(pid int) (Usage, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	cpu, err := cpuOf(string(stat))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	_, rest, _ := strings.Cut(string(io), "\nwrite_bytes: ")
 	number, _, _ := strings.Cut(rest, "\n")
 	written, err := strconv.ParseUint(number, 10, 64)
-	return usage{cpu, written}, err
+	return Usage{cpu, written}, err
 }
 
 // clockTick is the unit of times in /proc/PID/stat: USER_HZ, 100 on every
@@ -144,14 +155,4 @@ func cpuOf(stat string) (time.Duration, error) {
 	}
 	system, err := strconv.ParseUint(fields[12], 10, 64)
 	return time.Duration(user+system) * clockTick, err
-}
-
-// loadAverage is that of the last minute.
-func loadAverage() (float64, error) {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0, err
-	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return strconv.ParseFloat(first, 64)
 }

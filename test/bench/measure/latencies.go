@@ -1,4 +1,4 @@
-package main
+package measure
 
 import (
 	"math"
@@ -15,22 +15,24 @@ const (
 	bucketsTotal = (65 - bucketBits) * bucketsEach
 )
 
-// latencies is a histogram. It is not safe for concurrent use: every client
+// Latencies is a histogram. It is not safe for concurrent use: every client
 // has its own, and they are added up.
-type latencies struct {
+type Latencies struct {
 	buckets [bucketsTotal]uint64
 	count   uint64
 	max     time.Duration
 }
 
-func (l *latencies) record(took time.Duration) {
+// Record counts one.
+func (l *Latencies) Record(took time.Duration) {
 	took = max(took, 0)
 	l.buckets[bucketOf(uint64(took))]++
 	l.count++
 	l.max = max(l.max, took)
 }
 
-func (l *latencies) add(other *latencies) {
+// Add counts all of other, too.
+func (l *Latencies) Add(other *Latencies) {
 	for i, n := range other.buckets {
 		l.buckets[i] += n
 	}
@@ -38,9 +40,12 @@ func (l *latencies) add(other *latencies) {
 	l.max = max(l.max, other.max)
 }
 
-// quantile answers the smallest latency that a share q of all did not exceed,
+// Count is how many there are.
+func (l *Latencies) Count() uint64 { return l.count }
+
+// Quantile answers the smallest latency that a share q of all did not exceed,
 // rounded up to the end of its bucket; 0 if there is none at all.
-func (l *latencies) quantile(q float64) time.Duration {
+func (l *Latencies) Quantile(q float64) time.Duration {
 	if l.count == 0 {
 		return 0
 	}
@@ -67,9 +72,9 @@ func bucketEnd(i int) uint64 {
 	return uint64(i-shift*bucketsEach+1)<<shift - 1
 }
 
-// median of an even number of values is the mean of the two in the middle; of
+// Median of an even number of values is the mean of the two in the middle; of
 // none it is 0.
-func median(values []float64) float64 {
+func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
 	}
@@ -81,4 +86,5 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+// Milliseconds is the unit of every time in a report.
+func Milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

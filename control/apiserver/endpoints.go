@@ -45,6 +45,7 @@ func (s *Server) fixedEndpoints(cfg Config, openapi, metrics http.Handler) *http
 		mux.HandleFunc("GET "+root, s.serveDiscovery)
 		mux.HandleFunc("GET "+root+"/", s.serveDiscovery)
 	}
+	profilingEndpoints(mux)
 	s.openIDEndpoints(mux)
 	mux.HandleFunc("GET /{$}", s.serveRoot)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errPathNotFound) })

@@ -174,3 +174,12 @@ bench-store: build bin/etcd ## The store beside etcd, on a quiet machine; more w
 
 bin/etcd: test/bench/go.mod
 	go -C test/bench build -trimpath -o '$(CURDIR)/$@' go.etcd.io/etcd/server/v3
+
+.PHONY: bench-api
+bench-api: build bin/etcd bin/kube-apiserver ## The API server beside kube-apiserver with etcd, on a quiet machine; less with BENCH='--nodes 1 --only create,get'
+	@go -C test/bench build -o '$(CURDIR)/bin/bench-api' ./api
+	@bin/bench-api --json bin/bench-api.json --wait 3m $(BENCH)
+
+bin/kube-apiserver: test/bench/go.mod
+	go -C test/bench build -trimpath -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)' \
+		-o '$(CURDIR)/$@' k8s.io/kubernetes/cmd/kube-apiserver

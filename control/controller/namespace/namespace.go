@@ -96,7 +96,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if errors.Is(err, store.ErrNotFound) {
 		// A create that was admitted before the namespace ended may have been
 		// stored after.
-		return c.empty(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))})
+		return c.empty(ctx, c.registry.Kinds(), name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))})
 	}
 	if err != nil {
 		return err
@@ -104,7 +104,11 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if ns.DeletionTimestamp == nil || !slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
 		return nil
 	}
-	failure := c.empty(ctx, name, metav1.DeleteOptions{})
+	// Pods go before what they use and what guards them, such as network policies.
+	failure := c.empty(ctx, []*resource.Kind{c.registry.Kind(store.Pods.Resource)}, name, metav1.DeleteOptions{})
+	if c.count(c.registry.Kind(store.Pods.Resource), name) == 0 {
+		failure = errors.Join(failure, c.empty(ctx, c.registry.Kinds(), name, metav1.DeleteOptions{}))
+	}
 	left, err := c.remaining(ctx, name)
 	if err != nil {
 		return err
@@ -119,11 +123,12 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	return failure
 }
 
-// empty deletes all content of a namespace, as far as it can be deleted now.
-func (c *Controller) empty(ctx context.Context, namespace string, options metav1.DeleteOptions) error {
+// empty deletes a namespace's objects of some kinds, as far as they can be
+// deleted now.
+func (c *Controller) empty(ctx context.Context, kinds []*resource.Kind, namespace string, options metav1.DeleteOptions) error {
 	options.PropagationPolicy = ptr.To(metav1.DeletePropagationBackground)
 	var failures []error
-	for _, kind := range c.registry.Kinds() {
+	for _, kind := range kinds {
 		if !kind.Namespaced() || c.count(kind, namespace) == 0 {
 			continue
 		}

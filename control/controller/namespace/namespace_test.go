@@ -119,6 +119,29 @@ func TestNamespaceWaitsForWhatHasToEnd(t *testing.T) {
 	})
 }
 
+// What pods use, and what guards them, is there until the last of them is gone.
+func TestPodsGoFirst(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		pod := test.Pod("p")
+		pod.Finalizers = []string{"example.com/wait"}
+		put(m, resource.Pods, pod)
+		put(m, resource.ReplicationControllers, test.ReplicationController("web", 0))
+		m.Delete(resource.Namespaces, "", "team")
+		time.Sleep(time.Minute)
+		if pod, ok := test.Get[*corev1.Pod](m, store.Pods, "team", "p"); !ok || pod.DeletionTimestamp == nil {
+			t.Errorf("the pod is there: %v, want it to be going", ok)
+		}
+		if rc, ok := test.Get[*corev1.ReplicationController](m, store.ReplicationControllers, "team", "web"); !ok || rc.DeletionTimestamp != nil {
+			t.Errorf("other content is there: %v, want it untouched", ok)
+		}
+		test.Change(m, resource.Pods, "team", "p", "", func(p *corev1.Pod) { p.Finalizers = nil })
+		time.Sleep(time.Second)
+		if _, ok := get(m); ok || left(m) != 0 {
+			t.Errorf("after the pod %d objects are left, want nothing", left(m))
+		}
+	})
+}
+
 // Of an event that its finalizer keeps no news comes: the namespace goes all the
 // same, a little after it.
 func TestNamespaceNoticesContentOfWhichNoNewsComes(t *testing.T) {

@@ -9,8 +9,11 @@ import (
 	"strings"
 )
 
-// suiteModule is the module that upstream's programs are built from.
-const suiteModule = "test/conformance"
+// The modules that upstream's programs are built from.
+const (
+	suiteModule = "test/conformance"
+	etcdModule  = "test/bench"
+)
 
 // buildSuite makes the images that upstream's end-to-end suite asks for by name:
 // its own programs from its own module, the rest from Debian's packages. Those
@@ -102,11 +105,17 @@ func (s *suite) make(kind string) (*image, error) {
 			},
 		})
 	case "sample-apiserver":
-		program, err := suiteProgram("k8s.io/sample-apiserver")
+		program, err := programOf(suiteModule, "k8s.io/sample-apiserver")
 		if err != nil {
 			return nil, err
 		}
 		return &image{files: []file{{name: "sample-apiserver", mode: 0o755, data: program}}, entry: []string{"/sample-apiserver"}}, nil
+	case "etcd": // what sample-apiserver keeps its objects in
+		program, err := programOf(etcdModule, "go.etcd.io/etcd/server/v3")
+		if err != nil {
+			return nil, err
+		}
+		return &image{files: []file{{name: "usr/local/bin/etcd", mode: 0o755, data: program}}, cmd: []string{"/usr/local/bin/etcd"}}, nil
 	}
 	return nil, nil
 }
@@ -114,7 +123,7 @@ func (s *suite) make(kind string) (*image, error) {
 // agnhost is the suite's own program for nearly everything, with the tools that
 // its scripts call beside it.
 func (s *suite) agnhost() (*image, error) {
-	program, err := suiteProgram("k8s.io/kubernetes/test/images/agnhost")
+	program, err := programOf(suiteModule, "k8s.io/kubernetes/test/images/agnhost")
 	if err != nil {
 		return nil, err
 	}
@@ -178,19 +187,20 @@ func (s *suite) picture(kind string) (*image, error) {
 	return img, nil
 }
 
-// suiteProgram builds a program of one of the modules that the suite comes from.
-func suiteProgram(pkg string) ([]byte, error) {
+// programOf builds a program as one of our modules requires it.
+func programOf(module, pkg string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "muster-image")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "-C", suiteModule, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", dir+"/", pkg)
+	program := filepath.Join(dir, "program")
+	cmd := exec.Command("go", "-C", module, "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
 	}
-	return os.ReadFile(filepath.Join(dir, filepath.Base(pkg)))
+	return os.ReadFile(program)
 }
 
 // suiteFile reads a file below the suite's folder of images.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -9,13 +10,14 @@ import (
 
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/agent/pod"
 	"github.com/musterhq/muster/agent/session"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
-// contents are the config maps and secrets that pods here refer to, in memory
+// contents are the config maps, secrets and trust anchors that pods here refer to, in memory
 // only, as the control plane tells them (pod.Contents). It tells no others.
 type contents struct {
 	log     *slog.Logger
@@ -38,8 +40,9 @@ type contentKey struct {
 type content struct {
 	round     int
 	version   string
-	configMap *corev1.ConfigMap // nil: there is none, or it is a secret
+	configMap *corev1.ConfigMap // nil: there is none, or it is of another kind
 	secret    *corev1.Secret
+	anchors   []byte
 }
 
 func newContents(log *slog.Logger) *contents {
@@ -90,15 +93,22 @@ func (c *content) read(m *agentv1.Content) error {
 	if len(m.Object) == 0 {
 		return nil
 	}
-	if m.Kind == agentv1.Content_SECRET {
+	var meta *metav1.ObjectMeta
+	var err error
+	switch m.Kind {
+	case agentv1.Content_SECRET:
 		c.secret = &corev1.Secret{}
-		err := c.secret.Unmarshal(m.Object)
-		c.version = string(c.secret.UID) + "/" + c.secret.ResourceVersion
-		return err
+		meta, err = &c.secret.ObjectMeta, c.secret.Unmarshal(m.Object)
+	case agentv1.Content_CONFIG_MAP:
+		c.configMap = &corev1.ConfigMap{}
+		meta, err = &c.configMap.ObjectMeta, c.configMap.Unmarshal(m.Object)
+	case agentv1.Content_TRUST_ANCHORS:
+		c.anchors, c.version = m.Object, string(m.Object)
+		return nil
+	default:
+		return errors.New("its kind is of a newer version of muster")
 	}
-	c.configMap = &corev1.ConfigMap{}
-	err := c.configMap.Unmarshal(m.Object)
-	c.version = string(c.configMap.UID) + "/" + c.configMap.ResourceVersion
+	c.version = string(meta.UID) + "/" + meta.ResourceVersion
 	return err
 }
 
@@ -130,12 +140,40 @@ func (c *contents) Secret(namespace, name string) (*corev1.Secret, error) {
 	return held.secret, nil
 }
 
-// tokenMax bounds how long a pod waits for an answer before it tries again.
-const tokenMax = 5 * time.Second
+// TrustAnchors implements pod.Contents.
+func (c *contents) TrustAnchors(name string) ([]byte, error) {
+	held, err := c.get(agentv1.Content_TRUST_ANCHORS, "", name)
+	if err != nil {
+		return nil, err
+	}
+	return held.anchors, nil
+}
+
+// answerMax bounds how long a pod waits for an answer before it tries again.
+const answerMax = 5 * time.Second
+
+// Certificate implements pod.Contents.
+func (c *contents) Certificate(ctx context.Context, p *corev1.Pod, volume string, source int, request []byte) (pod.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
+	answer, err := c.session.Certificate(ctx, &agentv1.CertificateRequest{
+		Namespace: p.Namespace, Pod: p.Name, Uid: string(p.UID), Volume: volume, Source: int32(source), SigningRequest: request,
+	})
+	if err != nil {
+		return pod.Certificate{}, fmt.Errorf("failed to request a certificate: %s", status.Convert(err).Message())
+	}
+	switch answer.Outcome {
+	case agentv1.CertificateResponse_ISSUED:
+		return pod.Certificate{Chain: []byte(answer.Chain), BeginRefresh: time.Unix(answer.BeginRefresh, 0), NotAfter: time.Unix(answer.NotAfter, 0)}, nil
+	case agentv1.CertificateResponse_DENIED, agentv1.CertificateResponse_FAILED:
+		return pod.Certificate{}, &pod.RefusedError{Request: answer.Request, Denied: answer.Outcome == agentv1.CertificateResponse_DENIED, Reason: answer.Reason, Message: answer.Message}
+	}
+	return pod.Certificate{}, pod.ErrPending
+}
 
 // Token implements pod.Contents.
 func (c *contents) Token(ctx context.Context, p *corev1.Pod, audience string, seconds int64) (string, time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, tokenMax)
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
 	defer cancel()
 	issued, err := c.session.Token(ctx, &agentv1.TokenRequest{Namespace: p.Namespace, Pod: p.Name, Uid: string(p.UID), Audience: audience, Seconds: seconds})
 	if err != nil {

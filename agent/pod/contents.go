@@ -25,6 +25,13 @@ var ErrNotTold = errors.New("not told by the control plane yet")
 type Contents interface {
 	ConfigMap(namespace, name string) (*corev1.ConfigMap, error)
 	Secret(namespace, name string) (*corev1.Secret, error)
+	// TrustAnchors are those of a ClusterTrustBundle, or of a signer's bundles, as
+	// Content names them: PEM, nil when there are none.
+	TrustAnchors(name string) ([]byte, error)
+	// Certificate asks for what a source of a projected volume of the pod is to
+	// show, with a PKCS #10 request. ErrPending when the signer has not answered:
+	// ask again with the same request. A *RefusedError is its last word.
+	Certificate(ctx context.Context, pod *corev1.Pod, volume string, source int, request []byte) (Certificate, error)
 	// Token gets a token of the pod's service account, good for an audience ("":
 	// the API) and about that many seconds (0: what is usual).
 	Token(ctx context.Context, pod *corev1.Pod, audience string, seconds int64) (token string, expires time.Time, err error)
@@ -92,7 +99,7 @@ func (w *worker) files(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (
 		return files, w.downwardFiles(files, pod, v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
 	}
 	var errs []error
-	for _, source := range v.Projected.Sources {
+	for i, source := range v.Projected.Sources {
 		mode := v.Projected.DefaultMode
 		switch {
 		case source.ConfigMap != nil:
@@ -103,6 +110,10 @@ func (w *worker) files(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (
 			errs = append(errs, w.downwardFiles(files, pod, source.DownwardAPI.Items, mode))
 		case source.ServiceAccountToken != nil:
 			errs = append(errs, w.tokenFile(ctx, files, pod, v.Name, source.ServiceAccountToken, mode))
+		case source.ClusterTrustBundle != nil:
+			errs = append(errs, w.anchorsFile(files, pod, source.ClusterTrustBundle, mode))
+		case source.PodCertificate != nil:
+			errs = append(errs, w.certificateFiles(ctx, files, pod, v.Name, i, source.PodCertificate, mode))
 		default:
 			errs = append(errs, fmt.Errorf("a projection of this kind is %w", volume.ErrUnsupported))
 		}
@@ -237,14 +248,19 @@ func (w *worker) tokenFile(ctx context.Context, files map[string]volume.File, po
 		w.tokens[key] = have
 	}
 	w.refill(have.renewAt)
-	file := volume.File{Data: []byte(have.token), Mode: modeOr(nil, mode)}
+	files[source.Path] = credential(pod, []byte(have.token), mode)
+	return nil
+}
+
+// credential is a file for the pod's own user alone, if it has one.
+func credential(pod *corev1.Pod, data []byte, mode *int32) volume.File {
+	file := volume.File{Data: data, Mode: modeOr(nil, mode)}
 	if user := commonUser(pod); user != nil {
 		file.Mode, file.User = 0o600, user
 	} else if sc := pod.Spec.SecurityContext; sc != nil && sc.FSGroup != nil {
 		file.Mode = 0o600 // and the group may read it besides
 	}
-	files[source.Path] = file
-	return nil
+	return file
 }
 
 // renewal is when a token is to be replaced: when a fifth of its life is left,

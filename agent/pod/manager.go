@@ -167,12 +167,13 @@ func (m *Manager) Put(pod *corev1.Pod) {
 	w.put(pod, modeOf(pod))
 }
 
-// Refill has pods of a namespace show what they refer to as it is now.
+// Refill has pods of a namespace show what they refer to as it is now; of all
+// namespaces for "".
 func (m *Manager) Refill(namespace string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, w := range m.workers {
-		if w.key.Namespace == namespace {
+		if namespace == "" || w.key.Namespace == namespace {
 			w.stale = true
 			w.nudge()
 		}

@@ -68,6 +68,7 @@ type worker struct {
 	memory  *memory
 	volumes map[string]string // where they are, by name, once set up
 	tokens  held
+	keys    map[string]*keyPair // of certificates in volumes, by volume and source
 	// refillAt is when what volumes show is to be brought up to date; zero: when
 	// something changes.
 	refillAt time.Time

@@ -118,13 +118,22 @@ func (s *Session) Server() (address string, connected bool) {
 
 // Token asks the control node for a token that a pod mounts.
 func (s *Session) Token(ctx context.Context, request *agentv1.TokenRequest) (*agentv1.TokenResponse, error) {
+	return ask(ctx, s, agentv1.AgentClient.Token, request)
+}
+
+// Certificate asks the control node for a certificate that a pod mounts.
+func (s *Session) Certificate(ctx context.Context, request *agentv1.CertificateRequest) (*agentv1.CertificateResponse, error) {
+	return ask(ctx, s, agentv1.AgentClient.Certificate, request)
+}
+
+func ask[Q, A any](ctx context.Context, s *Session, verb func(agentv1.AgentClient, context.Context, Q, ...grpc.CallOption) (A, error), request Q) (answer A, err error) {
 	s.mu.Lock()
 	client := s.client
 	s.mu.Unlock()
 	if client == nil {
-		return nil, ErrNoSession
+		return answer, ErrNoSession
 	}
-	return client.Token(ctx, request)
+	return verb(client, ctx, request)
 }
 
 // Run keeps a session open until ctx ends.

@@ -13,20 +13,27 @@ import (
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
-// contents follows the config maps, or the secrets, of the local replica for
-// the sessions whose pods refer to them. It holds nothing but who is interested:
-// an object is read when it is sent.
+// contents follows objects of one kind of the local replica for the sessions
+// whose pods refer to them. It holds nothing but who is interested: an object is
+// read when it is sent. What pods refer to has a key in the kind's place, which
+// is an object's, or stands for several (trust.go).
 type contents struct {
 	store *store.Store
 	table *store.Table
 	kind  agentv1.Content_Kind
+	// read returns what is sent for a key of the kind, empty when there is none.
+	read func(namespace, name string) ([]byte, error)
+	// joined: any object's change may be one of any key.
+	joined bool
 
 	mu         sync.Mutex
 	interested map[string]map[*session]bool // by the object's key
 }
 
 func newContents(s *store.Store, spec *store.Spec, kind agentv1.Content_Kind) *contents {
-	return &contents{store: s, table: s.Table(spec), kind: kind, interested: map[string]map[*session]bool{}}
+	c := &contents{store: s, table: s.Table(spec), kind: kind, interested: map[string]map[*session]bool{}}
+	c.read = c.object
+	return c
 }
 
 // Run tells sessions what changed until ctx ends. After a gap in the history
@@ -50,9 +57,7 @@ func (c *contents) follow(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	for key := range c.interested {
-		c.changed(key)
-	}
+	c.allChanged()
 	c.mu.Unlock()
 	for {
 		events, _, err := watch.Next(ctx)
@@ -60,10 +65,21 @@ func (c *contents) follow(ctx context.Context) error {
 			return err
 		}
 		c.mu.Lock()
-		for _, e := range events {
-			c.changed(e.Item.Key)
+		if c.joined {
+			c.allChanged()
+		} else {
+			for _, e := range events {
+				c.changed(e.Item.Key)
+			}
 		}
 		c.mu.Unlock()
+	}
+}
+
+// allChanged runs with mu held.
+func (c *contents) allChanged() {
+	for key := range c.interested {
+		c.changed(key)
 	}
 }
 
@@ -95,15 +111,19 @@ func (c *contents) remove(key string, s *session) {
 // message is an object as it is sent, as this replica has it.
 func (c *contents) message(key string) (*agentv1.Content, error) {
 	namespace, name := c.table.Spec().SplitKey(key)
-	content := &agentv1.Content{Kind: c.kind, Namespace: namespace, Name: name}
+	object, err := c.read(namespace, name)
+	return &agentv1.Content{Kind: c.kind, Namespace: namespace, Name: name, Object: object}, err
+}
+
+func (c *contents) object(namespace, name string) ([]byte, error) {
 	item, _, err := c.table.GetItem(namespace, name)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, nil
+	case err != nil:
 		return nil, err
 	}
-	if item != nil {
-		content.Object = store.RawWithRevision(item)
-	}
-	return content, nil
+	return store.RawWithRevision(item), nil
 }
 
 // of finds what follows a key's kind.
@@ -172,8 +192,8 @@ func (s *session) sendContent(key string) error {
 	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Content{Content: content}})
 }
 
-// contentsOf are the keys of the config maps and secrets that a pod refers to,
-// each once: all that its node may read of them.
+// contentsOf are the keys of the config maps, secrets and trust anchors that a
+// pod refers to, each once: all that its node may read of the first two.
 func (s *session) contentsOf(pod *corev1.Pod) []string {
 	if s.bare {
 		return nil
@@ -223,6 +243,9 @@ func (r *references) volume(v *corev1.Volume) {
 			}
 			if source.Secret != nil {
 				r.add(store.Secrets, source.Secret.Name)
+			}
+			if source.ClusterTrustBundle != nil {
+				r.anchors(source.ClusterTrustBundle)
 			}
 		}
 	}

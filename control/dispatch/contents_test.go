@@ -26,9 +26,18 @@ func (signedTokens) Request(_ context.Context, namespace, name string, request *
 	return request, nil
 }
 
-// mounting is a pod on n1 that refers to a config map and a secret, and mounts a
-// token for vault.
+// mounting is a pod on n1 that refers to a config map too, and mounts a token for
+// vault.
 func (n *controlNode) mounting(name string) *corev1.Pod {
+	return n.mountingSources(name,
+		corev1.VolumeProjection{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}}},
+		corev1.VolumeProjection{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "t", Audience: "vault"}},
+	)
+}
+
+// mountingSources is a pod on n1 that refers to a secret, with a volume v of
+// these.
+func (n *controlNode) mountingSources(name string, sources ...corev1.VolumeProjection) *corev1.Pod {
 	n.t.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -37,10 +46,7 @@ func (n *controlNode) mounting(name string) *corev1.Pod {
 			Containers: []corev1.Container{{Name: "main", Image: "hello", EnvFrom: []corev1.EnvFromSource{
 				{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}}},
 			}}},
-			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-				{ConfigMap: &corev1.ConfigMapProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}}},
-				{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Path: "t", Audience: "vault"}},
-			}}}}},
+			Volumes: []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: sources}}}},
 		},
 	}
 	created, err := n.registry.Create(n.t.Context(), resource.Pods, "default", pod, resource.CreateOptions{})

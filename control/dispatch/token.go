@@ -27,20 +27,9 @@ type Tokens interface {
 // node that was taken over gets what its pods have, for the audiences that they
 // name.
 func (d *Dispatcher) Token(ctx context.Context, r *agentv1.TokenRequest) (*agentv1.TokenResponse, error) {
-	caller, ok := transport.CallerFrom(ctx)
-	if !ok || caller.Role != identity.Agent {
-		return nil, status.Error(codes.PermissionDenied, "a token needs a compute node's certificate")
-	}
-	if !d.cfg.Owns(caller.Name, caller.Key()) {
-		return nil, status.Error(codes.PermissionDenied, errReplacedMachine.Error())
-	}
-	pod, err := store.Of[*corev1.Pod](d.cfg.Store, store.Pods).Get(ctx, r.Namespace, r.Pod)
-	if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrInvalid) {
-		return nil, status.Error(codes.Unavailable, err.Error())
-	}
-	// A pod that is not there is answered like one of another node.
-	if err != nil || pod.UID != types.UID(r.Uid) || pod.Spec.NodeName != caller.Name {
-		return nil, status.Error(codes.NotFound, "the pod is not bound to this node")
+	pod, err := d.callersPod(ctx, r.Namespace, r.Pod, r.Uid)
+	if err != nil {
+		return nil, err
 	}
 	if !mountsToken(pod, r.Audience) {
 		return nil, status.Errorf(codes.PermissionDenied, "the pod mounts no token for the audience %q", r.Audience)
@@ -56,7 +45,7 @@ func (d *Dispatcher) Token(ctx context.Context, r *agentv1.TokenRequest) (*agent
 	}
 	issued, err := d.cfg.Tokens.Request(ctx, pod.Namespace, pod.Spec.ServiceAccountName, request)
 	if err != nil {
-		return nil, refusedToken(err)
+		return nil, refusal(err)
 	}
 	return &agentv1.TokenResponse{Token: issued.Status.Token, Expires: issued.Status.ExpirationTimestamp.Unix()}, nil
 }
@@ -75,8 +64,28 @@ func mountsToken(pod *corev1.Pod, audience string) bool {
 	return false
 }
 
-// refusedToken keeps the API's words, which the pod's author reads.
-func refusedToken(err error) error {
+// callersPod is a pod that is bound to the node that calls.
+func (d *Dispatcher) callersPod(ctx context.Context, namespace, name, uid string) (*corev1.Pod, error) {
+	caller, ok := transport.CallerFrom(ctx)
+	if !ok || caller.Role != identity.Agent {
+		return nil, status.Error(codes.PermissionDenied, "what pods are known by is for compute nodes' certificates")
+	}
+	if !d.cfg.Owns(caller.Name, caller.Key()) {
+		return nil, status.Error(codes.PermissionDenied, errReplacedMachine.Error())
+	}
+	pod, err := store.Of[*corev1.Pod](d.cfg.Store, store.Pods).Get(ctx, namespace, name)
+	if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrInvalid) {
+		return nil, status.Error(codes.Unavailable, err.Error())
+	}
+	// A pod that is not there is answered like one of another node.
+	if err != nil || pod.UID != types.UID(uid) || pod.Spec.NodeName != caller.Name {
+		return nil, status.Error(codes.NotFound, "the pod is not bound to this node")
+	}
+	return pod, nil
+}
+
+// refusal keeps the API's words, which the pod's author reads.
+func refusal(err error) error {
 	var told apierrors.APIStatus
 	if !errors.As(err, &told) {
 		return status.Error(codes.Unavailable, err.Error())

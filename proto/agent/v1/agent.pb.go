@@ -29,8 +29,9 @@ const (
 type Content_Kind int32
 
 const (
-	Content_CONFIG_MAP Content_Kind = 0
-	Content_SECRET     Content_Kind = 1
+	Content_CONFIG_MAP    Content_Kind = 0
+	Content_SECRET        Content_Kind = 1
+	Content_TRUST_ANCHORS Content_Kind = 2
 )
 
 // Enum value maps for Content_Kind.
@@ -38,10 +39,12 @@ var (
 	Content_Kind_name = map[int32]string{
 		0: "CONFIG_MAP",
 		1: "SECRET",
+		2: "TRUST_ANCHORS",
 	}
 	Content_Kind_value = map[string]int32{
-		"CONFIG_MAP": 0,
-		"SECRET":     1,
+		"CONFIG_MAP":    0,
+		"SECRET":        1,
+		"TRUST_ANCHORS": 2,
 	}
 )
 
@@ -70,6 +73,58 @@ func (x Content_Kind) Number() protoreflect.EnumNumber {
 // Deprecated: Use Content_Kind.Descriptor instead.
 func (Content_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8, 0}
+}
+
+type CertificateResponse_Outcome int32
+
+const (
+	CertificateResponse_PENDING CertificateResponse_Outcome = 0 // the signer has not answered: ask again
+	CertificateResponse_ISSUED  CertificateResponse_Outcome = 1
+	CertificateResponse_DENIED  CertificateResponse_Outcome = 2
+	CertificateResponse_FAILED  CertificateResponse_Outcome = 3
+)
+
+// Enum value maps for CertificateResponse_Outcome.
+var (
+	CertificateResponse_Outcome_name = map[int32]string{
+		0: "PENDING",
+		1: "ISSUED",
+		2: "DENIED",
+		3: "FAILED",
+	}
+	CertificateResponse_Outcome_value = map[string]int32{
+		"PENDING": 0,
+		"ISSUED":  1,
+		"DENIED":  2,
+		"FAILED":  3,
+	}
+)
+
+func (x CertificateResponse_Outcome) Enum() *CertificateResponse_Outcome {
+	p := new(CertificateResponse_Outcome)
+	*p = x
+	return p
+}
+
+func (x CertificateResponse_Outcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CertificateResponse_Outcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_agent_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (CertificateResponse_Outcome) Type() protoreflect.EnumType {
+	return &file_agent_v1_agent_proto_enumTypes[1]
+}
+
+func (x CertificateResponse_Outcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CertificateResponse_Outcome.Descriptor instead.
+func (CertificateResponse_Outcome) EnumDescriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type Frame_Channel int32
@@ -105,11 +160,11 @@ func (x Frame_Channel) String() string {
 }
 
 func (Frame_Channel) Descriptor() protoreflect.EnumDescriptor {
-	return file_agent_v1_agent_proto_enumTypes[1].Descriptor()
+	return file_agent_v1_agent_proto_enumTypes[2].Descriptor()
 }
 
 func (Frame_Channel) Type() protoreflect.EnumType {
-	return &file_agent_v1_agent_proto_enumTypes[1]
+	return &file_agent_v1_agent_proto_enumTypes[2]
 }
 
 func (x Frame_Channel) Number() protoreflect.EnumNumber {
@@ -118,7 +173,7 @@ func (x Frame_Channel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Frame_Channel.Descriptor instead.
 func (Frame_Channel) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26, 0}
 }
 
 type FromAgent struct {
@@ -861,14 +916,17 @@ func (*ToAgent_Servers) isToAgent_Message() {}
 
 func (*ToAgent_Content) isToAgent_Message() {}
 
-// Content is a config map or a secret that a pod of the node refers to. It comes
-// before the first pod that does, and again whenever it changes.
+// Content is a config map, a secret or trust anchors that a pod of the node
+// refers to. It comes before the first pod that does, and again whenever it
+// changes.
 type Content struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Kind      Content_Kind           `protobuf:"varint,1,opt,name=kind,proto3,enum=muster.agent.v1.Content_Kind" json:"kind,omitempty"`
 	Namespace string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Name      string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// core/v1 ConfigMap or Secret; empty if there is none.
+	// Of trust anchors: the ClusterTrustBundle's, or what SignersAnchors gives.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// core/v1 ConfigMap or Secret; trust anchors are PEM blocks of type
+	// CERTIFICATE, each once. Empty if there is none.
 	Object []byte `protobuf:"bytes,4,opt,name=object,proto3" json:"object,omitempty"`
 	// No pod of the node refers to it any more: forget it.
 	Dropped       bool `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`
@@ -1070,6 +1128,185 @@ func (x *TokenResponse) GetExpires() int64 {
 	return 0
 }
 
+type CertificateRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Pod       string                 `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	Uid       string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Which projected volume of the pod asks, and which of its sources.
+	Volume string `protobuf:"bytes,4,opt,name=volume,proto3" json:"volume,omitempty"`
+	Source int32  `protobuf:"varint,5,opt,name=source,proto3" json:"source,omitempty"`
+	// PKCS #10, DER: an empty one, signed by the key that the agent made.
+	SigningRequest []byte `protobuf:"bytes,6,opt,name=signing_request,json=signingRequest,proto3" json:"signing_request,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *CertificateRequest) Reset() {
+	*x = CertificateRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateRequest) ProtoMessage() {}
+
+func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateRequest.ProtoReflect.Descriptor instead.
+func (*CertificateRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *CertificateRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *CertificateRequest) GetPod() string {
+	if x != nil {
+		return x.Pod
+	}
+	return ""
+}
+
+func (x *CertificateRequest) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *CertificateRequest) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
+func (x *CertificateRequest) GetSource() int32 {
+	if x != nil {
+		return x.Source
+	}
+	return 0
+}
+
+func (x *CertificateRequest) GetSigningRequest() []byte {
+	if x != nil {
+		return x.SigningRequest
+	}
+	return nil
+}
+
+type CertificateResponse struct {
+	state        protoimpl.MessageState      `protogen:"open.v1"`
+	Outcome      CertificateResponse_Outcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=muster.agent.v1.CertificateResponse_Outcome" json:"outcome,omitempty"`
+	Chain        string                      `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`                                    // PEM
+	BeginRefresh int64                       `protobuf:"varint,3,opt,name=begin_refresh,json=beginRefresh,proto3" json:"begin_refresh,omitempty"` // Unix seconds
+	NotAfter     int64                       `protobuf:"varint,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`             // Unix seconds
+	// What the signer says to a refusal.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Request       string `protobuf:"bytes,7,opt,name=request,proto3" json:"request,omitempty"` // name of the PodCertificateRequest
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CertificateResponse) Reset() {
+	*x = CertificateResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CertificateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CertificateResponse) ProtoMessage() {}
+
+func (x *CertificateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CertificateResponse.ProtoReflect.Descriptor instead.
+func (*CertificateResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CertificateResponse) GetOutcome() CertificateResponse_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return CertificateResponse_PENDING
+}
+
+func (x *CertificateResponse) GetChain() string {
+	if x != nil {
+		return x.Chain
+	}
+	return ""
+}
+
+func (x *CertificateResponse) GetBeginRefresh() int64 {
+	if x != nil {
+		return x.BeginRefresh
+	}
+	return 0
+}
+
+func (x *CertificateResponse) GetNotAfter() int64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
+func (x *CertificateResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CertificateResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *CertificateResponse) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
 // Servers lists every control node, host:port, when that changes after Welcome.
 type Servers struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1080,7 +1317,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1329,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1342,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Servers) GetServers() []string {
@@ -1130,7 +1367,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1379,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1392,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Welcome) GetControlNode() string {
@@ -1188,7 +1425,7 @@ type PodPut struct {
 
 func (x *PodPut) Reset() {
 	*x = PodPut{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1200,7 +1437,7 @@ func (x *PodPut) String() string {
 func (*PodPut) ProtoMessage() {}
 
 func (x *PodPut) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1213,7 +1450,7 @@ func (x *PodPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodPut.ProtoReflect.Descriptor instead.
 func (*PodPut) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PodPut) GetPod() []byte {
@@ -1235,7 +1472,7 @@ type PodRemove struct {
 
 func (x *PodRemove) Reset() {
 	*x = PodRemove{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1484,7 @@ func (x *PodRemove) String() string {
 func (*PodRemove) ProtoMessage() {}
 
 func (x *PodRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1497,7 @@ func (x *PodRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRemove.ProtoReflect.Descriptor instead.
 func (*PodRemove) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PodRemove) GetNamespace() string {
@@ -1292,7 +1529,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1304,7 +1541,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1317,7 +1554,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 type StatusStored struct {
@@ -1330,7 +1567,7 @@ type StatusStored struct {
 
 func (x *StatusStored) Reset() {
 	*x = StatusStored{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1579,7 @@ func (x *StatusStored) String() string {
 func (*StatusStored) ProtoMessage() {}
 
 func (x *StatusStored) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1592,7 @@ func (x *StatusStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusStored.ProtoReflect.Descriptor instead.
 func (*StatusStored) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatusStored) GetUid() string {
@@ -1382,7 +1619,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1631,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1644,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Network) GetRoutes() []*NodeRoute {
@@ -1428,7 +1665,7 @@ type NodeRoute struct {
 
 func (x *NodeRoute) Reset() {
 	*x = NodeRoute{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1677,7 @@ func (x *NodeRoute) String() string {
 func (*NodeRoute) ProtoMessage() {}
 
 func (x *NodeRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1690,7 @@ func (x *NodeRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRoute.ProtoReflect.Descriptor instead.
 func (*NodeRoute) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeRoute) GetNode() string {
@@ -1485,7 +1722,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1734,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1747,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 // OpenStream asks the agent to call Stream with this id.
@@ -1529,7 +1766,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1778,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1791,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *OpenStream) GetId() string {
@@ -1641,7 +1878,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1890,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1903,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LogRequest) GetNamespace() string {
@@ -1758,7 +1995,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +2007,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +2020,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -1870,7 +2107,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +2119,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +2132,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -1950,7 +2187,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1962,7 +2199,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1975,7 +2212,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Frame) GetChannel() Frame_Channel {
@@ -2023,7 +2260,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2272,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2285,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -2078,7 +2315,7 @@ type StreamResult struct {
 
 func (x *StreamResult) Reset() {
 	*x = StreamResult{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2327,7 @@ func (x *StreamResult) String() string {
 func (*StreamResult) ProtoMessage() {}
 
 func (x *StreamResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2340,7 @@ func (x *StreamResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResult.ProtoReflect.Descriptor instead.
 func (*StreamResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StreamResult) GetExitCode() int32 {
@@ -2181,18 +2418,19 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aservers\x18\n" +
 	" \x01(\v2\x18.muster.agent.v1.ServersH\x00R\aservers\x124\n" +
 	"\acontent\x18\v \x01(\v2\x18.muster.agent.v1.ContentH\x00R\acontentB\t\n" +
-	"\amessage\"\xc4\x01\n" +
+	"\amessage\"\xd7\x01\n" +
 	"\aContent\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.muster.agent.v1.Content.KindR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
 	"\x06object\x18\x04 \x01(\fR\x06object\x12\x18\n" +
-	"\adropped\x18\x05 \x01(\bR\adropped\"\"\n" +
+	"\adropped\x18\x05 \x01(\bR\adropped\"5\n" +
 	"\x04Kind\x12\x0e\n" +
 	"\n" +
 	"CONFIG_MAP\x10\x00\x12\n" +
 	"\n" +
-	"\x06SECRET\x10\x01\"\x86\x01\n" +
+	"\x06SECRET\x10\x01\x12\x11\n" +
+	"\rTRUST_ANCHORS\x10\x02\"\x86\x01\n" +
 	"\fTokenRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x10\n" +
@@ -2201,7 +2439,30 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aseconds\x18\x05 \x01(\x03R\aseconds\"?\n" +
 	"\rTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aexpires\x18\x02 \x01(\x03R\aexpires\"#\n" +
+	"\aexpires\x18\x02 \x01(\x03R\aexpires\"\xaf\x01\n" +
+	"\x12CertificateRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x16\n" +
+	"\x06volume\x18\x04 \x01(\tR\x06volume\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\x05R\x06source\x12'\n" +
+	"\x0fsigning_request\x18\x06 \x01(\fR\x0esigningRequest\"\xbd\x02\n" +
+	"\x13CertificateResponse\x12F\n" +
+	"\aoutcome\x18\x01 \x01(\x0e2,.muster.agent.v1.CertificateResponse.OutcomeR\aoutcome\x12\x14\n" +
+	"\x05chain\x18\x02 \x01(\tR\x05chain\x12#\n" +
+	"\rbegin_refresh\x18\x03 \x01(\x03R\fbeginRefresh\x12\x1b\n" +
+	"\tnot_after\x18\x04 \x01(\x03R\bnotAfter\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12\x18\n" +
+	"\arequest\x18\a \x01(\tR\arequest\":\n" +
+	"\aOutcome\x12\v\n" +
+	"\aPENDING\x10\x00\x12\n" +
+	"\n" +
+	"\x06ISSUED\x10\x01\x12\n" +
+	"\n" +
+	"\x06DENIED\x10\x02\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x03\"#\n" +
 	"\aServers\x12\x18\n" +
 	"\aservers\x18\x01 \x03(\tR\aservers\"Z\n" +
 	"\aWelcome\x12!\n" +
@@ -2286,11 +2547,12 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\fStreamResult\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\x05R\bexitCode\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
-	"\x04code\x18\x03 \x01(\rR\x04code2\xd2\x01\n" +
+	"\x04code\x18\x03 \x01(\rR\x04code2\xac\x02\n" +
 	"\x05Agent\x12C\n" +
 	"\aSession\x12\x1a.muster.agent.v1.FromAgent\x1a\x18.muster.agent.v1.ToAgent(\x010\x01\x12<\n" +
 	"\x06Stream\x12\x16.muster.agent.v1.Frame\x1a\x16.muster.agent.v1.Frame(\x010\x01\x12F\n" +
-	"\x05Token\x12\x1d.muster.agent.v1.TokenRequest\x1a\x1e.muster.agent.v1.TokenResponseB3Z1github.com/musterhq/muster/proto/agent/v1;agentv1b\x06proto3"
+	"\x05Token\x12\x1d.muster.agent.v1.TokenRequest\x1a\x1e.muster.agent.v1.TokenResponse\x12X\n" +
+	"\vCertificate\x12#.muster.agent.v1.CertificateRequest\x1a$.muster.agent.v1.CertificateResponseB3Z1github.com/musterhq/muster/proto/agent/v1;agentv1b\x06proto3"
 
 var (
 	file_agent_v1_agent_proto_rawDescOnce sync.Once
@@ -2304,76 +2566,82 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_agent_v1_agent_proto_rawDescData
 }
 
-var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_agent_v1_agent_proto_goTypes = []any{
-	(Content_Kind)(0),          // 0: muster.agent.v1.Content.Kind
-	(Frame_Channel)(0),         // 1: muster.agent.v1.Frame.Channel
-	(*FromAgent)(nil),          // 2: muster.agent.v1.FromAgent
-	(*Hello)(nil),              // 3: muster.agent.v1.Hello
-	(*Heartbeat)(nil),          // 4: muster.agent.v1.Heartbeat
-	(*NodeStatus)(nil),         // 5: muster.agent.v1.NodeStatus
-	(*PodStatus)(nil),          // 6: muster.agent.v1.PodStatus
-	(*PodGone)(nil),            // 7: muster.agent.v1.PodGone
-	(*EventReport)(nil),        // 8: muster.agent.v1.EventReport
-	(*ToAgent)(nil),            // 9: muster.agent.v1.ToAgent
-	(*Content)(nil),            // 10: muster.agent.v1.Content
-	(*TokenRequest)(nil),       // 11: muster.agent.v1.TokenRequest
-	(*TokenResponse)(nil),      // 12: muster.agent.v1.TokenResponse
-	(*Servers)(nil),            // 13: muster.agent.v1.Servers
-	(*Welcome)(nil),            // 14: muster.agent.v1.Welcome
-	(*PodPut)(nil),             // 15: muster.agent.v1.PodPut
-	(*PodRemove)(nil),          // 16: muster.agent.v1.PodRemove
-	(*Synced)(nil),             // 17: muster.agent.v1.Synced
-	(*StatusStored)(nil),       // 18: muster.agent.v1.StatusStored
-	(*Network)(nil),            // 19: muster.agent.v1.Network
-	(*NodeRoute)(nil),          // 20: muster.agent.v1.NodeRoute
-	(*GoAway)(nil),             // 21: muster.agent.v1.GoAway
-	(*OpenStream)(nil),         // 22: muster.agent.v1.OpenStream
-	(*LogRequest)(nil),         // 23: muster.agent.v1.LogRequest
-	(*ExecRequest)(nil),        // 24: muster.agent.v1.ExecRequest
-	(*PortForwardRequest)(nil), // 25: muster.agent.v1.PortForwardRequest
-	(*Frame)(nil),              // 26: muster.agent.v1.Frame
-	(*Resize)(nil),             // 27: muster.agent.v1.Resize
-	(*StreamResult)(nil),       // 28: muster.agent.v1.StreamResult
+	(Content_Kind)(0),                // 0: muster.agent.v1.Content.Kind
+	(CertificateResponse_Outcome)(0), // 1: muster.agent.v1.CertificateResponse.Outcome
+	(Frame_Channel)(0),               // 2: muster.agent.v1.Frame.Channel
+	(*FromAgent)(nil),                // 3: muster.agent.v1.FromAgent
+	(*Hello)(nil),                    // 4: muster.agent.v1.Hello
+	(*Heartbeat)(nil),                // 5: muster.agent.v1.Heartbeat
+	(*NodeStatus)(nil),               // 6: muster.agent.v1.NodeStatus
+	(*PodStatus)(nil),                // 7: muster.agent.v1.PodStatus
+	(*PodGone)(nil),                  // 8: muster.agent.v1.PodGone
+	(*EventReport)(nil),              // 9: muster.agent.v1.EventReport
+	(*ToAgent)(nil),                  // 10: muster.agent.v1.ToAgent
+	(*Content)(nil),                  // 11: muster.agent.v1.Content
+	(*TokenRequest)(nil),             // 12: muster.agent.v1.TokenRequest
+	(*TokenResponse)(nil),            // 13: muster.agent.v1.TokenResponse
+	(*CertificateRequest)(nil),       // 14: muster.agent.v1.CertificateRequest
+	(*CertificateResponse)(nil),      // 15: muster.agent.v1.CertificateResponse
+	(*Servers)(nil),                  // 16: muster.agent.v1.Servers
+	(*Welcome)(nil),                  // 17: muster.agent.v1.Welcome
+	(*PodPut)(nil),                   // 18: muster.agent.v1.PodPut
+	(*PodRemove)(nil),                // 19: muster.agent.v1.PodRemove
+	(*Synced)(nil),                   // 20: muster.agent.v1.Synced
+	(*StatusStored)(nil),             // 21: muster.agent.v1.StatusStored
+	(*Network)(nil),                  // 22: muster.agent.v1.Network
+	(*NodeRoute)(nil),                // 23: muster.agent.v1.NodeRoute
+	(*GoAway)(nil),                   // 24: muster.agent.v1.GoAway
+	(*OpenStream)(nil),               // 25: muster.agent.v1.OpenStream
+	(*LogRequest)(nil),               // 26: muster.agent.v1.LogRequest
+	(*ExecRequest)(nil),              // 27: muster.agent.v1.ExecRequest
+	(*PortForwardRequest)(nil),       // 28: muster.agent.v1.PortForwardRequest
+	(*Frame)(nil),                    // 29: muster.agent.v1.Frame
+	(*Resize)(nil),                   // 30: muster.agent.v1.Resize
+	(*StreamResult)(nil),             // 31: muster.agent.v1.StreamResult
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
-	3,  // 0: muster.agent.v1.FromAgent.hello:type_name -> muster.agent.v1.Hello
-	4,  // 1: muster.agent.v1.FromAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
-	5,  // 2: muster.agent.v1.FromAgent.node_status:type_name -> muster.agent.v1.NodeStatus
-	6,  // 3: muster.agent.v1.FromAgent.pod_status:type_name -> muster.agent.v1.PodStatus
-	7,  // 4: muster.agent.v1.FromAgent.pod_gone:type_name -> muster.agent.v1.PodGone
-	8,  // 5: muster.agent.v1.FromAgent.event:type_name -> muster.agent.v1.EventReport
-	14, // 6: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
-	15, // 7: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
-	16, // 8: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
-	17, // 9: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
-	18, // 10: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
-	22, // 11: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
-	4,  // 12: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
-	19, // 13: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
-	21, // 14: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
-	13, // 15: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
-	10, // 16: muster.agent.v1.ToAgent.content:type_name -> muster.agent.v1.Content
+	4,  // 0: muster.agent.v1.FromAgent.hello:type_name -> muster.agent.v1.Hello
+	5,  // 1: muster.agent.v1.FromAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
+	6,  // 2: muster.agent.v1.FromAgent.node_status:type_name -> muster.agent.v1.NodeStatus
+	7,  // 3: muster.agent.v1.FromAgent.pod_status:type_name -> muster.agent.v1.PodStatus
+	8,  // 4: muster.agent.v1.FromAgent.pod_gone:type_name -> muster.agent.v1.PodGone
+	9,  // 5: muster.agent.v1.FromAgent.event:type_name -> muster.agent.v1.EventReport
+	17, // 6: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
+	18, // 7: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
+	19, // 8: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
+	20, // 9: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
+	21, // 10: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
+	25, // 11: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
+	5,  // 12: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
+	22, // 13: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
+	24, // 14: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
+	16, // 15: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
+	11, // 16: muster.agent.v1.ToAgent.content:type_name -> muster.agent.v1.Content
 	0,  // 17: muster.agent.v1.Content.kind:type_name -> muster.agent.v1.Content.Kind
-	20, // 18: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
-	23, // 19: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
-	24, // 20: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
-	25, // 21: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
-	1,  // 22: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
-	27, // 23: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
-	28, // 24: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
-	2,  // 25: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
-	26, // 26: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
-	11, // 27: muster.agent.v1.Agent.Token:input_type -> muster.agent.v1.TokenRequest
-	9,  // 28: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
-	26, // 29: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
-	12, // 30: muster.agent.v1.Agent.Token:output_type -> muster.agent.v1.TokenResponse
-	28, // [28:31] is the sub-list for method output_type
-	25, // [25:28] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	1,  // 18: muster.agent.v1.CertificateResponse.outcome:type_name -> muster.agent.v1.CertificateResponse.Outcome
+	23, // 19: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
+	26, // 20: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
+	27, // 21: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
+	28, // 22: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
+	2,  // 23: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
+	30, // 24: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
+	31, // 25: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
+	3,  // 26: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
+	29, // 27: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
+	12, // 28: muster.agent.v1.Agent.Token:input_type -> muster.agent.v1.TokenRequest
+	14, // 29: muster.agent.v1.Agent.Certificate:input_type -> muster.agent.v1.CertificateRequest
+	10, // 30: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
+	29, // 31: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
+	13, // 32: muster.agent.v1.Agent.Token:output_type -> muster.agent.v1.TokenResponse
+	15, // 33: muster.agent.v1.Agent.Certificate:output_type -> muster.agent.v1.CertificateResponse
+	30, // [30:34] is the sub-list for method output_type
+	26, // [26:30] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2402,7 +2670,7 @@ func file_agent_v1_agent_proto_init() {
 		(*ToAgent_Servers)(nil),
 		(*ToAgent_Content)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[20].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[22].OneofWrappers = []any{
 		(*OpenStream_Log)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
@@ -2412,8 +2680,8 @@ func file_agent_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   27,
+			NumEnums:      3,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

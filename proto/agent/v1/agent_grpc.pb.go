@@ -24,9 +24,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Agent_Session_FullMethodName = "/muster.agent.v1.Agent/Session"
-	Agent_Stream_FullMethodName  = "/muster.agent.v1.Agent/Stream"
-	Agent_Token_FullMethodName   = "/muster.agent.v1.Agent/Token"
+	Agent_Session_FullMethodName     = "/muster.agent.v1.Agent/Session"
+	Agent_Stream_FullMethodName      = "/muster.agent.v1.Agent/Stream"
+	Agent_Token_FullMethodName       = "/muster.agent.v1.Agent/Token"
+	Agent_Certificate_FullMethodName = "/muster.agent.v1.Agent/Certificate"
 )
 
 // AgentClient is the client API for Agent service.
@@ -44,6 +45,10 @@ type AgentClient interface {
 	// Token asks for a token of the service account of a pod that is bound to the
 	// node and mounts such a token. It is bound to the pod.
 	Token(ctx context.Context, in *TokenRequest, opts ...grpc.CallOption) (*TokenResponse, error)
+	// Certificate asks for a certificate that a pod bound to the node mounts, by a
+	// PodCertificateRequest. Who asks again with the same signing request waits
+	// for the same one.
+	Certificate(ctx context.Context, in *CertificateRequest, opts ...grpc.CallOption) (*CertificateResponse, error)
 }
 
 type agentClient struct {
@@ -90,6 +95,16 @@ func (c *agentClient) Token(ctx context.Context, in *TokenRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *agentClient) Certificate(ctx context.Context, in *CertificateRequest, opts ...grpc.CallOption) (*CertificateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CertificateResponse)
+	err := c.cc.Invoke(ctx, Agent_Certificate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AgentServer is the server API for Agent service.
 // All implementations must embed UnimplementedAgentServer
 // for forward compatibility.
@@ -105,6 +120,10 @@ type AgentServer interface {
 	// Token asks for a token of the service account of a pod that is bound to the
 	// node and mounts such a token. It is bound to the pod.
 	Token(context.Context, *TokenRequest) (*TokenResponse, error)
+	// Certificate asks for a certificate that a pod bound to the node mounts, by a
+	// PodCertificateRequest. Who asks again with the same signing request waits
+	// for the same one.
+	Certificate(context.Context, *CertificateRequest) (*CertificateResponse, error)
 	mustEmbedUnimplementedAgentServer()
 }
 
@@ -123,6 +142,9 @@ func (UnimplementedAgentServer) Stream(grpc.BidiStreamingServer[Frame, Frame]) e
 }
 func (UnimplementedAgentServer) Token(context.Context, *TokenRequest) (*TokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Token not implemented")
+}
+func (UnimplementedAgentServer) Certificate(context.Context, *CertificateRequest) (*CertificateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Certificate not implemented")
 }
 func (UnimplementedAgentServer) mustEmbedUnimplementedAgentServer() {}
 func (UnimplementedAgentServer) testEmbeddedByValue()               {}
@@ -177,6 +199,24 @@ func _Agent_Token_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Agent_Certificate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CertificateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServer).Certificate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Agent_Certificate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServer).Certificate(ctx, req.(*CertificateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Agent_ServiceDesc is the grpc.ServiceDesc for Agent service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -187,6 +227,10 @@ var Agent_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Token",
 			Handler:    _Agent_Token_Handler,
+		},
+		{
+			MethodName: "Certificate",
+			Handler:    _Agent_Certificate_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

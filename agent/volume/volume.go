@@ -1,7 +1,7 @@
 // Package volume makes the directories pods mount: emptyDir, on disk or in
-// memory, hostPath, and those that show config maps, secrets, tokens and what
-// the pod itself is like, whose files package pod collects. Other kinds it
-// refuses with a reason for the user.
+// memory, hostPath, and those that show config maps, secrets, tokens,
+// certificates and what the pod itself is like, whose files package pod
+// collects. Other kinds it refuses with a reason for the user.
 package volume
 
 import (

@@ -128,7 +128,7 @@ func New(cfg Config) (*Agent, error) {
 		Name: cfg.Name, Hostname: cfg.Hostname, IP: cfg.NodeIP, Dir: cfg.Dir, Labels: cfg.Labels, Taints: cfg.Taints,
 		Version: cfg.Version, Capacity: cfg.Capacity, Health: a.health,
 	})
-	a.contents = newContents(a.log)
+	a.contents = newContents(filepath.Join(cfg.Dir, "services"), a.log)
 	a.session, err = session.New(session.Config{
 		Servers: cfg.Servers, File: filepath.Join(cfg.Dir, "servers.json"), Dial: cfg.Dial, Handler: a, Version: cfg.Version, Bare: a.hollow != nil, Logger: a.log,
 	})

@@ -17,11 +17,14 @@ import (
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
-// contents are the config maps, secrets and trust anchors that pods here refer to, in memory
-// only, as the control plane tells them (pod.Contents). It tells no others.
+// contents are the config maps, secrets and trust anchors that pods here refer to,
+// in memory only, and the services in their environment, as the control plane
+// tells them (pod.Contents). It tells no others.
 type contents struct {
 	log     *slog.Logger
 	session *session.Session
+	// services are what was told of them before this agent started.
+	services serviceFiles
 	// changed is called without a lock for each that is new or different.
 	changed func(namespace string)
 
@@ -43,10 +46,13 @@ type content struct {
 	configMap *corev1.ConfigMap // nil: there is none, or it is of another kind
 	secret    *corev1.Secret
 	anchors   []byte
+	services  []corev1.Service
 }
 
-func newContents(log *slog.Logger) *contents {
-	return &contents{log: log, held: map[contentKey]*content{}}
+// newContents keeps services, which are no secrets and which all pods need to
+// start, below dir as well.
+func newContents(dir string, log *slog.Logger) *contents {
+	return &contents{log: log, services: serviceFiles{dir, log}, held: serviceFiles{dir, log}.read()}
 }
 
 // begin opens a session, sync ends what it tells at first.
@@ -62,6 +68,7 @@ func (c *contents) sync() {
 	for key, held := range c.held {
 		if held.round < c.round {
 			delete(c.held, key)
+			c.services.remove(key)
 		}
 	}
 }
@@ -72,6 +79,7 @@ func (c *contents) take(m *agentv1.Content) {
 		c.mu.Lock()
 		delete(c.held, key)
 		c.mu.Unlock()
+		c.services.remove(key)
 		return
 	}
 	now := &content{}
@@ -84,6 +92,10 @@ func (c *contents) take(m *agentv1.Content) {
 	before := c.held[key]
 	c.held[key] = now
 	c.mu.Unlock()
+	if m.Kind == agentv1.Content_SERVICES {
+		c.services.write(key, m.Object)
+		return // a container keeps the environment that it was started with
+	}
 	if before == nil || before.version != now.version {
 		c.changed(m.Namespace)
 	}
@@ -105,6 +117,11 @@ func (c *content) read(m *agentv1.Content) error {
 	case agentv1.Content_TRUST_ANCHORS:
 		c.anchors, c.version = m.Object, string(m.Object)
 		return nil
+	case agentv1.Content_SERVICES:
+		var list corev1.ServiceList
+		err = list.Unmarshal(m.Object)
+		c.services = list.Items
+		return err
 	default:
 		return errors.New("its kind is of a newer version of muster")
 	}

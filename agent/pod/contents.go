@@ -25,6 +25,9 @@ var ErrNotTold = errors.New("not told by the control plane yet")
 type Contents interface {
 	ConfigMap(namespace, name string) (*corev1.ConfigMap, error)
 	Secret(namespace, name string) (*corev1.Secret, error)
+	// Services are those with an address that a container finds in its environment:
+	// the API's own and, with links, those of the namespace.
+	Services(namespace string, links bool) ([]corev1.Service, error)
 	// TrustAnchors are those of a ClusterTrustBundle, or of a signer's bundles, as
 	// Content names them: PEM, nil when there are none.
 	TrustAnchors(name string) ([]byte, error)

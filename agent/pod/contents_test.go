@@ -26,6 +26,7 @@ type told struct {
 	secrets    map[string]map[string]string
 	anchors    map[string]string
 	sign       func(request []byte) (Certificate, error)
+	services   []corev1.Service
 	silent     bool
 	tokens     int // issued
 }
@@ -76,6 +77,14 @@ func (t *told) Secret(namespace, name string) (*corev1.Secret, error) {
 		secret.Data[key] = []byte(value)
 	}
 	return secret, nil
+}
+
+// Services are those of "default", and the first of them the API's.
+func (t *told) Services(namespace string, links bool) ([]corev1.Service, error) {
+	if links && namespace == "default" || len(t.services) == 0 {
+		return t.services, nil
+	}
+	return t.services[:1], nil
 }
 
 func (t *told) Token(_ context.Context, pod *corev1.Pod, audience string, seconds int64) (string, time.Time, error) {

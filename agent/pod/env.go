@@ -16,7 +16,8 @@ import (
 
 // environment is a container's: what envFrom gives, then what it declares, in
 // that order; a name that comes again keeps its place and takes the later value.
-// Without contents, what comes from them is left out.
+// Services come last, under names that neither has. Without contents, what comes
+// from them is left out.
 func environment(pod *corev1.Pod, spec *corev1.Container, ips []string, node Node, contents Contents) ([]runtime.Env, error) {
 	var out []runtime.Env
 	values := map[string]string{}
@@ -39,7 +40,17 @@ func environment(pod *corev1.Pod, spec *corev1.Container, ips []string, node Nod
 			}
 		}
 	}
-	lookup := func(name string) (string, bool) { v, ok := values[name]; return v, ok }
+	services, err := serviceEnvironment(pod, contents)
+	if err != nil {
+		return nil, err
+	}
+	lookup := func(name string) (string, bool) {
+		v, ok := values[name]
+		if at := slices.IndexFunc(services, func(e runtime.Env) bool { return e.Name == name }); !ok && at >= 0 {
+			return services[at].Value, true
+		}
+		return v, ok
+	}
 	for _, e := range spec.Env {
 		value, is, err := valueOf(pod, spec, e, ips, node, contents, lookup)
 		if err != nil {
@@ -47,6 +58,11 @@ func environment(pod *corev1.Pod, spec *corev1.Container, ips []string, node Nod
 		}
 		if is {
 			set(e.Name, value)
+		}
+	}
+	for _, e := range services {
+		if _, taken := values[e.Name]; !taken {
+			set(e.Name, e.Value)
 		}
 	}
 	return out, nil

@@ -16,7 +16,7 @@ import (
 // contents follows objects of one kind of the local replica for the sessions
 // whose pods refer to them. It holds nothing but who is interested: an object is
 // read when it is sent. What pods refer to has a key in the kind's place, which
-// is an object's, or stands for several (trust.go).
+// is an object's, or stands for several (trust.go, services.go).
 type contents struct {
 	store *store.Store
 	table *store.Table
@@ -25,6 +25,9 @@ type contents struct {
 	read func(namespace, name string) ([]byte, error)
 	// joined: any object's change may be one of any key.
 	joined bool
+	// listed: an object's change is also one of its namespace's key, which is a
+	// prefix.
+	listed bool
 
 	mu         sync.Mutex
 	interested map[string]map[*session]bool // by the object's key
@@ -87,6 +90,14 @@ func (c *contents) allChanged() {
 func (c *contents) changed(key string) {
 	for s := range c.interested[key] {
 		s.markContent(key)
+	}
+	if !c.listed {
+		return
+	}
+	namespace, _ := c.table.Spec().SplitKey(key)
+	all := c.table.Spec().Prefix(namespace)
+	for s := range c.interested[all] {
+		s.markContent(all)
 	}
 }
 
@@ -193,7 +204,8 @@ func (s *session) sendContent(key string) error {
 }
 
 // contentsOf are the keys of the config maps, secrets and trust anchors that a
-// pod refers to, each once: all that its node may read of the first two.
+// pod refers to, each once: all that its node may read of the first two. With them
+// are the services that are in its environment.
 func (s *session) contentsOf(pod *corev1.Pod) []string {
 	if s.bare {
 		return nil
@@ -214,6 +226,7 @@ func (s *session) contentsOf(pod *corev1.Pod) []string {
 	for _, pull := range pod.Spec.ImagePullSecrets {
 		refs.add(store.Secrets, pull.Name)
 	}
+	refs.keys = append(refs.keys, servicesOf(pod)...)
 	slices.Sort(refs.keys)
 	return slices.Compact(refs.keys)
 }

@@ -98,7 +98,7 @@ func New(cfg Config) *Dispatcher {
 	d.desired = newDesired(cfg.Store, d.sessions.podChanged)
 	d.nodes = store.NewCache[*corev1.Node](cfg.Store, store.Nodes, nil)
 	d.routes = newRoutes(d.sessions.networkChanged)
-	d.contents = []*contents{newContents(cfg.Store, store.ConfigMaps, agentv1.Content_CONFIG_MAP), newContents(cfg.Store, store.Secrets, agentv1.Content_SECRET), newAnchors(cfg.Store)}
+	d.contents = []*contents{newContents(cfg.Store, store.ConfigMaps, agentv1.Content_CONFIG_MAP), newContents(cfg.Store, store.Secrets, agentv1.Content_SECRET), newAnchors(cfg.Store), newServices(cfg.Store)}
 	d.nodes.OnChange(func(old, new *corev1.Node) {
 		d.routes.change(old, new)
 		if new != nil {

@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -213,9 +214,37 @@ func (a *testAgent) hear() *agentv1.ToAgent {
 		if err != nil {
 			a.t.Fatalf("%s: session ended: %v", a.name, err)
 		}
-		if message.GetHeartbeat() == nil && message.GetNetwork() == nil {
+		if message.GetHeartbeat() == nil && message.GetNetwork() == nil && message.GetContent().GetKind() != agentv1.Content_SERVICES {
 			return message
 		}
+	}
+}
+
+// hearServices returns the next word of services, in which order they come:
+// "default/: a=10.0.0.1:80".
+func (a *testAgent) hearServices() string {
+	a.t.Helper()
+	for {
+		message, err := a.session.Recv()
+		if err != nil {
+			a.t.Fatalf("%s: session ended: %v", a.name, err)
+		}
+		content := message.GetContent()
+		if content.GetKind() != agentv1.Content_SERVICES {
+			continue
+		}
+		word := content.Namespace + "/" + content.Name + ":"
+		if content.Dropped {
+			return word + " dropped"
+		}
+		var list corev1.ServiceList
+		if err := list.Unmarshal(content.Object); err != nil {
+			a.t.Fatal(err)
+		}
+		for _, s := range list.Items {
+			word += fmt.Sprintf(" %s=%s:%d", s.Name, s.Spec.ClusterIP, s.Spec.Ports[0].Port)
+		}
+		return word
 	}
 }
 

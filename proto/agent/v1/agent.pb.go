@@ -32,6 +32,9 @@ const (
 	Content_CONFIG_MAP    Content_Kind = 0
 	Content_SECRET        Content_Kind = 1
 	Content_TRUST_ANCHORS Content_Kind = 2
+	// All services of a namespace that have an address, or the one that is named;
+	// of each only what is in an environment.
+	Content_SERVICES Content_Kind = 3
 )
 
 // Enum value maps for Content_Kind.
@@ -40,11 +43,13 @@ var (
 		0: "CONFIG_MAP",
 		1: "SECRET",
 		2: "TRUST_ANCHORS",
+		3: "SERVICES",
 	}
 	Content_Kind_value = map[string]int32{
 		"CONFIG_MAP":    0,
 		"SECRET":        1,
 		"TRUST_ANCHORS": 2,
+		"SERVICES":      3,
 	}
 )
 
@@ -917,15 +922,15 @@ func (*ToAgent_Servers) isToAgent_Message() {}
 func (*ToAgent_Content) isToAgent_Message() {}
 
 // Content is a config map, a secret or trust anchors that a pod of the node
-// refers to. It comes before the first pod that does, and again whenever it
-// changes.
+// refers to, or the services that it finds in its environment. It comes before
+// the first pod that does, and again whenever it changes.
 type Content struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Kind      Content_Kind           `protobuf:"varint,1,opt,name=kind,proto3,enum=muster.agent.v1.Content_Kind" json:"kind,omitempty"`
 	Namespace string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Of trust anchors: the ClusterTrustBundle's, or what SignersAnchors gives.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// core/v1 ConfigMap or Secret; trust anchors are PEM blocks of type
+	// core/v1 ConfigMap, Secret or ServiceList; trust anchors are PEM blocks of type
 	// CERTIFICATE, each once. Empty if there is none.
 	Object []byte `protobuf:"bytes,4,opt,name=object,proto3" json:"object,omitempty"`
 	// No pod of the node refers to it any more: forget it.
@@ -2418,19 +2423,20 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aservers\x18\n" +
 	" \x01(\v2\x18.muster.agent.v1.ServersH\x00R\aservers\x124\n" +
 	"\acontent\x18\v \x01(\v2\x18.muster.agent.v1.ContentH\x00R\acontentB\t\n" +
-	"\amessage\"\xd7\x01\n" +
+	"\amessage\"\xe5\x01\n" +
 	"\aContent\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.muster.agent.v1.Content.KindR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
 	"\x06object\x18\x04 \x01(\fR\x06object\x12\x18\n" +
-	"\adropped\x18\x05 \x01(\bR\adropped\"5\n" +
+	"\adropped\x18\x05 \x01(\bR\adropped\"C\n" +
 	"\x04Kind\x12\x0e\n" +
 	"\n" +
 	"CONFIG_MAP\x10\x00\x12\n" +
 	"\n" +
 	"\x06SECRET\x10\x01\x12\x11\n" +
-	"\rTRUST_ANCHORS\x10\x02\"\x86\x01\n" +
+	"\rTRUST_ANCHORS\x10\x02\x12\f\n" +
+	"\bSERVICES\x10\x03\"\x86\x01\n" +
 	"\fTokenRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x10\n" +

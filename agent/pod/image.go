@@ -9,6 +9,7 @@ import (
 
 	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 
 	"github.com/musterhq/muster/agent/runtime"
 )
@@ -59,7 +60,12 @@ func (w *worker) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Contain
 	}
 	w.event(pod, spec.Name, corev1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", ref))
 	began := time.Now()
-	image, err := w.m.cfg.Runtime.PullImage(ctx, ref)
+	ring, missing := w.pullSecrets(pod)
+	if len(missing) > 0 {
+		w.event(pod, "", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf(
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", ")))
+	}
+	image, err := w.pullAs(ctx, ref, ring.of(ref))
 	if err == nil {
 		took := time.Since(began).Truncate(time.Millisecond)
 		w.event(pod, spec.Name, corev1.EventTypeNormal, "Pulled", fmt.Sprintf(
@@ -75,6 +81,23 @@ func (w *worker) pull(ctx context.Context, pod *corev1.Pod, spec *corev1.Contain
 	w.event(pod, spec.Name, corev1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", ref, err))
 	w.event(pod, spec.Name, corev1.EventTypeWarning, "Failed", "Error: ErrImagePull")
 	return runtime.Image{}, &trouble{waiting: waiting{"ErrImagePull", err.Error()}, until: now.Add(errImageShown)}
+}
+
+// pullAs tries credentials one after another: some may have been replaced by
+// others since.
+func (w *worker) pullAs(ctx context.Context, ref string, credentials []runtime.Credentials) (runtime.Image, error) {
+	if len(credentials) == 0 {
+		return w.m.cfg.Runtime.PullImage(ctx, ref, nil)
+	}
+	var errs []error
+	for i := range credentials {
+		image, err := w.m.cfg.Runtime.PullImage(ctx, ref, &credentials[i])
+		if err == nil || ctx.Err() != nil {
+			return image, err
+		}
+		errs = append(errs, err)
+	}
+	return runtime.Image{}, utilerrors.NewAggregate(errs)
 }
 
 func (w *worker) again(spec *corev1.Container, why waiting) *trouble {

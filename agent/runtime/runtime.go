@@ -59,7 +59,9 @@ type Runtime interface {
 
 	// Image is ErrNotFound when the image is not on this machine.
 	Image(ctx context.Context, ref string) (Image, error)
-	PullImage(ctx context.Context, ref string) (Image, error)
+	// PullImage pulls as somebody whom the registry knows, or without credentials
+	// (nil).
+	PullImage(ctx context.Context, ref string, as *Credentials) (Image, error)
 	// ImportImages adds the images of an OCI or docker archive, a tar file.
 	ImportImages(ctx context.Context, path string) ([]string, error)
 
@@ -263,6 +265,9 @@ type Image struct {
 	User string
 	UID  int64
 }
+
+// Credentials are who a registry knows.
+type Credentials struct{ Username, Password string }
 
 // Streams are the ends of an Exec or Attach. Nil ones are not connected.
 type Streams struct {

@@ -2,10 +2,10 @@ package dispatch
 
 import (
 	"context"
-	"fmt"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"

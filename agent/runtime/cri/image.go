@@ -40,8 +40,12 @@ func (r *Runtime) Image(ctx context.Context, ref string) (runtime.Image, error) 
 	return image, nil
 }
 
-func (r *Runtime) PullImage(ctx context.Context, ref string) (runtime.Image, error) {
-	if _, err := r.images.PullImage(ctx, &criv1.PullImageRequest{Image: &criv1.ImageSpec{Image: ref, UserSpecifiedImage: ref}}); err != nil {
+func (r *Runtime) PullImage(ctx context.Context, ref string, as *runtime.Credentials) (runtime.Image, error) {
+	request := &criv1.PullImageRequest{Image: &criv1.ImageSpec{Image: ref, UserSpecifiedImage: ref}}
+	if as != nil {
+		request.Auth = &criv1.AuthConfig{Username: as.Username, Password: as.Password}
+	}
+	if _, err := r.images.PullImage(ctx, request); err != nil {
 		if ctx.Err() != nil {
 			return runtime.Image{}, ctx.Err()
 		}

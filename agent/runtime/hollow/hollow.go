@@ -403,7 +403,7 @@ func (r *Runtime) Image(_ context.Context, ref string) (runtime.Image, error) {
 	return image, nil
 }
 
-func (r *Runtime) PullImage(ctx context.Context, ref string) (runtime.Image, error) {
+func (r *Runtime) PullImage(ctx context.Context, ref string, _ *runtime.Credentials) (runtime.Image, error) {
 	if err := wait(ctx, r.cfg.PullDelay); err != nil {
 		return runtime.Image{}, err
 	}

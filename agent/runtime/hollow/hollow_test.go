@@ -21,7 +21,7 @@ func TestContract(t *testing.T) {
 		if err := r.SetPodCIDR("10.1.2.0/24"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.PullImage(t.Context(), "busybox"); err != nil {
+		if _, err := r.PullImage(t.Context(), "busybox", nil); err != nil {
 			t.Fatal(err)
 		}
 		return runtimetest.Fixture{Runtime: r, Image: "busybox", Dir: t.TempDir()}
@@ -72,7 +72,7 @@ func TestDownFailsEverything(t *testing.T) {
 	_, infoErr := r.Info(ctx)
 	_, podsErr := r.Pods(ctx)
 	_, podErr := r.Pod(ctx, "x")
-	_, pullErr := r.PullImage(ctx, "x")
+	_, pullErr := r.PullImage(ctx, "x", nil)
 	for _, err := range []error{infoErr, podsErr, podErr, pullErr, r.StopSandbox(ctx, "x"), r.StopContainer(ctx, "x", 0), r.RemoveContainer(ctx, "x")} {
 		if !errors.Is(err, runtime.ErrUnavailable) {
 			t.Errorf("got %v, want ErrUnavailable", err)

@@ -17,6 +17,7 @@ import (
 	"github.com/musterhq/muster/control/controller/clustertrust"
 	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/controller/deployment"
+	"github.com/musterhq/muster/control/controller/endpoints"
 	"github.com/musterhq/muster/control/controller/eventttl"
 	"github.com/musterhq/muster/control/controller/garbage"
 	"github.com/musterhq/muster/control/controller/kubernetesservice"
@@ -130,6 +131,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		replication.NewReplicaSets(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		replication.NewReplicationControllers(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		deployment.New(deployment.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		endpoints.New(endpoints.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),
 		podgc.New(podgc.Config{Registry: registry, Caches: caches, Logger: log}),

@@ -19,7 +19,7 @@ const (
 	PodsOnTheirOwn = "on-their-own"
 	// ByController finds objects by the UID of the controller that keeps them.
 	ByController = "controller"
-	// ByNamespace finds all but pods by namespace.
+	// ByNamespace finds objects by namespace.
 	ByNamespace = "namespace"
 	// ByOwner finds objects by the UID of each of their owners.
 	ByOwner = "owner"
@@ -38,6 +38,7 @@ type Caches struct {
 	ReplicationControllers *store.Cache[*corev1.ReplicationController]
 	ReplicaSets            *store.Cache[*appsv1.ReplicaSet]
 	Deployments            *store.Cache[*appsv1.Deployment]
+	Services               *store.Cache[*corev1.Service]
 
 	all []runner
 }
@@ -63,6 +64,7 @@ func NewCaches(s *store.Store) *Caches {
 				}
 				return []string{p.Namespace}
 			},
+			ByNamespace:  namespaces[*corev1.Pod],
 			ByController: controllers[*corev1.Pod],
 			ByOwner:      owners[*corev1.Pod],
 		}),
@@ -71,18 +73,21 @@ func NewCaches(s *store.Store) *Caches {
 		ReplicationControllers: store.NewCache(s, store.ReplicationControllers, indexes[*corev1.ReplicationController]()),
 		ReplicaSets:            store.NewCache(s, store.ReplicaSets, indexes[*appsv1.ReplicaSet]()),
 		Deployments:            store.NewCache(s, store.Deployments, indexes[*appsv1.Deployment]()),
+		Services:               store.NewCache(s, store.Services, indexes[*corev1.Service]()),
 	}
-	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments}
+	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.Services}
 	return c
 }
 
 func indexes[T metav1.Object]() map[string]func(T) []string {
 	return map[string]func(T) []string{
-		ByNamespace:  func(obj T) []string { return []string{obj.GetNamespace()} },
+		ByNamespace:  namespaces[T],
 		ByController: controllers[T],
 		ByOwner:      owners[T],
 	}
 }
+
+func namespaces[T metav1.Object](obj T) []string { return []string{obj.GetNamespace()} }
 
 func controllers[T metav1.Object](obj T) []string {
 	if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,6 +90,8 @@ type Server struct {
 
 	ready     chan struct{}
 	readyOnce sync.Once
+	// stopping says so from when the node is told to stop.
+	stopping atomic.Bool
 }
 
 // New opens the node's directory, making or joining a cluster if it is told to
@@ -226,7 +229,7 @@ func (s *Server) open(place *place) (err error) {
 		Tokens:          auth.Union{s.tokens, s.serviceAccounts, bootstraptoken.New(s.store), s.people},
 		Audiences:       s.serviceAccounts.Audiences(),
 		ServiceAccounts: s.serviceAccounts,
-		Streams:         s.dispatch, Ready: s.healthy, Failures: failures,
+		Streams:         s.dispatch, Ready: s.healthy, Checks: s.checks(), Failures: failures,
 		Version: kubernetesVersion(cfg.Version),
 		Logger:  cfg.Logger.With("part", "apiserver"),
 
@@ -319,6 +322,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return ignoreClosed(s.grpc.Serve(s.mux.GRPC())) })
 	group.Go(func() error {
 		<-ctx.Done()
+		s.stopping.Store(true)
 		s.giveUpLeadership(base)
 		s.drain(web)
 		return nil

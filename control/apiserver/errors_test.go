@@ -3,6 +3,7 @@ package apiserver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -337,6 +338,34 @@ func TestReadinessSaysWhy(t *testing.T) {
 	}
 	if got := f.do(f.admin(), "GET", "/livez", ""); got.code != 200 || string(got.body) != "ok" {
 		t.Errorf("livez: %d %s, want ok: without a quorum a restart helps nobody", got.code, got.body)
+	}
+}
+
+// Tools leave out checks that they know to fail, and ask for single ones.
+func TestHealthIsAskedCheckByCheck(t *testing.T) {
+	wrong := errors.New("not yet")
+	f := newFixture(t, func(c *Config) {
+		c.Checks = []Check{{"informer-sync", func() error { return nil }}, {"poststarthook/slow", func() error { return wrong }}}
+	})
+	for _, c := range []struct {
+		path string
+		code int
+		want string
+	}{
+		{"/readyz", 500, "[+]ping ok\n[+]quorum ok\n[+]informer-sync ok\n[-]poststarthook/slow failed: not yet\nreadyz check failed\n"},
+		{"/readyz?exclude=poststarthook/slow", 200, "ok"},
+		{"/readyz?verbose&exclude=poststarthook/slow&exclude=b&exclude=a", 200, "[+]ping ok\n[+]quorum ok\n[+]informer-sync ok\n[+]poststarthook/slow excluded: ok\nwarn: some health checks cannot be excluded: no matches for \"a\",\"b\"\nreadyz check passed\n"},
+		{"/readyz/ping", 200, "ok"},
+		{"/readyz/poststarthook/slow", 500, "internal server error: not yet\n"},
+		{"/healthz/poststarthook/slow", 500, "internal server error: not yet\n"},
+		{"/livez?verbose", 200, "[+]ping ok\nlivez check passed\n"},
+		{"/livez/poststarthook/slow", 404, ""},
+		{"/readyz/none", 404, ""},
+	} {
+		got := f.do(f.config("nobody"), "GET", c.path, "")
+		if got.code != c.code || c.want != "" && string(got.body) != c.want {
+			t.Errorf("%s: %d %q, want %d %q", c.path, got.code, got.body, c.code, c.want)
+		}
 	}
 }
 

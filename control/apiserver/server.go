@@ -57,6 +57,8 @@ type Config struct {
 	// Ready says why this node cannot answer for the cluster, or nil. It must
 	// answer at once. Nil: always ready.
 	Ready func() error
+	// Checks are what /readyz asks besides. None may block.
+	Checks []Check
 	// Version is what /version says.
 	Version apiversion.Info
 	// Failures are the errors of the log below Store.

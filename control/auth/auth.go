@@ -80,6 +80,12 @@ func NewAuthorizer(s *store.Store) *Authorizer {
 // Run follows roles and bindings until ctx ends.
 func (a *Authorizer) Run(ctx context.Context) error { return a.rules.Run(ctx) }
 
+// Synced are closed once the roles and bindings of this replica are known.
+func (a *Authorizer) Synced() []<-chan struct{} {
+	r := a.rules
+	return []<-chan struct{}{r.roles.Synced(), r.clusterRoles.Synced(), r.bindings.Synced(), r.clusterBindings.Synced()}
+}
+
 // Decision is whether a request may go on.
 type Decision struct {
 	Allowed bool

@@ -16,6 +16,7 @@ import (
 	"github.com/musterhq/muster/control/controller/clusterroleaggregation"
 	"github.com/musterhq/muster/control/controller/clustertrust"
 	"github.com/musterhq/muster/control/controller/customresource"
+	"github.com/musterhq/muster/control/controller/daemonset"
 	"github.com/musterhq/muster/control/controller/deployment"
 	"github.com/musterhq/muster/control/controller/endpoints"
 	"github.com/musterhq/muster/control/controller/eventttl"
@@ -131,6 +132,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		replication.NewReplicaSets(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		replication.NewReplicationControllers(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		deployment.New(deployment.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		daemonset.New(daemonset.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		endpoints.New(endpoints.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),

@@ -38,6 +38,8 @@ type Caches struct {
 	ReplicationControllers *store.Cache[*corev1.ReplicationController]
 	ReplicaSets            *store.Cache[*appsv1.ReplicaSet]
 	Deployments            *store.Cache[*appsv1.Deployment]
+	DaemonSets             *store.Cache[*appsv1.DaemonSet]
+	ControllerRevisions    *store.Cache[*appsv1.ControllerRevision]
 	Services               *store.Cache[*corev1.Service]
 
 	all []runner
@@ -73,9 +75,11 @@ func NewCaches(s *store.Store) *Caches {
 		ReplicationControllers: store.NewCache(s, store.ReplicationControllers, indexes[*corev1.ReplicationController]()),
 		ReplicaSets:            store.NewCache(s, store.ReplicaSets, indexes[*appsv1.ReplicaSet]()),
 		Deployments:            store.NewCache(s, store.Deployments, indexes[*appsv1.Deployment]()),
+		DaemonSets:             store.NewCache(s, store.DaemonSets, indexes[*appsv1.DaemonSet]()),
+		ControllerRevisions:    store.NewCache(s, store.ControllerRevisions, indexes[*appsv1.ControllerRevision]()),
 		Services:               store.NewCache(s, store.Services, indexes[*corev1.Service]()),
 	}
-	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.Services}
+	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.ControllerRevisions, c.Services}
 	return c
 }
 

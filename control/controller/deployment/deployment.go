@@ -88,7 +88,7 @@ func (c *Controller) onReplicaSet(old, now *appsv1.ReplicaSet) {
 			continue
 		}
 		for _, d := range c.caches.Deployments.ByIndex(controller.ByNamespace, set.Namespace) {
-			if selectorOf(d).Matches(labels.Set(set.Labels)) {
+			if controller.SelectorOf(d.Spec.Selector).Matches(labels.Set(set.Labels)) {
 				c.add(d.Namespace, d.Name)
 			}
 		}
@@ -117,16 +117,6 @@ func (c *Controller) onPod(old, now *corev1.Pod) {
 
 func isDeployment(ref *metav1.OwnerReference) bool {
 	return ref.Kind == store.Deployments.Kind.Kind && ref.APIVersion == appsv1.SchemeGroupVersion.String()
-}
-
-// selectorOf selects nothing for an empty selector: it would take every replica
-// set there is.
-func selectorOf(d *appsv1.Deployment) labels.Selector {
-	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
-	if err != nil || selector.Empty() {
-		return labels.Nothing()
-	}
-	return selector
 }
 
 func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) error {
@@ -161,7 +151,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 
 // sets are the replica sets that d has, and those that it is to adopt or release.
 func (c *Controller) sets(d *appsv1.Deployment) (owned, adopt, release []*appsv1.ReplicaSet) {
-	selector := selectorOf(d)
+	selector := controller.SelectorOf(d.Spec.Selector)
 	for _, set := range c.caches.ReplicaSets.ByIndex(controller.ByNamespace, d.Namespace) {
 		ref := metav1.GetControllerOfNoCopy(set)
 		matches := selector.Matches(labels.Set(set.Labels))

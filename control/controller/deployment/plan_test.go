@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+
+	"github.com/musterhq/muster/control/controller"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -315,7 +317,7 @@ func TestHistoryOfOneRevisionIsBounded(t *testing.T) {
 
 func TestCollisionsChangeTheHash(t *testing.T) {
 	tmpl := template("v1")
-	a, b, again := templateHash(&tmpl, nil), templateHash(&tmpl, ptr.To(int32(1))), templateHash(&tmpl, nil)
+	a, b, again := controller.TemplateHash(&tmpl, nil), controller.TemplateHash(&tmpl, ptr.To(int32(1))), controller.TemplateHash(&tmpl, nil)
 	if a == b || a != again {
 		t.Errorf("hashes %s, %s with a collision, and %s: want the first and last alike, the second not", a, b, again)
 	}

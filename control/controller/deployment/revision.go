@@ -1,9 +1,6 @@
 package deployment
 
 import (
-	"encoding/binary"
-	"fmt"
-	"hash/fnv"
 	"maps"
 	"math"
 	"strconv"
@@ -13,10 +10,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/utils/dump"
 
+	"github.com/musterhq/muster/control/controller"
 	"github.com/musterhq/muster/control/store"
 )
 
@@ -48,7 +44,7 @@ func (r *rollout) ensureFresh() {
 	if r.fresh != nil {
 		return
 	}
-	hash := templateHash(&r.d.Spec.Template, r.d.Status.CollisionCount)
+	hash := controller.TemplateHash(&r.d.Spec.Template, r.d.Status.CollisionCount)
 	template := *r.d.Spec.Template.DeepCopy()
 	template.Labels = withLabel(template.Labels, hash)
 	selector := r.d.Spec.Selector.DeepCopy()
@@ -145,19 +141,6 @@ func annotatedNumber(set *appsv1.ReplicaSet, name string) (int32, bool) {
 }
 
 func itoa(n int32) string { return strconv.Itoa(int(n)) }
-
-// templateHash is upstream's, to the letter: names of replica sets, and labels of
-// pods, stay as they are for a cluster's manifests.
-func templateHash(template *corev1.PodTemplateSpec, collisions *int32) string {
-	h := fnv.New32a()
-	fmt.Fprintf(h, "%v", dump.ForHash(*template))
-	if collisions != nil {
-		b := make([]byte, 8)
-		binary.LittleEndian.PutUint32(b, uint32(*collisions))
-		h.Write(b)
-	}
-	return rand.SafeEncodeString(fmt.Sprint(h.Sum32()))
-}
 
 func setName(deployment, hash string) string {
 	return deployment[:min(len(deployment), validation.DNS1123SubdomainMaxLength-len(hash)-1)] + "-" + hash

@@ -25,7 +25,8 @@ import (
 type Config struct {
 	// Registry writes through the term's log.
 	Registry *resource.Registry
-	// Document is the OpenAPI document (version 3) of a group version.
+	// Document is the OpenAPI document (version 3) of a group version that is built
+	// in. Those of kinds that users defined are the registry's.
 	Document func(schema.GroupVersion) ([]byte, error)
 	Logger   *slog.Logger
 }
@@ -43,7 +44,7 @@ func New(cfg Config) *Controller {
 	c := &Controller{
 		registry: cfg.Registry,
 		policies: store.NewCache[*admissionregistrationv1.ValidatingAdmissionPolicy](cfg.Registry.Store(), store.ValidatingAdmissionPolicies, nil),
-		checker:  &validating.TypeChecker{SchemaResolver: schemas{cfg.Document}, RestMapper: kinds{registry: cfg.Registry}},
+		checker:  &validating.TypeChecker{SchemaResolver: schemas{documents{cfg.Registry, cfg.Document}.of}, RestMapper: kinds{registry: cfg.Registry}},
 	}
 	// One at a time: a check holds a document in memory.
 	c.loop = controller.NewLoop("policystatus", 1, cfg.Logger, c.reconcile)
@@ -67,6 +68,10 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	policy, ok := c.policies.Get("", name)
 	if !ok || policy.Generation <= policy.Status.ObservedGeneration {
 		return nil
+	}
+	// A policy that was made after a kind must be checked against it.
+	if err := c.registry.Current(ctx); err != nil {
+		return err
 	}
 	warnings := c.checker.Check(policy)
 	_, _, err := c.registry.Update(ctx, resource.ValidatingAdmissionPolicies, "", name, "status", func(current store.Object) (store.Object, error) {

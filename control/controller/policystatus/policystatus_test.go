@@ -1,6 +1,7 @@
 package policystatus_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -74,4 +75,46 @@ func TestPolicyHearsWhereItsTypesDoNotFit(t *testing.T) {
 		p.Spec.Validations = p.Spec.Validations[:1]
 	})
 	checked(2)
+}
+
+// widgets are a kind that a user defined: not more of it than is asked about.
+func widgets() (resource.Custom, resource.Document) {
+	gv := schema.GroupVersion{Group: "example.org", Version: "v1"}
+	kind := &resource.Kind{Spec: &store.Spec{Resource: schema.GroupResource{Group: gv.Group, Resource: "widgets"}, Kind: gv.WithKind("Widget"), Namespaced: true}}
+	return resource.Custom{Stored: kind, Served: []*resource.Kind{kind}}, resource.Document{GroupVersion: gv, V3: func() ([]byte, error) {
+		return []byte(`{"components": {"schemas": {"org.example.v1.Widget": {
+			"type": "object",
+			"x-kubernetes-group-version-kind": [{"group": "example.org", "version": "v1", "kind": "Widget"}],
+			"properties": {"spec": {"type": "object", "properties": {"size": {"type": "integer"}}}}
+		}}}}`), nil
+	}}
+}
+
+// Most policies of operators are about kinds of their own.
+func TestPolicyHearsOfTheTypesOfCustomKinds(t *testing.T) {
+	term := controllertest.Begin(t, storetest.New(t))
+	// The kinds become known only when they are asked for, as on a replica that has
+	// just applied them.
+	term.Registry.KeptBy(func(context.Context) error {
+		kind, document := widgets()
+		term.Registry.SetCustom([]resource.Custom{kind}, []resource.Document{document})
+		return nil
+	})
+	term.Run(policystatus.New(policystatus.Config{Registry: term.Registry, Logger: term.Logger, Document: func(schema.GroupVersion) ([]byte, error) {
+		return nil, errors.New("no such document")
+	}}).Run)
+	controllertest.Create(term, resource.ValidatingAdmissionPolicies, &admissionregistrationv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+		MatchConstraints: &admissionregistrationv1.MatchResources{ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+			Operations: []admissionregistrationv1.OperationType{"*"},
+			Rule:       admissionregistrationv1.Rule{APIGroups: []string{"example.org"}, APIVersions: []string{"v1"}, Resources: []string{"widgets"}},
+		}}}},
+		Validations: []admissionregistrationv1.Validation{{Expression: "object.spec.size < 3"}, {Expression: "object.spec.size == 'large'"}},
+	}})
+	controllertest.Eventually(t, func() string {
+		p, _ := controllertest.Get[*admissionregistrationv1.ValidatingAdmissionPolicy](term, store.ValidatingAdmissionPolicies, "", "p")
+		if p.Status.TypeChecking == nil || len(p.Status.TypeChecking.ExpressionWarnings) != 1 || p.Status.TypeChecking.ExpressionWarnings[0].FieldRef != "spec.validations[1].expression" {
+			return fmt.Sprintf("status %+v, want one warning, of the second expression", p.Status)
+		}
+		return ""
+	})
 }

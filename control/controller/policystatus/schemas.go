@@ -8,7 +8,24 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/cel/openapi/resolver"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"github.com/musterhq/muster/control/resource"
 )
+
+// documents are where the schemas are.
+type documents struct {
+	registry *resource.Registry
+	builtin  func(schema.GroupVersion) ([]byte, error)
+}
+
+func (d documents) of(gv schema.GroupVersion) ([]byte, error) {
+	for _, custom := range d.registry.Catalog().Documents() {
+		if custom.GroupVersion == gv {
+			return custom.V3()
+		}
+	}
+	return d.builtin(gv)
+}
 
 // schemas finds the schema of a kind in the document of its group version. It is
 // upstream's SchemaResolver.

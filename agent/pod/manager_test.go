@@ -231,7 +231,6 @@ func condition(s *corev1.PodStatus, kind corev1.PodConditionType) corev1.Conditi
 func TestPodRuns(t *testing.T) {
 	within(t, func(t *testing.T, b *bench) {
 		pod := newPod("web", command("main", "serve"))
-		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}}
 		b.manager.Put(pod)
 		b.wait(time.Second)
 		s := b.said.of(pod.UID)

@@ -206,6 +206,10 @@ func conditions(s situation, p plan, status *corev1.PodStatus, box *runtime.Sand
 		c.LastTransitionTime = since(kind, c.Status, s.now, last, &s.pod.Status)
 		all = append(all, c)
 	}
+	// A pod that was created with its node was scheduled by nobody, and is all the same.
+	if !slices.ContainsFunc(all, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled }) {
+		add(corev1.PodScheduled, true, "", "")
+	}
 	add(corev1.PodReadyToStartContainers, box != nil && (s.pod.Spec.HostNetwork || len(box.IPs) > 0), "", "")
 
 	var incomplete []string

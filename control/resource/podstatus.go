@@ -107,7 +107,8 @@ func mergeConditions(reported, stored []corev1.PodCondition) []corev1.PodConditi
 		}
 	}
 	for _, c := range reported {
-		if c.Type != corev1.PodScheduled && find(stored, c.Type) < 0 {
+		// Only of a pod that was created with its node does the node say it first.
+		if find(stored, c.Type) < 0 && (c.Type != corev1.PodScheduled || c.Status == corev1.ConditionTrue) {
 			merged = append(merged, c)
 		}
 	}

@@ -113,6 +113,10 @@ check: fmt-check generate-check modules vet staticcheck layout ## Everything tha
 test: deps ## All tests; exit status 0 only if they passed
 	@test/all.sh
 
+.PHONY: clients
+clients: build ## Kubernetes' own clients, unmodified: kubectl
+	go -C test/clients test -count=1 -timeout 15m ./...
+
 .PHONY: unit
 unit: ## Tests that need no cluster of hosts, without the race detector
 	go test -timeout 15m ./...
@@ -141,7 +145,7 @@ generate-check:
 # Modules of their own that build on ours fall behind when our go.mod changes.
 .PHONY: modules
 modules:
-	@for module in test/bench test/conformance test/conformance/strategies; do \
+	@for module in test/bench test/clients test/conformance test/conformance/strategies; do \
 		go -C $$module list -deps -test ./... >/dev/null || { echo "$$module: go -C $$module mod tidy"; exit 1; }; \
 	done
 

@@ -39,6 +39,7 @@ step "form, generated code, vet, staticcheck, layout" make check
 step "build" make build images
 step "tests with the race detector" race "${light[@]}"
 step "tests of packages with Kubernetes' code" plain "${slow[@]}"
+step "Kubernetes' clients" go -C test/clients test -count=1 -timeout 15m ./...
 if [ "$(id -u)" = 0 ]; then
 	step "five hosts with real containers, short form" go test -count=1 -timeout 15m -v ./test/netns
 	step "linearizability under faults, short form" go test -count=1 -timeout 15m -v ./test/chaos

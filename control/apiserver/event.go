@@ -82,6 +82,14 @@ func (e *eventEncoder) render(event store.Event, columns bool) ([]byte, error) {
 		}
 		return e.frame(event.Type, partial, columns)
 	}
+	if e.out.as == "" && e.out.media == mediaJSON {
+		b := make([]byte, 0, jsonTimes*len(event.Item.Value)+64)
+		b = append(b, `{"type":"`...)
+		b = append(b, event.Type...) // one of upstream's words
+		b = append(b, `","object":`...)
+		b, err := appendStoredJSON(b, e.kind.Spec, e.kind.Spec.Kind, event)
+		return append(b, "}\n"...), err
+	}
 	obj, err := store.Decode(e.kind.Spec, event.Item)
 	if err != nil {
 		return nil, err

@@ -24,6 +24,8 @@ const (
 	// revisionTimeout is how long a read waits for a revision that this replica
 	// has not reached, as upstream.
 	revisionTimeout = 3 * time.Second
+	// jsonTimes is how much longer an object is in JSON than it is stored.
+	jsonTimes = 2
 )
 
 // current returns once this replica is new enough for a read that names version:
@@ -122,7 +124,16 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, c *call) error {
 		out.as = ""
 		return s.send(w, r, http.StatusOK, autoscalingv1.SchemeGroupVersion.WithKind("Scale"), c.kind.ScaleOf(obj), out)
 	}
-	if out.media == mediaProtobuf && out.as == "" && c.kind.Spec.Codec == nil && !audit.From(r.Context()).WantsAnswer() {
+	decoded := out.as != "" || out.indent || audit.From(r.Context()).WantsAnswer()
+	if out.media == mediaJSON && !decoded {
+		body, err := appendStoredJSON(make([]byte, 0, jsonTimes*len(found.Item.Value)), c.kind.Spec, c.kind.Spec.Kind, found)
+		if err != nil {
+			return err
+		}
+		s.write(w, r, http.StatusOK, out.media, append(body, '\n'))
+		return nil
+	}
+	if out.media == mediaProtobuf && !decoded && c.kind.Spec.Codec == nil {
 		kind := c.kind.Spec.Kind
 		body := appendEnvelopeHead(make([]byte, 0, store.RawSize(found.Item)+64), kind, store.RawSize(found.Item))
 		s.write(w, r, http.StatusOK, out.media, appendEnvelopeTail(store.AppendRaw(body, found.Item)))

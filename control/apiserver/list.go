@@ -276,15 +276,12 @@ func streamList(body io.Writer, kind *resource.Kind, listKind schema.GroupVersio
 		return err
 	}
 	for i, item := range page.Items {
-		obj, err := store.Decode(kind.Spec, item)
-		if err != nil {
-			return err
-		}
-		if b, err = json.Marshal(obj); err != nil {
-			return err
-		}
+		b = b[:0]
 		if i > 0 {
-			b = append([]byte{','}, b...)
+			b = append(b, ',')
+		}
+		if b, err = appendStoredJSON(b, kind.Spec, schema.GroupVersionKind{}, store.Event{Item: item}); err != nil {
+			return err
 		}
 		if _, err := body.Write(b); err != nil {
 			return err

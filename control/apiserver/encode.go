@@ -80,6 +80,14 @@ func appendEnvelopeHead(b []byte, kind schema.GroupVersionKind, size int) []byte
 	return protowire.AppendVarint(b, uint64(size))
 }
 
+// envelopeSize is that of an object of so many bytes in its envelope.
+func envelopeSize(kind schema.GroupVersionKind, size int) int {
+	apiVersion, name := kind.ToAPIVersionAndKind()
+	typeMeta := protowire.SizeTag(typeMetaAPIVersion) + protowire.SizeBytes(len(apiVersion)) + protowire.SizeTag(typeMetaKind) + protowire.SizeBytes(len(name))
+	return len(protobufMagic) + protowire.SizeTag(unknownTypeMeta) + protowire.SizeBytes(typeMeta) + protowire.SizeTag(unknownRaw) + protowire.SizeBytes(size) +
+		protowire.SizeTag(unknownContentEncoding) + protowire.SizeBytes(0) + protowire.SizeTag(unknownContentType) + protowire.SizeBytes(0)
+}
+
 // appendEnvelopeTail appends the empty strings that upstream's encoder writes.
 func appendEnvelopeTail(b []byte) []byte {
 	b = protowire.AppendTag(b, unknownContentEncoding, protowire.BytesType)

@@ -52,11 +52,9 @@ func (e *eventEncoder) contentType() string {
 	return e.out.media
 }
 
-// event renders one change. The result may be shared with other watches.
+// event renders one change. The result may be shared with other watches. Not
+// for what is spliced.
 func (e *eventEncoder) event(event store.Event) ([]byte, error) {
-	if e.out.media == mediaProtobuf && e.out.as == "" && e.kind.Spec.Codec == nil {
-		return protobufEvent(string(event.Type), e.spliced(event)), nil
-	}
 	form := eventForm{kind: e.kind, out: e.out, include: e.include, columns: e.out.as == asTable && !e.columns}
 	form.out.indent = false
 	if e.out.as == asTable {
@@ -67,11 +65,23 @@ func (e *eventEncoder) event(event store.Event) ([]byte, error) {
 	return b, err
 }
 
-// spliced is the event's object in protobuf, from the bytes that are stored.
-func (e *eventEncoder) spliced(event store.Event) []byte {
+// splices says that events are made of the bytes that are stored, which costs less
+// than looking up what was rendered for others.
+func (e *eventEncoder) splices() bool {
+	return e.out.media == mediaProtobuf && e.out.as == "" && e.kind.Spec.Codec == nil
+}
+
+// appendSpliced appends an event whose object is spliced.
+func (e *eventEncoder) appendSpliced(b []byte, event store.Event) []byte {
 	size := store.RawSize(event.Item)
-	b := appendEnvelopeHead(make([]byte, 0, size+64), e.kind.Spec.Kind, size)
+	b = appendEventHead(b, string(event.Type), envelopeSize(e.kind.Spec.Kind, size))
+	b = appendEnvelopeHead(b, e.kind.Spec.Kind, size)
 	return appendEnvelopeTail(store.AppendRaw(b, event.Item))
+}
+
+// splicedSize is how much appendSpliced appends.
+func (e *eventEncoder) splicedSize(event store.Event) int {
+	return eventSize(string(event.Type), envelopeSize(e.kind.Spec.Kind, store.RawSize(event.Item)))
 }
 
 func (e *eventEncoder) render(event store.Event, columns bool) ([]byte, error) {
@@ -174,17 +184,29 @@ const (
 	rawExtensionRaw  = 1
 )
 
-// protobufEvent is a metav1.WatchEvent behind its length in four bytes, big
-// endian, as apimachinery's length delimited framer writes it.
+// lengthBytes come before each event, big endian.
+const lengthBytes = 4
+
+// protobufEvent is a metav1.WatchEvent behind its length, as apimachinery's length
+// delimited framer writes it.
 func protobufEvent(kind string, object []byte) []byte {
-	inner := protowire.SizeTag(rawExtensionRaw) + protowire.SizeBytes(len(object))
-	size := protowire.SizeTag(watchEventType) + protowire.SizeBytes(len(kind)) + protowire.SizeTag(watchEventObject) + protowire.SizeBytes(inner)
-	b := make([]byte, 0, size+4)
-	b = binary.BigEndian.AppendUint32(b, uint32(size))
+	return append(appendEventHead(make([]byte, 0, eventSize(kind, len(object))), kind, len(object)), object...)
+}
+
+// appendEventHead appends what comes before the object, which is the last of an
+// event.
+func appendEventHead(b []byte, kind string, object int) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(eventSize(kind, object)-lengthBytes))
 	b = protowire.AppendTag(b, watchEventType, protowire.BytesType)
 	b = protowire.AppendString(b, kind)
 	b = protowire.AppendTag(b, watchEventObject, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(inner))
+	b = protowire.AppendVarint(b, uint64(protowire.SizeTag(rawExtensionRaw)+protowire.SizeBytes(object)))
 	b = protowire.AppendTag(b, rawExtensionRaw, protowire.BytesType)
-	return protowire.AppendBytes(b, object)
+	return protowire.AppendVarint(b, uint64(object))
+}
+
+// eventSize is that of an event with its length.
+func eventSize(kind string, object int) int {
+	inner := protowire.SizeTag(rawExtensionRaw) + protowire.SizeBytes(object)
+	return lengthBytes + protowire.SizeTag(watchEventType) + protowire.SizeBytes(len(kind)) + protowire.SizeTag(watchEventObject) + protowire.SizeBytes(inner)
 }

@@ -96,11 +96,13 @@ type Server struct {
 	watchTimeout  time.Duration
 	// requestTimeout is how long a request may take that is not meant to last.
 	requestTimeout time.Duration
-	metrics        *metrics
-	log            *slog.Logger
-	fixed          *http.ServeMux
-	discovery      *atomic.Pointer[discovery]
-	encoded        *eventCache
+	// slowClient is how long a write of events to a client may take.
+	slowClient time.Duration
+	metrics    *metrics
+	log        *slog.Logger
+	fixed      *http.ServeMux
+	discovery  *atomic.Pointer[discovery]
+	encoded    *eventCache
 }
 
 // New returns a server. It starts nothing.
@@ -139,6 +141,7 @@ func New(cfg Config) (*Server, error) {
 		watchTimeout:  orDefault(cfg.WatchTimeout, 30*time.Minute),
 
 		requestTimeout: requestTimeout,
+		slowClient:     slowClient,
 		metrics:        m,
 		log:            log,
 		encoded:        newEventCache(),

@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +28,11 @@ const (
 	watchRest = time.Second
 	// watchBuffer is how much is sent at once.
 	watchBuffer = 32 << 10
+	// A client is told of changes at once, as long as there are few. After
+	// gatherAfter times in quick succession it is told each gatherEvery of what has
+	// come together, as each time costs as much as a hundred kilobytes.
+	gatherAfter = 8
+	gatherEvery = 5 * time.Millisecond
 )
 
 // watch tells a client of changes as they happen.
@@ -69,7 +73,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, c *call) error {
 		return err
 	}
 	stream := newEventStream(w, encoder, s.metrics.watchEvents.WithLabelValues(c.group, c.version, c.resource),
-		s.metrics.watchSizes.WithLabelValues(c.group, c.version, c.resource))
+		s.metrics.watchSizes.WithLabelValues(c.group, c.version, c.resource), s.slowClient)
 	defer stream.end()
 	stream.begin()
 	if err != nil {
@@ -173,14 +177,12 @@ func (g *watching) run(ctx context.Context, stream *eventStream) error {
 		return err
 	}
 	bookmark := time.Now().Add(bookmarkEvery)
+	waiting, cancel := g.untilBookmark(ctx, bookmark)
+	defer func() { cancel() }()
+	var pace pace
 	for {
-		waiting, cancel := ctx, context.CancelFunc(func() {})
-		if g.bookmarks {
-			waiting, cancel = context.WithDeadline(ctx, bookmark)
-		}
 		events, reached, err := g.events.Next(waiting)
 		late := waiting.Err() != nil
-		cancel()
 		switch {
 		case err == nil:
 			for _, event := range events {
@@ -194,6 +196,8 @@ func (g *watching) run(ctx context.Context, stream *eventStream) error {
 				return err
 			}
 			bookmark = time.Now().Add(bookmarkEvery)
+			cancel()
+			waiting, cancel = g.untilBookmark(ctx, bookmark)
 		}
 		if err := stream.flush(); err != nil {
 			return err
@@ -204,80 +208,33 @@ func (g *watching) run(ctx context.Context, stream *eventStream) error {
 		if err != nil && !late {
 			return err
 		}
+		pace.wait(waiting)
 	}
 }
 
-// eventStream writes events to a client, many at once if many are there.
-type eventStream struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	buffer  *bufio.Writer
-	encoder *eventEncoder
-	counted interface{ Inc() }
-	sized   interface{ Observe(float64) }
-}
-
-func newEventStream(w http.ResponseWriter, encoder *eventEncoder, counted interface{ Inc() }, sized interface{ Observe(float64) }) *eventStream {
-	e := &eventStream{w: w, control: http.NewResponseController(w), encoder: encoder, counted: counted, sized: sized}
-	e.buffer = bufio.NewWriterSize(deadlineWriter{w, e.control}, watchBuffer)
-	return e
-}
-
-// deadlineWriter gives each write to a client its time.
-type deadlineWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-}
-
-func (d deadlineWriter) Write(b []byte) (int, error) {
-	// A writer without deadlines, as in tests, writes without.
-	_ = d.control.SetWriteDeadline(time.Now().Add(slowClient))
-	return d.w.Write(b)
-}
-
-func (e *eventStream) begin() {
-	e.w.Header().Set("Content-Type", e.encoder.contentType())
-	e.w.WriteHeader(http.StatusOK)
-}
-
-func (e *eventStream) flush() error {
-	if err := e.buffer.Flush(); err != nil {
-		return err
+// untilBookmark bounds a wait for events by when the next bookmark is due.
+func (g *watching) untilBookmark(ctx context.Context, at time.Time) (context.Context, context.CancelFunc) {
+	if !g.bookmarks {
+		return ctx, func() {}
 	}
-	return e.control.Flush()
+	return context.WithDeadline(ctx, at)
 }
 
-// end leaves the connection to who comes next without a deadline.
-func (e *eventStream) end() { _ = e.control.SetWriteDeadline(time.Time{}) }
+// pace keeps a watch from sending too often.
+type pace struct{ due time.Time }
 
-func (e *eventStream) event(event store.Event) error {
-	b, err := e.encoder.event(event)
-	if err != nil {
-		return err
+// wait is called after each time, and returns at once unless there were many.
+func (p *pace) wait(ctx context.Context) {
+	now := time.Now()
+	if begin := now.Add(-gatherAfter * gatherEvery); p.due.Before(begin) {
+		p.due = begin
 	}
-	e.counted.Inc()
-	e.sized.Observe(float64(len(b)))
-	_, err = e.buffer.Write(b)
-	return err
-}
-
-func (e *eventStream) bookmark(revision uint64, endOfInitial bool) error {
-	b, err := e.encoder.bookmark(revision, endOfInitial)
-	if err != nil {
-		return err
+	p.due = p.due.Add(gatherEvery)
+	if p.due.Before(now) {
+		return
 	}
-	_, err = e.buffer.Write(b)
-	return err
-}
-
-// failed ends the stream with an error.
-func (e *eventStream) failed(status *metav1.Status) error {
-	b, err := e.encoder.failed(status)
-	if err != nil {
-		return err
+	select {
+	case <-time.After(p.due.Sub(now)):
+	case <-ctx.Done():
 	}
-	if _, err := e.buffer.Write(b); err != nil {
-		return err
-	}
-	return e.flush()
 }

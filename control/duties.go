@@ -21,6 +21,7 @@ import (
 	"github.com/musterhq/muster/control/controller/endpoints"
 	"github.com/musterhq/muster/control/controller/eventttl"
 	"github.com/musterhq/muster/control/controller/garbage"
+	"github.com/musterhq/muster/control/controller/job"
 	"github.com/musterhq/muster/control/controller/kubernetesservice"
 	"github.com/musterhq/muster/control/controller/namespace"
 	"github.com/musterhq/muster/control/controller/nodeipam"
@@ -133,6 +134,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		replication.NewReplicationControllers(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		deployment.New(deployment.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		daemonset.New(daemonset.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		job.New(job.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		endpoints.New(endpoints.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -40,6 +41,7 @@ type Caches struct {
 	Deployments            *store.Cache[*appsv1.Deployment]
 	DaemonSets             *store.Cache[*appsv1.DaemonSet]
 	ControllerRevisions    *store.Cache[*appsv1.ControllerRevision]
+	Jobs                   *store.Cache[*batchv1.Job]
 	Services               *store.Cache[*corev1.Service]
 
 	all []runner
@@ -77,9 +79,10 @@ func NewCaches(s *store.Store) *Caches {
 		Deployments:            store.NewCache(s, store.Deployments, indexes[*appsv1.Deployment]()),
 		DaemonSets:             store.NewCache(s, store.DaemonSets, indexes[*appsv1.DaemonSet]()),
 		ControllerRevisions:    store.NewCache(s, store.ControllerRevisions, indexes[*appsv1.ControllerRevision]()),
+		Jobs:                   store.NewCache(s, store.Jobs, indexes[*batchv1.Job]()),
 		Services:               store.NewCache(s, store.Services, indexes[*corev1.Service]()),
 	}
-	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.ControllerRevisions, c.Services}
+	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.ControllerRevisions, c.Jobs, c.Services}
 	return c
 }
 

@@ -158,8 +158,8 @@ func (k *Keeper) Delete(ctx context.Context, owner store.Object, pods []*corev1.
 }
 
 // Claim is Claim for pods.
-func (k *Keeper) Claim(ctx context.Context, owner store.Object, adopt, release []*corev1.Pod) error {
-	return Claim(ctx, k.registry, owner, k.owners, resource.Pods, adopt, release)
+func (k *Keeper) Claim(ctx context.Context, owner store.Object, adopt, release []*corev1.Pod, adopting func(*corev1.Pod)) error {
+	return Claim(ctx, k.registry, owner, k.owners, resource.Pods, adopt, release, adopting)
 }
 
 // PodOf makes the pod that an owner's template describes, to be named after the

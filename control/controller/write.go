@@ -51,8 +51,9 @@ func Delete(ctx context.Context, registry *resource.Registry, kind *resource.Kin
 
 // Claim makes owner the controller of the objects to adopt, and lets go of those
 // to release. An owner that the store does not have any more, or that is being
-// deleted, adopts nothing, whatever caches show.
-func Claim[T store.Object](ctx context.Context, registry *resource.Registry, owner store.Object, owners *store.Spec, kind *resource.Kind, adopt, release []T) error {
+// deleted, adopts nothing, whatever caches show. Adopting, unless nil, makes
+// further changes in the same write.
+func Claim[T store.Object](ctx context.Context, registry *resource.Registry, owner store.Object, owners *store.Spec, kind *resource.Kind, adopt, release []T, adopting func(T)) error {
 	if len(adopt) > 0 {
 		current, err := registry.Store().Table(owners).Get(ctx, owner.GetNamespace(), owner.GetName())
 		if errors.Is(err, store.ErrNotFound) || err == nil && (current.GetUID() != owner.GetUID() || current.GetDeletionTimestamp() != nil) {
@@ -71,6 +72,9 @@ func Claim[T store.Object](ctx context.Context, registry *resource.Registry, own
 					return false
 				}
 				now.SetOwnerReferences(append(now.GetOwnerReferences(), *metav1.NewControllerRef(owner, owners.Kind)))
+				if adopting != nil {
+					adopting(now)
+				}
 				return true
 			})
 		})

@@ -149,7 +149,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	}
 	owned, adopt, release := controller.Revisions(c.caches.ControllerRevisions, ds, controller.SelectorOf(ds.Spec.Selector))
 	if len(adopt)+len(release) > 0 {
-		if err := controller.Claim(ctx, c.registry, ds, store.DaemonSets, resource.ControllerRevisions, adopt, release); err != nil {
+		if err := controller.Claim(ctx, c.registry, ds, store.DaemonSets, resource.ControllerRevisions, adopt, release, nil); err != nil {
 			return err
 		}
 		return c.reconcile(ctx, key)
@@ -163,7 +163,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 		return err
 	}
 	if len(p.adopt)+len(p.release) > 0 {
-		if err := c.keeper.Claim(ctx, ds, p.adopt, p.release); err != nil {
+		if err := c.keeper.Claim(ctx, ds, p.adopt, p.release, nil); err != nil {
 			return err
 		}
 		return c.reconcile(ctx, key)

@@ -134,7 +134,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	}
 	owned, adopt, release := c.sets(d)
 	if len(adopt)+len(release) > 0 {
-		if err := controller.Claim(ctx, c.registry, d, store.Deployments, resource.ReplicaSets, adopt, release); err != nil {
+		if err := controller.Claim(ctx, c.registry, d, store.Deployments, resource.ReplicaSets, adopt, release, nil); err != nil {
 			return err
 		}
 		return c.reconcile(ctx, key)

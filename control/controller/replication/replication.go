@@ -125,7 +125,7 @@ func (c *Controller[T]) reconcile(ctx context.Context, key types.NamespacedName)
 		return err
 	}
 	if len(p.adopt)+len(p.release) > 0 {
-		if err := c.keeper.Claim(ctx, obj, p.adopt, p.release); err != nil {
+		if err := c.keeper.Claim(ctx, obj, p.adopt, p.release, nil); err != nil {
 			return err
 		}
 		if p, err = c.plan(ctx, set); err != nil {

@@ -59,7 +59,9 @@ func (o Objects) GetEquivalentResourceMapper() runtime.EquivalentResourceMapper 
 	return k.equivalents
 }
 
-// defaulter fills in what a hook left out.
+// defaulter fills in what a hook left out. What it put into an object of a custom
+// kind that the kind does not know is dropped, as decoding drops it of Go types;
+// metadata that is wrong is for validation to refuse.
 type defaulter struct{ kinds Kinds }
 
 func (d defaulter) Default(obj runtime.Object) {
@@ -70,6 +72,7 @@ func (d defaulter) Default(obj runtime.Object) {
 	}
 	for _, kind := range d.kinds() {
 		if kind.Spec.Kind == custom.GroupVersionKind() {
+			_, _ = kind.Schema.Coerce(custom, false)
 			kind.Default(custom)
 			return
 		}

@@ -48,8 +48,11 @@ conformance: deps build lab bin/e2e.test bin/ginkgo ## Kubernetes' own conforman
 	@go -C test/conformance build -o '$(CURDIR)/bin/conformance-report' ./report
 	@test/conformance/run.sh $(if $(FOCUS),'$(FOCUS)')
 
+# Specs that ask for what a version's pod security standards allow want to know it.
+SUITE = $(subst ., ,$(patsubst v%,%,$(shell awk '$$1 == "require" && $$2 == "k8s.io/kubernetes" {print $$3}' test/conformance/go.mod)))
+SUITE_VERSION = -X k8s.io/component-base/version.gitMajor=$(word 1,$(SUITE)) -X k8s.io/component-base/version.gitMinor=$(word 2,$(SUITE))
 bin/e2e.test: test/conformance/go.mod test/conformance/go.sum
-	go -C test/conformance test -c -trimpath -o '$(CURDIR)/$@' k8s.io/kubernetes/test/e2e
+	go -C test/conformance test -c -trimpath -ldflags '$(SUITE_VERSION)' -o '$(CURDIR)/$@' k8s.io/kubernetes/test/e2e
 
 bin/ginkgo: test/conformance/go.mod test/conformance/go.sum
 	go -C test/conformance build -trimpath -o '$(CURDIR)/$@' github.com/onsi/ginkgo/v2/ginkgo

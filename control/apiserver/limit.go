@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/musterhq/muster/control/apiserver/flow"
+	"github.com/musterhq/muster/control/apiserver/priority"
 	"github.com/musterhq/muster/control/auth"
 )
 
@@ -72,6 +74,42 @@ func (l *level) enter(ctx context.Context, client string, exempt bool) (leave fu
 		l.running.Dec()
 		done()
 	}, nil
+}
+
+// classify finds the priority level of a request and tells the client, as
+// upstream does: who is refused or waits can see by whose configuration.
+func (s *Server) classify(w http.ResponseWriter, request *auth.Attributes) priority.Class {
+	class := s.priority.Of(request)
+	if class.Level != "" {
+		header := w.Header()
+		header.Set(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID, string(class.SchemaUID))
+		header.Set(flowcontrolv1.ResponseHeaderMatchedPriorityLevelConfigurationUID, string(class.LevelUID))
+	}
+	return class
+}
+
+// enterLevel waits until a request's priority level has a seat for it. Who is
+// exempt below is so here, whatever the configuration says.
+func (s *Server) enterLevel(r *http.Request, class *priority.Class) (leave func(), err error) {
+	if _, exempt := clientOf(r); exempt || class.Level == "" || class.Exempt() {
+		return func() {}, nil
+	}
+	leave, err = class.Enter(r.Context())
+	reason := ""
+	switch {
+	case err == nil:
+		s.metrics.dispatched.WithLabelValues(class.Level).Inc()
+		return leave, nil
+	case errors.Is(err, flow.ErrFull):
+		reason = "queue-full"
+	case errors.Is(err, flow.ErrLate):
+		reason = "time-out"
+	default:
+		s.metrics.refused.WithLabelValues(class.Level, "cancelled").Inc()
+		return nil, err
+	}
+	s.metrics.refused.WithLabelValues(class.Level, reason).Inc()
+	return nil, errTooManyRequests
 }
 
 // clientOf is whose turn a request takes. Administrators and control nodes never

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/musterhq/muster/control/apiserver/priority"
 )
 
 // metrics carry upstream's names and labels, so that dashboards written for
@@ -24,6 +26,7 @@ type metrics struct {
 	refused     *prometheus.CounterVec
 	queued      *prometheus.GaugeVec
 	waited      *prometheus.HistogramVec
+	nominal     *prometheus.GaugeVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -82,11 +85,23 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Buckets: []float64{0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30},
 		}, []string{"priority_level"}),
 	}
+	m.nominal = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "apiserver_flowcontrol_nominal_limit_seats",
+		Help: "Nominal number of execution seats configured for each priority level.",
+	}, []string{"priority_level"})
 	if registerer != nil {
 		registerer.MustRegister(m.requests, m.duration, m.inFlight, m.longRunning, m.rejected, m.watchEvents, m.watchSizes, m.sizes,
-			m.dispatched, m.refused, m.queued, m.waited)
+			m.dispatched, m.refused, m.queued, m.waited, m.nominal)
 	}
 	return m
+}
+
+// nominalSeats says what seats each limited priority level has.
+func (m *metrics) nominalSeats(seats map[string]int) {
+	m.nominal.Reset()
+	for name, n := range seats {
+		m.nominal.WithLabelValues(name).Set(float64(n))
+	}
 }
 
 // observed is what the metrics of one request say about it. Only what is served
@@ -97,6 +112,8 @@ type observed struct {
 	dryRun string
 	scope  string
 	long   bool
+	// class is the priority level that it belongs to.
+	class priority.Class
 }
 
 func (o observed) values() []string {

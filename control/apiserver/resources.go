@@ -101,7 +101,11 @@ func (s *Server) serveResource(w http.ResponseWriter, r *http.Request, who user.
 			seen.target.subresource = "" // made up by the client: no label for it
 		}
 	}
-	if err := s.authorize(r, who, t); err != nil {
+	request := attributesOf(r, who, t)
+	if !connects && t.subresource != "log" {
+		seen.class = s.classify(w, &request)
+	}
+	if err := s.allow(r.Context(), request); err != nil {
 		return err
 	}
 	if kind == nil && review == nil {
@@ -178,7 +182,15 @@ func (s *Server) bounded(w http.ResponseWriter, r *http.Request, t target, seen 
 	if t.verb == "get" || t.verb == "list" {
 		shared = s.reads
 	}
-	leave, err := shared.enter(r.Context(), client, exempt)
+	release, err := s.enterLevel(r, &seen.class)
+	if err != nil {
+		if errors.Is(err, errTooManyRequests) {
+			s.metrics.rejected.WithLabelValues(append(seen.withoutDryRun(), "429")...).Inc()
+		}
+		return err
+	}
+	defer release()
+	leave, err := shared.enter(r.Context(), client, exempt || seen.class.Exempt())
 	if errors.Is(err, errTooManyRequests) {
 		s.metrics.rejected.WithLabelValues(append(seen.withoutDryRun(), "429")...).Inc()
 	}

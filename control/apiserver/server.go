@@ -28,6 +28,7 @@ import (
 	"github.com/musterhq/muster/control/aggregate"
 	"github.com/musterhq/muster/control/apiserver/flow"
 	"github.com/musterhq/muster/control/apiserver/openapi"
+	"github.com/musterhq/muster/control/apiserver/priority"
 	"github.com/musterhq/muster/control/audit"
 	"github.com/musterhq/muster/control/auth"
 	"github.com/musterhq/muster/control/reach"
@@ -91,6 +92,7 @@ type Server struct {
 	authorizer    *auth.Authorizer
 	audit         *audit.Log
 	failures      []failure
+	priority      *priority.Levels
 	reads, writes *level
 	lasting       *flow.Limit
 	watchTimeout  time.Duration
@@ -137,8 +139,12 @@ func New(cfg Config) (*Server, error) {
 		failures:      failureTable(cfg.Failures),
 		reads:         newLevel("readOnly", orDefault(cfg.ReadsMax, defaultReadsMax), m),
 		writes:        newLevel("mutating", orDefault(cfg.WritesMax, defaultWritesMax), m),
-		lasting:       flow.NewLimit(orDefault(cfg.LastingMax, lastingMax), orDefault(cfg.LastingMax/2, lastingEach)),
-		watchTimeout:  orDefault(cfg.WatchTimeout, 30*time.Minute),
+		priority: priority.New(priority.Config{
+			Store: cfg.Store, Seats: orDefault(cfg.ReadsMax, defaultReadsMax) + orDefault(cfg.WritesMax, defaultWritesMax), Wait: turnWait,
+			Changed: m.nominalSeats, Logger: log,
+		}),
+		lasting:      flow.NewLimit(orDefault(cfg.LastingMax, lastingMax), orDefault(cfg.LastingMax/2, lastingEach)),
+		watchTimeout: orDefault(cfg.WatchTimeout, 30*time.Minute),
 
 		requestTimeout: requestTimeout,
 		slowClient:     slowClient,
@@ -240,8 +246,17 @@ func (s *Server) serve(w *recorder, r *http.Request, seen *observed) error {
 	case errors.Is(where, errBadPath):
 		return errPathNotFound
 	}
-	if err := s.authorizeFixed(r, who); err != nil {
-		return err
+	request := fixedAttributes(r, who)
+	class := s.classify(w, &request)
+	if !auth.IsPublic(r.URL.Path) {
+		leave, err := s.enterLevel(r, &class)
+		if err != nil {
+			return err
+		}
+		defer leave()
+		if err := s.allow(r.Context(), request); err != nil {
+			return err
+		}
 	}
 	s.fixed.ServeHTTP(w, r)
 	return nil
@@ -293,13 +308,6 @@ func (s *Server) impersonate(r *http.Request, who user.Info) (user.Info, error) 
 		audit.From(r.Context()).Impersonated(as)
 	}
 	return as, err
-}
-
-func (s *Server) authorizeFixed(r *http.Request, who user.Info) error {
-	if auth.IsPublic(r.URL.Path) {
-		return nil
-	}
-	return s.allow(r.Context(), fixedAttributes(r, who))
 }
 
 // fixedAttributes are what a request about no resource wants.

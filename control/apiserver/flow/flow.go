@@ -23,6 +23,10 @@ const (
 	queues    = 128
 	hand      = 6
 	queueMost = 50
+	// queuesMax and handMax bound what Config may ask for: a queue costs some 100
+	// bytes, and a look when a turn ends.
+	queuesMax = 4096
+	handMax   = 10
 	// guess is what a request is charged before it is known how long it takes.
 	guess = 3 * time.Millisecond
 )
@@ -33,14 +37,14 @@ const (
 // of theirs (shuffle sharding), so one that floods leaves the others a queue
 // without it.
 type Queue struct {
-	seats int
-	wait  time.Duration
-	seed  maphash.Seed
+	seats, hand, most int
+	wait              time.Duration
+	seed              maphash.Seed
 
 	mu      sync.Mutex
 	running int
 	waiting int
-	queues  [queues]queue
+	queues  []queue
 	// virtual is the turn of the queue that was served last.
 	virtual time.Duration
 }
@@ -58,10 +62,27 @@ type turn struct {
 	ready chan struct{} // closed when it may run
 }
 
+// Config of a Queue.
+type Config struct {
+	// Seats are how many requests run at a time.
+	Seats int
+	// Queues are how many there are for what waits, Hand how many of them are a
+	// client's, and Most how many requests wait in each. With Most 0 nothing waits.
+	Queues, Hand, Most int
+	// Wait is the longest that a request waits for its turn.
+	Wait time.Duration
+}
+
 // New returns a queue for seats requests at a time; one waits for its turn no
 // longer than wait.
 func New(seats int, wait time.Duration) *Queue {
-	return &Queue{seats: seats, wait: wait, seed: maphash.MakeSeed()}
+	return Of(Config{Seats: seats, Queues: queues, Hand: hand, Most: queueMost, Wait: wait})
+}
+
+// Of returns a queue as configured, within bounds.
+func Of(c Config) *Queue {
+	n := min(max(c.Queues, 1), queuesMax)
+	return &Queue{seats: c.Seats, hand: min(max(c.Hand, 1), n, handMax), most: c.Most, wait: c.Wait, seed: maphash.MakeSeed(), queues: make([]queue, n)}
 }
 
 // Enter returns when a request of a client may run: leave must be called when it
@@ -83,7 +104,7 @@ func (q *Queue) Enter(ctx context.Context, client string, exempt bool) (leave fu
 		q.mu.Unlock()
 		return q.leaving(mine), nil
 	}
-	if mine.waiting.Len() >= queueMost {
+	if mine.waiting.Len() >= q.most {
 		q.mu.Unlock()
 		return nil, ErrFull
 	}
@@ -124,13 +145,14 @@ func (q *Queue) Load() (running, waiting int) {
 // choose is the shortest queue of a client's hand.
 func (q *Queue) choose(client string) *queue {
 	value := maphash.String(q.seed, client)
-	var dealt [hand]uint64
+	var dealt [handMax]uint64
 	var best *queue
-	for i := range dealt {
+	for i := range q.hand {
 		// The i-th card of those that are left, counted past the ones dealt, which
 		// are kept in order.
-		card := value % uint64(queues-i)
-		value /= uint64(queues - i)
+		left := uint64(len(q.queues) - i) //nolint:gosec // the hand is no larger
+		card := value % left
+		value /= left
 		at := 0
 		for ; at < i && dealt[at] <= card; at++ {
 			card++

@@ -15,6 +15,7 @@ import (
 	"github.com/musterhq/muster/control/controller/apiservice"
 	"github.com/musterhq/muster/control/controller/clusterroleaggregation"
 	"github.com/musterhq/muster/control/controller/clustertrust"
+	"github.com/musterhq/muster/control/controller/cronjob"
 	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/controller/daemonset"
 	"github.com/musterhq/muster/control/controller/deployment"
@@ -135,6 +136,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		deployment.New(deployment.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		daemonset.New(daemonset.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		job.New(job.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		cronjob.New(cronjob.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		endpoints.New(endpoints.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),

@@ -42,6 +42,7 @@ type Caches struct {
 	DaemonSets             *store.Cache[*appsv1.DaemonSet]
 	ControllerRevisions    *store.Cache[*appsv1.ControllerRevision]
 	Jobs                   *store.Cache[*batchv1.Job]
+	CronJobs               *store.Cache[*batchv1.CronJob]
 	Services               *store.Cache[*corev1.Service]
 
 	all []runner
@@ -80,9 +81,10 @@ func NewCaches(s *store.Store) *Caches {
 		DaemonSets:             store.NewCache(s, store.DaemonSets, indexes[*appsv1.DaemonSet]()),
 		ControllerRevisions:    store.NewCache(s, store.ControllerRevisions, indexes[*appsv1.ControllerRevision]()),
 		Jobs:                   store.NewCache(s, store.Jobs, indexes[*batchv1.Job]()),
+		CronJobs:               store.NewCache(s, store.CronJobs, indexes[*batchv1.CronJob]()),
 		Services:               store.NewCache(s, store.Services, indexes[*corev1.Service]()),
 	}
-	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.ControllerRevisions, c.Jobs, c.Services}
+	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.ControllerRevisions, c.Jobs, c.CronJobs, c.Services}
 	return c
 }
 

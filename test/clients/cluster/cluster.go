@@ -137,7 +137,7 @@ func (c *Cluster) Kubeconfig(n *Node) string {
 }
 
 // Config is the administrator's, for one control node, with no bound on how
-// fast it asks.
+// fast it asks. Each client that is made of it has a connection of its own.
 func (c *Cluster) Config(n *Node) *rest.Config {
 	c.t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig(n))
@@ -145,6 +145,8 @@ func (c *Cluster) Config(n *Node) *rest.Config {
 		c.t.Fatal(err)
 	}
 	config.QPS = -1
+	// Clients whose configurations are alike share a connection, unless they say how to dial.
+	config.Dial = (&net.Dialer{}).DialContext
 	return config
 }
 

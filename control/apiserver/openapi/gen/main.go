@@ -2,7 +2,8 @@
 // those that Kubernetes publishes: it keeps the paths of the resources and
 // subresources that Muster serves and the schemas that those use, and writes
 // them minified and compressed into ../documents. Paths that are not served
-// must go, or kubectl explain and discovery would disagree.
+// must go, or kubectl explain and discovery would disagree. Which values fields
+// may have is in Kubernetes' code, and not in what it publishes (enums.go).
 //
 //	go generate ./control/apiserver/openapi
 package main
@@ -66,7 +67,8 @@ func main() {
 	if err != nil {
 		log.Fatalf("find k8s.io/kubernetes: %v", err)
 	}
-	source := filepath.Join(strings.TrimSpace(string(out)), "api", "openapi-spec")
+	module := strings.TrimSpace(string(out))
+	source, enums := filepath.Join(module, "api", "openapi-spec"), readEnums(module)
 	if err := os.MkdirAll("documents", 0o755); err != nil {
 		log.Fatal(err)
 	}
@@ -74,6 +76,7 @@ func main() {
 		name := strings.ReplaceAll(groupVersion, "/", "__")
 		document := read(filepath.Join(source, "v3", name+"_openapi.json"))
 		trim(document, "components/schemas")
+		enumerate(at(document, "components/schemas").(map[string]any), enums)
 		write(name+".json.gz", minified(document))
 	}
 	version := read(filepath.Join(source, "v3", "version_openapi.json"))
@@ -81,6 +84,7 @@ func main() {
 
 	swagger := read(filepath.Join(source, "swagger.json"))
 	trim(swagger, "definitions", "parameters")
+	enumerate(at(swagger, "definitions").(map[string]any), enums)
 	v2 := minified(swagger)
 	write("swagger.json.gz", v2)
 	parsed, err := openapi_v2.ParseDocument(v2)

@@ -56,6 +56,20 @@ func withCertificate(r *http.Request, notAfter time.Time, name string, organizat
 	return r
 }
 
+// Audit logs and certificate requests tell by it which certificate was used.
+func TestCertificatesHaveAnIdentifier(t *testing.T) {
+	r := withCertificate(request(t), time.Now().Add(time.Hour), "alice")
+	r.TLS.VerifiedChains[0][0].Raw = []byte("a certificate")
+	u, err := NewAuthenticator(nil).Authenticate(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"X509SHA256=81acd762140fa692a142822d2fbe4dc6f54bcaa501f68ab37e5aeed0bafe4d99"}
+	if got := u.GetExtra()[user.CredentialIDKey]; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestAuthenticateByCertificateOrToken(t *testing.T) {
 	tokens := TokenTable{}
 	tokens.Add("s3cret", person("root", "system:masters"))

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -84,9 +85,11 @@ func (a *Authenticator) Authenticate(r *http.Request) (user.Info, error) {
 	if leaf.Subject.CommonName == "" {
 		return nil, fmt.Errorf("client certificate without a common name: %w", ErrBadCredentials)
 	}
+	id := sha256.Sum256(leaf.Raw)
 	return authenticated(&user.DefaultInfo{
 		Name:   leaf.Subject.CommonName,
 		Groups: slices.Clone(leaf.Subject.Organization),
+		Extra:  map[string][]string{user.CredentialIDKey: {"X509SHA256=" + hex.EncodeToString(id[:])}},
 	}), nil
 }
 

@@ -40,7 +40,7 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request, c *call) error {
 		return s.send(w, r, code, statusKind, &metav1.Status{
 			Status: metav1.StatusSuccess,
 			Details: &metav1.StatusDetails{
-				Name: c.name, Group: c.kind.Spec.Resource.Group, Kind: c.kind.Spec.Resource.Resource, UID: obj.GetUID(),
+				Name: c.name, Group: c.kind.Qualified().Group, Kind: c.kind.Qualified().Resource, UID: obj.GetUID(),
 			},
 		}, out)
 	}

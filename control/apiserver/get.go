@@ -89,7 +89,7 @@ func (s *Server) newest(ctx context.Context, c *call) (store.Event, error) {
 func (s *Server) local(c *call) (store.Event, error) {
 	item, _, err := s.store.Table(c.kind.Spec).GetItem(c.namespace, c.name)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.Event{}, apierrors.NewNotFound(c.kind.Spec.Resource, c.name)
+		return store.Event{}, apierrors.NewNotFound(c.kind.Qualified(), c.name)
 	}
 	return store.Event{Type: watch.Added, Item: item}, err
 }

@@ -64,6 +64,9 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 	if p.body, err = readBody(r); err != nil {
 		return err
 	}
+	if p.kind != types.ApplyYAMLPatchType && !json.Valid(p.body) {
+		return apierrors.NewBadRequest("invalid JSON patch")
+	}
 	audit.From(r.Context()).SentPatch(p.body)
 	options := &metav1.PatchOptions{}
 	if err := decodeQuery(r.URL.Query(), options); err != nil {
@@ -110,7 +113,7 @@ func (s *Server) patch(w http.ResponseWriter, r *http.Request, c *call) error {
 		}
 		if current.GetUID() == "" {
 			// Only server-side apply makes an object out of a patch.
-			return nil, apierrors.NewNotFound(c.kind.Spec.Resource, c.name)
+			return nil, apierrors.NewNotFound(c.kind.Qualified(), c.name)
 		}
 		obj := c.kind.Spec.New()
 		if err := p.apply(current, obj, c.kind.Spec.Kind); err != nil {

@@ -106,12 +106,14 @@ func (s *Server) proxyService(w http.ResponseWriter, r *http.Request, c *call) e
 		return err
 	}
 	endpoint, err := s.dialer.Endpoint(r.Context(), c.namespace, name, port)
+	_, numberErr := strconv.Atoi(port)
 	switch {
-	case errors.Is(err, reach.ErrNoService):
-		return apierrors.NewNotFound(c.kind.Spec.Resource, name)
+	case errors.Is(err, reach.ErrNoService) && numberErr == nil:
+		// Upstream looks a service up only to find a number's name.
+		return apierrors.NewNotFound(c.kind.Qualified(), name)
 	case errors.Is(err, reach.ErrNoPort):
 		return apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %s found for service %q", port, name))
-	case errors.Is(err, reach.ErrNoEndpoints), err == nil && endpoint.Pod == nil:
+	case errors.Is(err, reach.ErrNoService), errors.Is(err, reach.ErrNoEndpoints), err == nil && endpoint.Pod == nil:
 		return apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", name))
 	case err != nil:
 		return err

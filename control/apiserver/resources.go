@@ -260,9 +260,9 @@ func (s *Server) find(c *call) (handler, error) {
 		if named {
 			return nil, errPathNotFound
 		}
-		return nil, apierrors.NewMethodNotSupported(c.kind.Spec.Resource, c.verb)
+		return nil, apierrors.NewMethodNotSupported(c.kind.Qualified(), c.verb)
 	}
-	qualified := c.kind.Spec.Resource
+	qualified := c.kind.Qualified()
 	verbs := c.kind.Verbs
 	if verbs == nil {
 		verbs = resource.AllVerbs

@@ -125,6 +125,8 @@ func (s *Server) reviewToken(r *http.Request, _ *call, sent runtime.Object) (run
 		review.Status.Error = err.Error()
 	case ok:
 		review.Status.User, review.Status.Audiences = userInfo(who), audiences
+	default:
+		review.Status.Error = "invalid bearer token"
 	}
 	return review, nil
 }
@@ -132,7 +134,7 @@ func (s *Server) reviewToken(r *http.Request, _ *call, sent runtime.Object) (run
 func (s *Server) reviewAccess(r *http.Request, _ *call, sent runtime.Object) (runtime.Object, error) {
 	review := sent.(*authorizationv1.SubjectAccessReview)
 	if errs := kube.ValidateSubjectAccessReview(r.Context(), review); len(errs) > 0 {
-		return nil, invalidReview("SubjectAccessReview", errs)
+		return nil, invalidReview(errs)
 	}
 	status, err := s.access(r, subject(&review.Spec), review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
 	review.Status = status
@@ -142,7 +144,7 @@ func (s *Server) reviewAccess(r *http.Request, _ *call, sent runtime.Object) (ru
 func (s *Server) reviewLocalAccess(r *http.Request, c *call, sent runtime.Object) (runtime.Object, error) {
 	review := sent.(*authorizationv1.LocalSubjectAccessReview)
 	if errs := kube.ValidateLocalSubjectAccessReview(r.Context(), review); len(errs) > 0 {
-		return nil, invalidReview("LocalSubjectAccessReview", errs)
+		return nil, invalidReview(errs)
 	}
 	if review.Namespace != c.namespace {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("spec.resourceAttributes.namespace must match namespace: %v", c.namespace))
@@ -156,15 +158,16 @@ func (s *Server) reviewLocalAccess(r *http.Request, c *call, sent runtime.Object
 func (s *Server) reviewSelfAccess(r *http.Request, _ *call, sent runtime.Object) (runtime.Object, error) {
 	review := sent.(*authorizationv1.SelfSubjectAccessReview)
 	if errs := kube.ValidateSelfSubjectAccessReview(r.Context(), review); len(errs) > 0 {
-		return nil, invalidReview("SelfSubjectAccessReview", errs)
+		return nil, invalidReview(errs)
 	}
 	status, err := s.access(r, sender(r), review.Spec.ResourceAttributes, review.Spec.NonResourceAttributes)
 	review.Status = status
 	return review, err
 }
 
-func invalidReview(kind string, errs field.ErrorList) error {
-	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName, Kind: kind}, "", errs)
+// invalidReview names no kind, as upstream's does not.
+func invalidReview(errs field.ErrorList) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: authorizationv1.GroupName}, "", errs)
 }
 
 func subject(spec *authorizationv1.SubjectAccessReviewSpec) user.Info {

@@ -135,3 +135,21 @@ func TestReviewsAreCreatedAndNothingElse(t *testing.T) {
 		t.Errorf("a field selector that cannot be read: %s, want %q", got.body, want)
 	}
 }
+
+// What upstream says of a review that is refused, and of a token that is
+// nobody's, to the letter: clients show it.
+func TestReviewsAreRefusedInUpstreamsWords(t *testing.T) {
+	f := newFixture(t, func(c *Config) { c.Tokens = auth.TokenTable{} })
+	cfg := f.admin()
+	refused := f.do(cfg, "POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", `{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","spec":{"user":"x"}}`)
+	var status metav1.Status
+	refused.into(t, &status)
+	if status.Details == nil || status.Details.Kind != "" || status.Details.Group != "authorization.k8s.io" {
+		t.Errorf("got %+v, want details without a kind", status.Details)
+	}
+	var review authenticationv1.TokenReview
+	f.do(cfg, "POST", "/apis/authentication.k8s.io/v1/tokenreviews", `{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","spec":{"token":"nobody's"}}`).into(t, &review)
+	if review.Status.Authenticated || review.Status.Error != "invalid bearer token" {
+		t.Errorf("got %+v, want it refused with the reason", review.Status)
+	}
+}

@@ -16,12 +16,18 @@ import (
 // printer knows the columns of every built-in kind. It is only read once made.
 var printer = printers.NewTableGenerator().With(printersinternal.AddHandlers, apiServiceColumns)
 
+// capacities have a printer that upstream's storage of them does not use.
+var capacities = schema.GroupResource{Group: "storage.k8s.io", Resource: "csistoragecapacities"}
+
 // Table shows an object, or the items of a list, as kubectl get does, with the
 // columns of -o wide among them. Each row's Object is the versioned item that
 // it shows. A kind without columns of its own gets name and age.
 func Table(ctx context.Context, resource schema.GroupResource, obj runtime.Object) (*metav1.Table, error) {
 	in, err := Scheme.UnsafeConvertToVersion(obj, runtime.InternalGroupVersioner)
 	if err != nil {
+		return rest.NewDefaultTableConvertor(resource).ConvertToTable(ctx, obj, &metav1.TableOptions{})
+	}
+	if resource == capacities {
 		return rest.NewDefaultTableConvertor(resource).ConvertToTable(ctx, obj, &metav1.TableOptions{})
 	}
 	var table *metav1.Table

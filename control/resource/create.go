@@ -172,7 +172,7 @@ func (r *Registry) pretend(ctx context.Context, kind *Kind, obj store.Object, at
 	case err == nil:
 		return nil, r.taken(ctx, kind, obj, generated)
 	case errors.Is(err, store.ErrNotFound):
-		return obj, nil
+		return store.AsStored(kind.Spec, obj)
 	}
 	return nil, kind.apiError(err, obj.GetName())
 }
@@ -180,9 +180,9 @@ func (r *Registry) pretend(ctx context.Context, kind *Kind, obj store.Object, at
 // taken is the answer to a create of a name that exists. A user who chose the
 // name and meets one that is on its way out should know.
 func (r *Registry) taken(ctx context.Context, kind *Kind, obj store.Object, generated bool) error {
-	err := apierrors.NewAlreadyExists(kind.Spec.Resource, obj.GetName())
+	err := apierrors.NewAlreadyExists(kind.Qualified(), obj.GetName())
 	if generated {
-		err = apierrors.NewGenerateNameConflict(kind.Spec.Resource, obj.GetName(), 1)
+		err = apierrors.NewGenerateNameConflict(kind.Qualified(), obj.GetName(), 1)
 	}
 	if there, e := r.store.Table(kind.Spec).Get(ctx, obj.GetNamespace(), obj.GetName()); e == nil && there.GetDeletionTimestamp() != nil {
 		err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message

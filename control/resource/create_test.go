@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/warning"
@@ -251,6 +252,37 @@ func TestDryRunWritesNothing(t *testing.T) {
 	}
 	if after := r.store.Revision(); after != before {
 		t.Errorf("revision %d, want %d as before", after, before)
+	}
+}
+
+// kubectl diff compares what a dry run answers with what is stored. An empty
+// list and none are the same once they are stored, so they are in both.
+func TestDryRunAnswersWhatWouldBeRead(t *testing.T) {
+	r := newRegistry(t)
+	role := func() *rbacv1.ClusterRole {
+		return &rbacv1.ClusterRole{ObjectMeta: named("x"), Rules: []rbacv1.PolicyRule{}}
+	}
+	created, err := r.Create(t.Context(), ClusterRoles, "", role(), CreateOptions{DryRun: true})
+	if err != nil || created.(*rbacv1.ClusterRole).Rules != nil {
+		t.Errorf("create: %#v, %v; want no rules", created, err)
+	}
+	stored := must(t, r, ClusterRoles, "", role())
+	updated, _, err := r.Update(t.Context(), ClusterRoles, "", "x", "", func(current store.Object) (store.Object, error) {
+		current.(*rbacv1.ClusterRole).Rules = []rbacv1.PolicyRule{}
+		return current, nil
+	}, UpdateOptions{DryRun: true})
+	if err != nil || updated.(*rbacv1.ClusterRole).Rules != nil || updated.GetResourceVersion() != stored.GetResourceVersion() {
+		t.Errorf("update: %#v, %v; want no rules at revision %s", updated, err, stored.GetResourceVersion())
+	}
+}
+
+// Events are stored in one group and served in two.
+func TestErrorsNameTheGroupThatWasAskedFor(t *testing.T) {
+	r := newRegistry(t)
+	for want, kind := range map[string]*Kind{`events "x" not found`: Events, `events.events.k8s.io "x" not found`: eventsV1} {
+		if _, _, err := r.Delete(t.Context(), kind, "default", "x", &metav1.DeleteOptions{}); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 

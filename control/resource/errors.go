@@ -19,6 +19,12 @@ var errModified = errors.New("the object has been modified; please apply your ch
 // errNoRevision is a fault of ours: every stored object has one.
 var errNoRevision = errors.New("stored object has no resourceVersion")
 
+// Qualified is the resource as errors name it: in the group in which it was
+// asked for, which is not always the one that it is stored in.
+func (k *Kind) Qualified() schema.GroupResource {
+	return schema.GroupResource{Group: k.Spec.Kind.Group, Resource: k.Spec.Resource.Resource}
+}
+
 // apiError words what the store found in Kubernetes' terms. What is not about
 // the object (no quorum, outcome unknown) passes through.
 func (k *Kind) apiError(err error, name string) error {
@@ -26,11 +32,11 @@ func (k *Kind) apiError(err error, name string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, store.ErrNotFound):
-		return apierrors.NewNotFound(k.Spec.Resource, name)
+		return apierrors.NewNotFound(k.Qualified(), name)
 	case errors.Is(err, store.ErrExists):
-		return apierrors.NewAlreadyExists(k.Spec.Resource, name)
+		return apierrors.NewAlreadyExists(k.Qualified(), name)
 	case errors.Is(err, store.ErrConflict):
-		return apierrors.NewConflict(k.Spec.Resource, name, errModified)
+		return apierrors.NewConflict(k.Qualified(), name, errModified)
 	case errors.Is(err, store.ErrExpired):
 		return apierrors.NewResourceExpired(err.Error())
 	case errors.Is(err, store.ErrInvalid):
@@ -49,7 +55,7 @@ func errVersionOnCreate() error {
 func (k *Kind) checkVersion(name, named, stored string, conditional bool) error {
 	path := field.NewPath("metadata", "resourceVersion")
 	// Upstream names the resource where the kind should be.
-	kind := schema.GroupKind{Group: k.Spec.Resource.Group, Kind: k.Spec.Resource.Resource}
+	kind := schema.GroupKind{Group: k.Spec.Kind.Group, Kind: k.Spec.Resource.Resource}
 	version := uint64(0)
 	if named != "" {
 		var err error
@@ -61,7 +67,7 @@ func (k *Kind) checkVersion(name, named, stored string, conditional bool) error 
 	case version == 0 && conditional:
 		return apierrors.NewInvalid(kind, name, field.ErrorList{field.Invalid(path, version, "must be specified for an update")})
 	case version != 0 && named != stored:
-		return apierrors.NewConflict(k.Spec.Resource, name, errModified)
+		return apierrors.NewConflict(k.Qualified(), name, errModified)
 	}
 	return nil
 }
@@ -71,6 +77,6 @@ func (k *Kind) checkUID(name string, want *types.UID, stored types.UID) error {
 	if want == nil || *want == stored {
 		return nil
 	}
-	return apierrors.NewConflict(k.Spec.Resource, name,
+	return apierrors.NewConflict(k.Qualified(), name,
 		fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", *want, stored)) //nolint:staticcheck // upstream's wording
 }

@@ -154,7 +154,7 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 			return nil, false, err
 		}
 		if p.ResourceVersion != nil && *p.ResourceVersion != old.GetResourceVersion() {
-			return nil, false, apierrors.NewConflict(u.kind.Spec.Resource, u.name, errModified)
+			return nil, false, apierrors.NewConflict(u.kind.Qualified(), u.name, errModified)
 		}
 	}
 	obj, attributes, err := u.plan(ctx, old)
@@ -174,7 +174,8 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 		return obj, !refused, u.kind.written(err, u.name)
 	}
 	if u.options.DryRun {
-		return obj, true, nil
+		pretended, err := store.AsStored(u.kind.Spec, obj)
+		return pretended, true, err
 	}
 	stored, err := u.registry.replace(ctx, u.kind, obj, guard, attributes.Demands)
 	return stored, true, u.kind.written(err, u.name)
@@ -242,7 +243,7 @@ func (u *update) admit(ctx context.Context, attributes *Attributes, obj, old sto
 // create is an update of what does not exist.
 func (u *update) create(ctx context.Context) (store.Object, bool, error) {
 	if u.subresource != "" || !u.strategy.rules.CreateOnUpdate && !u.options.ForceAllowCreate {
-		return nil, false, apierrors.NewNotFound(u.kind.Spec.Resource, u.name)
+		return nil, false, apierrors.NewNotFound(u.kind.Qualified(), u.name)
 	}
 	if p := u.options.Preconditions; p != nil {
 		if err := u.kind.checkUID(u.name, p.UID, ""); err != nil {

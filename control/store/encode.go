@@ -74,6 +74,24 @@ func (s *Spec) unmarshal(item *kv.Item) (Object, error) {
 	return obj, obj.(Message).Unmarshal(item.Value)
 }
 
+// AsStored is obj as it would be read, had it been written: what the stored form
+// cannot tell apart, as an empty list and none, is not apart in it either.
+func AsStored(spec *Spec, obj Object) (Object, error) {
+	if spec.Codec != nil {
+		return obj, nil
+	}
+	value, err := spec.marshal(shallow(obj))
+	if err != nil {
+		return nil, err
+	}
+	stored, err := spec.unmarshal(&kv.Item{Value: value})
+	if err != nil {
+		return nil, err
+	}
+	stored.SetResourceVersion(obj.GetResourceVersion())
+	return stored, nil
+}
+
 // attrs sorts by name. A field that is empty is left out: selectors cannot
 // tell the difference.
 func attrs(from map[string]string, empty bool) []*storagev1.Attr {

@@ -26,6 +26,7 @@ var masks = []struct {
 	{regexp.MustCompile(`\b([a-z0-9][a-z0-9.-]*-)[bcdfghjklmnpqrstvwxz2456789]{5}\b`), "${1}<random>"},
 	{regexp.MustCompile(`\.[0-9a-f]{16}\b`), ".<hex>"},
 	{regexp.MustCompile(`hollow://[0-9a-z-]+`), "hollow://<id>"},
+	{regexp.MustCompile(`X509SHA256=[0-9a-f]{64}`), "X509SHA256=<hash>"},
 	{regexp.MustCompile(`eyJ[\w-]+\.[\w-]+\.[\w-]+`), "<token>"},
 	{regexp.MustCompile(`/tmp/(LIVE|MERGED|kubectl-edit)-\d+`), "/tmp/$1-<random>"},
 	{regexp.MustCompile(`/tmp/Test\w+/\d+/`), "~/"}, // the terminal's home
@@ -57,7 +58,7 @@ func mask(text string) string {
 		end := 1
 		header := columns.FindAllString(lines[0], -1)
 		if len(header) > 1 && slices.ContainsFunc(header, func(name string) bool { return slices.Contains(varied, name) }) {
-			for end < len(lines) && lines[end] != "" && !strings.HasPrefix(lines[end], "! ") {
+			for end < len(lines) && lines[end] != "" && !strings.HasPrefix(lines[end], "! ") && indent(lines[end]) == indent(lines[0]) {
 				end++
 			}
 			out = append(out, maskTable(lines[:end])...)
@@ -68,6 +69,8 @@ func mask(text string) string {
 	}
 	return strings.Join(out, "\n")
 }
+
+func indent(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
 
 func maskLine(line string) string {
 	for _, m := range masks {

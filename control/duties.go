@@ -21,6 +21,7 @@ import (
 	"github.com/musterhq/muster/control/controller/deployment"
 	"github.com/musterhq/muster/control/controller/endpoints"
 	"github.com/musterhq/muster/control/controller/eventttl"
+	"github.com/musterhq/muster/control/controller/flowschema"
 	"github.com/musterhq/muster/control/controller/garbage"
 	"github.com/musterhq/muster/control/controller/job"
 	"github.com/musterhq/muster/control/controller/kubernetesservice"
@@ -150,6 +151,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		clusterroleaggregation.New(clusterroleaggregation.Config{Registry: registry, Logger: log}),
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
+		flowschema.New(flowschema.Config{Registry: registry, Logger: log}),
 		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),
 		resourcequota.New(resourcequota.Config{Registry: registry, Logger: log}),
 		serviceaccount.New(serviceaccount.Config{Registry: registry, Caches: caches, Logger: log}),

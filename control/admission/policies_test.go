@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -289,5 +290,27 @@ func TestPolicyIsAskedAgainAboutLaterChanges(t *testing.T) {
 		if pod.Labels["containers"] != want || len(pod.Spec.Containers) != 2 {
 			t.Errorf("%s: label %q of %d containers, want %s", policy, pod.Labels["containers"], len(pod.Spec.Containers), want)
 		}
+	}
+}
+
+// The rules, which come next, are written for objects that convert: a policy that
+// makes another must be told so, and must not be met by them.
+func TestWhatPoliciesMakeMustConvert(t *testing.T) {
+	r := newRegistry(t, Settings{})
+	changes(t, r, admissionregistrationv1.NeverReinvocationPolicy, patches(`[JSONPatch{op: "add", path: "/metadata/annotations", value: {"deprecated.daemonset.template.generation": "x"}}]`))
+	if _, _, err := r.Update(t.Context(), resource.MutatingAdmissionPolicies, "", "a", "", func(current store.Object) (store.Object, error) {
+		rule := &current.(*admissionregistrationv1.MutatingAdmissionPolicy).Spec.MatchConstraints.ResourceRules[0]
+		rule.APIGroups, rule.APIVersions, rule.Resources = []string{"apps"}, []string{"v1"}, []string{"daemonsets"}
+		return current, nil
+	}, resource.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	labels := map[string]string{"app": "web"}
+	_, err := r.Create(t.Context(), resource.DaemonSets, "default", &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DaemonSetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: newPod("").Spec},
+	}}, resource.CreateOptions{})
+	if !apierrors.IsInternalError(err) || !strings.Contains(err.Error(), `after mutating admission policies: strconv.ParseInt: parsing "x"`) {
+		t.Errorf("%v, want an internal error that says why", err)
 	}
 }

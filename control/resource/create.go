@@ -77,7 +77,8 @@ func (r *Registry) Create(ctx context.Context, kind *Kind, ns string, obj store.
 func (r *Registry) complete(ctx context.Context, kind *Kind, obj store.Object) error {
 	kind.Default(obj)
 	if err := kube.Normalize(obj); err != nil {
-		return apierrors.NewBadRequest(err.Error())
+		name := kind.Spec.Kind.Kind
+		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", name, kind.Spec.Kind.Version, name, err))
 	}
 	dropRepeatedOwners(ctx, obj)
 	return nil

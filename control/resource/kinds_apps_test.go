@@ -248,6 +248,35 @@ func TestWhatCountsAsAGeneration(t *testing.T) {
 	}
 }
 
+// What does not convert would be met by the rules, which are written for what has
+// been converted, and is refused before.
+func TestWhatDoesNotConvertIsABadRequest(t *testing.T) {
+	r := newRegistry(t)
+	bad := func(what string, err error, want string) {
+		t.Helper()
+		if !apierrors.IsBadRequest(err) || err.Error() != want {
+			t.Errorf("%s: %v, want 400 %s", what, err, want)
+		}
+	}
+	ds := examples()[DaemonSets].(*appsv1.DaemonSet)
+	ds.Annotations = map[string]string{appsv1.DeprecatedTemplateGeneration: "x"}
+	const want = `DaemonSet in version "v1" cannot be handled as a DaemonSet: strconv.ParseInt: parsing "x": invalid syntax`
+	_, err := r.Create(t.Context(), DaemonSets, "default", ds.DeepCopy(), CreateOptions{})
+	bad("a daemon set", err, want)
+	must(t, r, DaemonSets, "default", examples()[DaemonSets])
+	for _, path := range []string{"", "status"} {
+		_, _, err = r.Update(t.Context(), DaemonSets, "default", "x", path, func(current store.Object) (store.Object, error) {
+			current.SetAnnotations(ds.Annotations)
+			return current, nil
+		}, UpdateOptions{})
+		bad("an update of "+path, err, want)
+	}
+	d := examples()[Deployments].(*appsv1.Deployment)
+	d.Annotations = map[string]string{appsv1.DeprecatedRollbackTo: "x"}
+	_, err = r.Create(t.Context(), Deployments, "default", d, CreateOptions{})
+	bad("a deployment", err, `Deployment in version "v1" cannot be handled as a Deployment: failed to parse annotation[deprecated.deployment.rollback.to]=x as int64: strconv.ParseInt: parsing "x": invalid syntax`)
+}
+
 func TestAJobFindsItsPodsByItsUID(t *testing.T) {
 	r := newRegistry(t)
 	job := must(t, r, Jobs, "default", examples()[Jobs].(*batchv1.Job))

@@ -35,6 +35,7 @@ import (
 	"github.com/musterhq/muster/control/controller/rootca"
 	"github.com/musterhq/muster/control/controller/serviceaccount"
 	"github.com/musterhq/muster/control/controller/servicecidr"
+	"github.com/musterhq/muster/control/controller/statefulset"
 	"github.com/musterhq/muster/control/controller/storageprotection"
 	"github.com/musterhq/muster/control/controller/tokensecret"
 	"github.com/musterhq/muster/control/operator"
@@ -138,6 +139,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		daemonset.New(daemonset.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		job.New(job.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		cronjob.New(cronjob.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		statefulset.New(statefulset.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		endpoints.New(endpoints.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),

@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/control/store"
@@ -43,6 +44,8 @@ type Caches struct {
 	ControllerRevisions    *store.Cache[*appsv1.ControllerRevision]
 	Jobs                   *store.Cache[*batchv1.Job]
 	CronJobs               *store.Cache[*batchv1.CronJob]
+	StatefulSets           *store.Cache[*appsv1.StatefulSet]
+	PodDisruptionBudgets   *store.Cache[*policyv1.PodDisruptionBudget]
 	Services               *store.Cache[*corev1.Service]
 
 	all []runner
@@ -82,9 +85,14 @@ func NewCaches(s *store.Store) *Caches {
 		ControllerRevisions:    store.NewCache(s, store.ControllerRevisions, indexes[*appsv1.ControllerRevision]()),
 		Jobs:                   store.NewCache(s, store.Jobs, indexes[*batchv1.Job]()),
 		CronJobs:               store.NewCache(s, store.CronJobs, indexes[*batchv1.CronJob]()),
+		StatefulSets:           store.NewCache(s, store.StatefulSets, indexes[*appsv1.StatefulSet]()),
+		PodDisruptionBudgets:   store.NewCache(s, store.PodDisruptionBudgets, indexes[*policyv1.PodDisruptionBudget]()),
 		Services:               store.NewCache(s, store.Services, indexes[*corev1.Service]()),
 	}
-	c.all = []runner{c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.ControllerRevisions, c.Jobs, c.CronJobs, c.Services}
+	c.all = []runner{
+		c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.StatefulSets,
+		c.ControllerRevisions, c.Jobs, c.CronJobs, c.PodDisruptionBudgets, c.Services,
+	}
 	return c
 }
 

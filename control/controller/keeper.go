@@ -27,6 +27,9 @@ type Keeper struct {
 	events   Source
 	owners   *store.Spec
 	present  func(namespace, name string) types.UID
+	// Describe words an event about a pod that was created or deleted, or about the
+	// error with which that failed. Set before use, or left as most controllers word it.
+	Describe func(verb, pod string, owner store.Object, err error) string
 
 	mu     sync.Mutex
 	unsure map[types.UID][]string // by the UID of their owner
@@ -43,6 +46,12 @@ func NewKeeper[T store.Object](registry *resource.Registry, events Source, owner
 				return owner.GetUID()
 			}
 			return ""
+		},
+		Describe: func(verb, pod string, _ store.Object, err error) string {
+			if err != nil {
+				return map[string]string{"create": "Error creating: ", "delete": "Error deleting: "}[verb] + err.Error()
+			}
+			return map[string]string{"create": "Created pod: ", "delete": "Deleted pod: "}[verb] + pod
 		},
 		unsure: make(map[types.UID][]string),
 	}
@@ -84,7 +93,7 @@ func (k *Keeper) Create(ctx context.Context, owner store.Object, pod *corev1.Pod
 	_, err := k.registry.Create(ctx, resource.Pods, owner.GetNamespace(), pod, resource.CreateOptions{})
 	switch {
 	case err == nil:
-		k.events.Event(k.owners, owner, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: "+pod.Name)
+		k.events.Event(k.owners, owner, corev1.EventTypeNormal, "SuccessfulCreate", k.Describe("create", pod.Name, owner, nil))
 		return nil
 	case apierrors.IsAlreadyExists(err):
 		// Ours, if the attempt without an answer took effect. Otherwise the name
@@ -99,7 +108,7 @@ func (k *Keeper) Create(ctx context.Context, owner store.Object, pod *corev1.Pod
 		k.addUnsure(owner, pod.Name)
 	}
 	if ctx.Err() == nil {
-		k.events.Event(k.owners, owner, corev1.EventTypeWarning, "FailedCreate", "Error creating: "+err.Error())
+		k.events.Event(k.owners, owner, corev1.EventTypeWarning, "FailedCreate", k.Describe("create", pod.Name, owner, err))
 	}
 	return fmt.Errorf("create pod: %w", err)
 }
@@ -143,13 +152,13 @@ func (k *Keeper) Delete(ctx context.Context, owner store.Object, pods []*corev1.
 				&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
 			switch {
 			case err == nil:
-				k.events.Event(k.owners, owner, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: "+pod.Name)
+				k.events.Event(k.owners, owner, corev1.EventTypeNormal, "SuccessfulDelete", k.Describe("delete", pod.Name, owner, nil))
 				return nil
 			case apierrors.IsNotFound(err), apierrors.IsConflict(err):
 				return nil // gone already, or another of that name
 			}
 			if ctx.Err() == nil {
-				k.events.Event(k.owners, owner, corev1.EventTypeWarning, "FailedDelete", "Error deleting: "+err.Error())
+				k.events.Event(k.owners, owner, corev1.EventTypeWarning, "FailedDelete", k.Describe("delete", pod.Name, owner, err))
 			}
 			return fmt.Errorf("delete pod %s: %w", pod.Name, err)
 		})

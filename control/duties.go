@@ -19,6 +19,7 @@ import (
 	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/controller/daemonset"
 	"github.com/musterhq/muster/control/controller/deployment"
+	"github.com/musterhq/muster/control/controller/disruption"
 	"github.com/musterhq/muster/control/controller/endpoints"
 	"github.com/musterhq/muster/control/controller/eventttl"
 	"github.com/musterhq/muster/control/controller/flowschema"
@@ -140,6 +141,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		job.New(job.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		cronjob.New(cronjob.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		statefulset.New(statefulset.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		disruption.New(disruption.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		endpoints.New(endpoints.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),
 		nodelifecycle.New(nodelifecycle.Config{Registry: registry, Caches: caches, Events: events, Presence: presence, Logger: log}),

@@ -117,7 +117,7 @@ test: deps ## All tests; exit status 0 only if they passed
 	@test/all.sh
 
 .PHONY: clients
-clients: build ## Kubernetes' own clients, unmodified: kubectl
+clients: build ## Kubernetes' own clients, unmodified: kubectl, client-go, controller-runtime
 	go -C test/clients test -count=1 -timeout 15m ./...
 
 .PHONY: unit

@@ -40,10 +40,10 @@ const age = `(?:\d+[ywdhms])+`
 
 // varied are columns of tables whose width differs each time, which therefore
 // are laid out anew.
-var varied = []string{"AGE", "LAST SEEN", "DURATION", "LAST SCHEDULE", "IP", "CLUSTER-IP", "PORT(S)", "Age", "LastHeartbeatTime"}
+var varied = []string{"AGE", "TIMEADDED", "LAST SEEN", "DURATION", "LAST SCHEDULE", "IP", "CLUSTER-IP", "PORT(S)", "Age", "LastHeartbeatTime"}
 
 // timed are those of them that say how long something has been.
-var timed = []string{"AGE", "LAST SEEN", "DURATION", "LAST SCHEDULE", "Age"}
+var timed = []string{"AGE", "TIMEADDED", "LAST SEEN", "DURATION", "LAST SCHEDULE", "Age"}
 
 var (
 	columns = regexp.MustCompile(`\S+(?: \S+)*`)

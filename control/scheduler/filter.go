@@ -26,6 +26,7 @@ var filters = []filter{
 	nodeAffinity{},
 	nodePorts{},
 	resourcesFit{},
+	dynamicResources{},
 }
 
 // applicable are the filters that could refuse this pod.

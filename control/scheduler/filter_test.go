@@ -53,6 +53,10 @@ func TestFilters(t *testing.T) {
 		{what: "cordoned", pod: makePod("p"), node: makeNode("n", cordon), want: []string{noSchedule}},
 		{what: "cordoned, tolerated", pod: makePod("p", tolerating(corev1.TaintNodeUnschedulable, "NoSchedule")), node: makeNode("n", cordon)},
 
+		{what: "claims a device", pod: makePod("p", func(p *corev1.Pod) {
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: ptr.To("c")}}
+		}), node: makeNode("n"), want: []string{"cannot allocate all claims"}},
+
 		{what: "not the named node", pod: makePod("p", on("other")), node: makeNode("n"), want: []string{"node(s) didn't match the requested node name"}},
 		{what: "the named node", pod: makePod("p", on("n")), node: makeNode("n")},
 

@@ -96,6 +96,9 @@ func classOf(p *podInfo) string {
 		b.WriteString("\x00t")
 		b.Write(raw)
 	}
+	if len(spec.ResourceClaims) > 0 {
+		b.WriteString("\x00d")
+	}
 	for _, port := range p.ports {
 		b.WriteString("\x00p")
 		b.WriteString(port.ip)

@@ -16,6 +16,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -79,8 +80,15 @@ func main() {
 		enumerate(at(document, "components/schemas").(map[string]any), enums)
 		write(name+".json.gz", minified(document))
 	}
-	version := read(filepath.Join(source, "v3", "version_openapi.json"))
-	write("version.json.gz", minified(version))
+	others := map[string]bool{"version": true, "api": true, "apis": true}
+	for groupVersion := range served {
+		if group, ok := strings.CutPrefix(path.Dir(groupVersion), "apis/"); ok {
+			others["apis__"+group] = true
+		}
+	}
+	for name := range others {
+		write(name+".json.gz", minified(read(filepath.Join(source, "v3", name+"_openapi.json"))))
+	}
 
 	swagger := read(filepath.Join(source, "swagger.json"))
 	trim(swagger, "definitions", "parameters")
@@ -127,13 +135,16 @@ func at(document any, path string) any {
 	return document
 }
 
-func isServed(path string) bool {
-	path = strings.Trim(path, "/")
-	if path == "version" || path == "api" || path == "apis" {
+func isServed(at string) bool {
+	at = strings.Trim(at, "/")
+	if slices.Contains([]string{"version", "api", "apis", ".well-known/openid-configuration", "openid/v1/jwks"}, at) {
+		return true
+	}
+	if group, ok := strings.CutPrefix(at, "apis/"); ok && servesGroup(group) {
 		return true
 	}
 	for groupVersion, resources := range served {
-		rest, ok := strings.CutPrefix(path, groupVersion)
+		rest, ok := strings.CutPrefix(at, groupVersion)
 		if !ok {
 			continue
 		}
@@ -141,6 +152,9 @@ func isServed(path string) bool {
 			return true
 		}
 		parts := strings.Split(strings.Trim(rest, "/"), "/")
+		if parts[0] == "watch" && len(parts) > 1 {
+			parts = parts[1:] // the old way to ask for a watch
+		}
 		// namespaces/{namespace}/pods/{name}, but not namespaces/{name}/status.
 		if len(parts) > 2 && parts[0] == "namespaces" && parts[1] == "{namespace}" {
 			parts = parts[2:]
@@ -150,6 +164,16 @@ func isServed(path string) bool {
 			parts = parts[:3]
 		}
 		return ok && (len(parts) <= 2 || len(parts) == 3 && slices.Contains(subresources, parts[2]))
+	}
+	return false
+}
+
+// servesGroup says whether any version of a group is served.
+func servesGroup(group string) bool {
+	for groupVersion := range served {
+		if strings.HasPrefix(groupVersion, "apis/"+group+"/") {
+			return true
+		}
 	}
 	return false
 }

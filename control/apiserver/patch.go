@@ -16,8 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/mergepatch"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 
@@ -242,52 +240,4 @@ func invalidPatch(patched any, err error) error {
 	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
 		field.Invalid(field.NewPath("patch"), patched, err.Error()),
 	})
-}
-
-// applyStrategic merges as the kind's types say: lists by key.
-func (p *patch) applyStrategic(current, obj runtime.Object) error {
-	original, err := runtime.DefaultUnstructuredConverter.ToUnstructured(current)
-	if err != nil {
-		return err
-	}
-	fields := map[string]any{}
-	var strict []error
-	if p.directive == metav1.FieldValidationIgnore {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(p.body, &fields)
-	} else {
-		strict, err = kjson.UnmarshalStrict(p.body, &fields)
-	}
-	if err != nil {
-		return badRequest(err)
-	}
-	patched, err := strategicpatch.StrategicMergeMapPatch(original, fields, obj)
-	if err != nil {
-		return strategicError(err)
-	}
-	err = runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(patched, obj, p.directive != metav1.FieldValidationIgnore)
-	if err != nil {
-		found, isStrict := runtime.AsStrictDecodingError(err)
-		if !isStrict {
-			return invalidPatch(fmt.Sprintf("%+v", fields), err)
-		}
-		strict = append(strict, found.Errors()...)
-	}
-	return p.judge(strict, fmt.Sprintf("%+v", fields))
-}
-
-// patchMistakes are errors of the library that mean a malformed patch.
-var patchMistakes = []error{
-	mergepatch.ErrBadJSONDoc, mergepatch.ErrBadPatchFormatForPrimitiveList, mergepatch.ErrBadPatchFormatForRetainKeys,
-	mergepatch.ErrBadPatchFormatForSetElementOrderList, mergepatch.ErrUnsupportedStrategicMergePatchFormat,
-}
-
-// strategicError tells a patch that is malformed from one that does not fit.
-// Both are the client's: the object was well-formed before.
-func strategicError(err error) error {
-	for _, mistake := range patchMistakes {
-		if errors.Is(err, mistake) {
-			return badRequest(err)
-		}
-	}
-	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
 }

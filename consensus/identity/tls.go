@@ -11,6 +11,9 @@ func (id *Identity) ServerTLS() *tls.Config {
 		MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.VerifyClientCertIfGiven,
 		ClientCAs:  id.roots,
+		// Go begins each connection with small records, so that browsers can show
+		// something sooner; here an answer or an event would be cut into three.
+		DynamicRecordSizingDisabled: true,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return id.Certificate(), nil
 		},

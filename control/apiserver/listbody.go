@@ -1,9 +1,11 @@
 package apiserver
 
 import (
+	"bufio"
 	"compress/gzip"
 	"net/http"
 	"strconv"
+	"sync"
 )
 
 // listBody holds an answer back until it is whole or large: a small one gets a
@@ -16,8 +18,15 @@ type listBody struct {
 
 	held       []byte
 	begun      bool
+	buffer     *bufio.Writer // once begun
 	compressor *gzip.Writer
 }
+
+// listBuffers gather what is sent at once: HTTP/2 sends what it is given in 4 KiB
+// pieces, each by way of two other goroutines.
+var listBuffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, listBuffer) }}
+
+const listBuffer = 64 << 10
 
 func (l *listBody) Write(b []byte) (int, error) {
 	if !l.begun {
@@ -26,11 +35,13 @@ func (l *listBody) Write(b []byte) (int, error) {
 			return len(b), nil
 		}
 		l.begin()
+		l.buffer = listBuffers.Get().(*bufio.Writer)
+		l.buffer.Reset(l.w)
 		if l.gzip {
 			l.w.Header().Set("Content-Encoding", "gzip")
 			l.w.Header().Add("Vary", "Accept-Encoding")
 			l.compressor = compressors.Get().(*gzip.Writer)
-			l.compressor.Reset(l.w)
+			l.compressor.Reset(l.buffer)
 		}
 		l.w.WriteHeader(http.StatusOK)
 		held := l.held
@@ -53,9 +64,12 @@ func (l *listBody) out(b []byte) error {
 		return nil
 	}
 	var err error
-	if l.compressor != nil {
+	switch {
+	case l.compressor != nil:
 		_, err = l.compressor.Write(b)
-	} else {
+	case l.buffer != nil:
+		_, err = l.buffer.Write(b)
+	default:
 		_, err = l.w.Write(b)
 	}
 	return err
@@ -68,10 +82,15 @@ func (l *listBody) Close() error {
 		l.w.WriteHeader(http.StatusOK)
 		return l.out(l.held)
 	}
-	if l.compressor == nil {
-		return nil
+	var err error
+	if l.compressor != nil {
+		err = l.compressor.Close()
+		compressors.Put(l.compressor)
 	}
-	err := l.compressor.Close()
-	compressors.Put(l.compressor)
+	if err == nil {
+		err = l.buffer.Flush()
+	}
+	l.buffer.Reset(nil)
+	listBuffers.Put(l.buffer)
 	return err
 }

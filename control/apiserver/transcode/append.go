@@ -1,10 +1,12 @@
 package transcode
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 	"reflect"
 	"slices"
 	"strconv"
@@ -36,7 +38,7 @@ type state struct {
 
 // entry is one of a map.
 type entry struct {
-	key   string
+	key   []byte
 	value value
 	raw   []byte
 }
@@ -61,69 +63,87 @@ func (t *Type) Append(b []byte, apiVersion, kind string, raw []byte) ([]byte, er
 // message appends a message's fields, behind the brace that begins its object.
 func (s *state) message(b []byte, t *Type, raw []byte) ([]byte, error) {
 	base := len(s.values)
-	s.values = append(s.values, make([]value, len(t.fields))...)
+	s.values = slices.Grow(s.values, len(t.fields))[:base+len(t.fields)]
 	defer func() { s.values = s.values[:base] }()
-	if err := s.find(t, raw, base); err != nil {
+	present, err := s.find(t, raw, base)
+	if err != nil {
 		return b, err
 	}
-	var err error
-	for i := range t.fields {
-		if b, err = s.field(b, &t.fields[i], raw, s.values[base+i]); err != nil {
+	// Most types have many fields of which few are there.
+	for left := present | t.always; left != 0; left &= left - 1 {
+		i := bits.TrailingZeros64(left)
+		var v value
+		if present&(1<<i) != 0 {
+			v = s.values[base+i]
+		}
+		if b, err = s.field(b, &t.fields[i], raw, v); err != nil {
 			return b, err
 		}
 	}
 	return b, nil
 }
 
-// find notes where a message's fields are.
-func (s *state) find(t *Type, raw []byte, base int) error {
+// find notes where a message's fields are, and which are there. The values of
+// others are left as they are.
+func (s *state) find(t *Type, raw []byte, base int) (present uint64, err error) {
 	for at := 0; at < len(raw); {
-		tag, n := protowire.ConsumeVarint(raw[at:])
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		number, kind := protowire.DecodeTag(tag)
 		first := at
+		tag, n := varint(raw[at:])
+		if n < 0 {
+			return 0, protowire.ParseError(n)
+		}
 		at += n
 		var v value
+		kind := protowire.Type(tag & 7)
 		switch kind {
 		case protowire.VarintType:
-			if v.number, n = protowire.ConsumeVarint(raw[at:]); n < 0 {
-				return protowire.ParseError(n)
+			if v.number, n = varint(raw[at:]); n < 0 {
+				return 0, protowire.ParseError(n)
 			}
 			at += n
 		case protowire.BytesType:
-			size, n := protowire.ConsumeVarint(raw[at:])
+			size, n := varint(raw[at:])
 			if n < 0 {
-				return protowire.ParseError(n)
+				return 0, protowire.ParseError(n)
 			}
 			v.start = at + n
 			if size > uint64(len(raw)-v.start) {
-				return errForm
+				return 0, errForm
 			}
-			v.end = v.start + int(size)
-			at = v.end
+			at = v.start + int(size)
 		default:
-			return errForm // the API has no other kinds
+			return 0, errForm // the API has no other kinds
 		}
-		if int(number) >= len(t.index) || t.index[number] < 0 {
+		number := tag >> 3
+		if number == 0 {
+			return 0, errForm
+		}
+		if number >= uint64(len(t.index)) || t.index[number] < 0 {
 			continue
 		}
 		index := t.index[number]
-		if numeric := t.fields[index].form == formBool || t.fields[index].form == formInt; numeric && !t.fields[index].mapped != (kind == protowire.VarintType) {
-			return errForm
+		f := &t.fields[index]
+		if numeric := (f.form == formBool || f.form == formInt) && !f.mapped; numeric != (kind == protowire.VarintType) {
+			return 0, errForm
 		}
-		found := &s.values[base+int(index)]
-		if v.count = found.count + 1; v.count > 1 {
-			first = found.first
+		v.first, v.end, v.count = first, at, 1
+		if bit := uint64(1) << index; present&bit != 0 {
+			before := &s.values[base+int(index)]
+			v.first, v.count = before.first, before.count+1
+		} else {
+			present |= bit
 		}
-		v.first = first
-		if v.end == 0 {
-			v.end = at
-		}
-		*found = v
+		s.values[base+int(index)] = v
 	}
-	return nil
+	return present, nil
+}
+
+// varint is protowire's, for numbers of one byte without a call.
+func varint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return protowire.ConsumeVarint(b)
 }
 
 // field appends one field, unless it is empty and then left out.
@@ -135,7 +155,7 @@ func (s *state) field(b []byte, f *field, raw []byte, v value) ([]byte, error) {
 		}
 		return s.message(b, f.elem, inner)
 	}
-	if f.isEmpty(raw, v) {
+	if f.isEmpty(v) {
 		return b, nil
 	}
 	if b[len(b)-1] != '{' {
@@ -158,7 +178,7 @@ func (s *state) field(b []byte, f *field, raw []byte, v value) ([]byte, error) {
 }
 
 // isEmpty says whether the field is left out, as encoding/json would.
-func (f *field) isEmpty(raw []byte, v value) bool {
+func (f *field) isEmpty(v value) bool {
 	if f.omitZero && v.start == v.end {
 		return true
 	}
@@ -269,9 +289,7 @@ func (s *state) dictionary(b []byte, f *field, raw []byte, v value) ([]byte, err
 			case kind != protowire.BytesType:
 				return errForm
 			case number == entryKey:
-				var key []byte
-				key, n = protowire.ConsumeBytes(inner)
-				e.key = string(key)
+				e.key, n = protowire.ConsumeBytes(inner)
 			case number == entryValue:
 				e.raw, n = protowire.ConsumeBytes(inner)
 			default:
@@ -289,20 +307,13 @@ func (s *state) dictionary(b []byte, f *field, raw []byte, v value) ([]byte, err
 		return b, err
 	}
 	entries := s.entries[base:]
-	byKey := func(a, b entry) int {
-		if a.key < b.key {
-			return -1
-		} else if a.key > b.key {
-			return 1
-		}
-		return 0
-	}
+	byKey := func(a, b entry) int { return bytes.Compare(a.key, b.key) }
 	if !slices.IsSortedFunc(entries, byKey) {
 		slices.SortStableFunc(entries, byKey)
 	}
 	b = append(b, '{')
 	for i, e := range entries {
-		if i+1 < len(entries) && entries[i+1].key == e.key {
+		if i+1 < len(entries) && bytes.Equal(entries[i+1].key, e.key) {
 			continue
 		}
 		if b[len(b)-1] != '{' {

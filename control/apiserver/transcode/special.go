@@ -1,7 +1,6 @@
 package transcode
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -150,12 +149,17 @@ func appendFields(b, raw []byte) ([]byte, bool) {
 		return b, false
 	}
 	for _, c := range text {
-		if c <= ' ' || c >= utf8.RuneSelf || c == '<' || c == '>' || c == '&' {
+		if changed[c] {
 			return b, false
 		}
 	}
-	if bytes.Contains(text, []byte(`\u`)) {
-		return b, false
-	}
 	return append(b, text...), true
 }
+
+// changed are the bytes that encoding/json may change in JSON that it is given.
+var changed = func() (table [256]bool) {
+	for c := range table {
+		table[c] = c <= ' ' || c >= utf8.RuneSelf || c == '<' || c == '>' || c == '&'
+	}
+	return table
+}()

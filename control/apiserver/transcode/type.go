@@ -40,9 +40,15 @@ type Type struct {
 	fields []field // in the order of JSON
 	// index finds a field by its number, -1 where there is none.
 	index []int16
+	// always are the fields, as bits, that are in the JSON even if nothing of them
+	// is in the protobuf.
+	always uint64
 	// empty is the zero value in JSON.
 	empty []byte
 }
+
+// fieldsMax is how many have a bit in a word. The largest type, PodSpec, has 42.
+const fieldsMax = 64
 
 // field is one of a type's. A type that is a field's, or of which a field has
 // several, is its elem.
@@ -125,6 +131,14 @@ func learn(typ reflect.Type, known map[reflect.Type]*Type) (*Type, error) {
 		}
 		t.index[learned.number] = int16(len(t.fields))
 		t.fields = append(t.fields, learned)
+	}
+	if len(t.fields) > fieldsMax {
+		return nil, fmt.Errorf("%w: %s has %d fields", errUnknown, typ, len(t.fields))
+	}
+	for i := range t.fields {
+		if f := &t.fields[i]; f.form == formInline && f.elem.always != 0 || f.form != formInline && !f.isEmpty(value{}) {
+			t.always |= 1 << i
+		}
 	}
 	return t, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,12 +10,6 @@ import (
 	"github.com/musterhq/muster/control"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
-
-// gcPercent is how much garbage a control node's heap may hold beside what
-// lives. What lives is mostly values, which are quick to mark: half of Go's
-// default costs a few per cent of one processor under full load and saves a
-// quarter of the heap. GOGC in the environment counts instead.
-const gcPercent = 50
 
 func newServerCommand() *cobra.Command {
 	var (
@@ -48,7 +41,7 @@ The directory then holds server-token and agent-token, with which others join
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if os.Getenv("GOGC") == "" {
-				debug.SetGCPercent(gcPercent)
+				go tendGarbage(cmd.Context())
 			}
 			log, err := logs.logger()
 			if err != nil {

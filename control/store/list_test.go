@@ -119,9 +119,14 @@ func TestListGoesOnOnAnyNode(t *testing.T) {
 	}
 }
 
-// A list may be continued for minutes, but not for ever. Then the answer says
-// how to go on with the newest state, where the list was.
+// A list may be continued for minutes, but not for ever, though nothing changes.
+// Then the answer says how to go on with the newest state, where the list was.
 func TestListCanBeContinuedForSomeMinutes(t *testing.T) {
+	t.Run("of what changes", func(t *testing.T) { continuedForSomeMinutes(t, true) })
+	t.Run("of what does not", func(t *testing.T) { continuedForSomeMinutes(t, false) })
+}
+
+func continuedForSomeMinutes(t *testing.T, changes bool) {
 	synctest.Test(t, func(t *testing.T) {
 		one, other, machines := twins(fsm.Config{})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -133,18 +138,22 @@ func TestListCanBeContinuedForSomeMinutes(t *testing.T) {
 			create(t, one, fmt.Sprintf("pod-%d", i))
 		}
 		page := firstPage(t, one)
-		create(t, one, "pod-1-new")
+		following := "pods/a/pod-2"
+		if changes {
+			create(t, one, "pod-1-new")
+			following = "pods/a/pod-1-new"
+		}
 		next := func(token string) (Page, error) {
 			return other.Table(Pods).List(t.Context(), ListOptions{Limit: 1, Continue: token})
 		}
 		for range 3 {
-			time.Sleep(3 * time.Minute)
+			time.Sleep(continueMax / 4)
 			again, err := next(page.Continue)
 			if err != nil || again.Items[0].Key != "pods/a/pod-1" || again.Revision != page.Revision {
 				t.Fatalf("second page %v, %v, want pod-1 at revision %d", again, err, page.Revision)
 			}
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(continueMax/4 + time.Second)
 		_, err := next(page.Continue)
 		var expired *ExpiredError
 		if !errors.Is(err, ErrExpired) || !errors.As(err, &expired) {
@@ -154,8 +163,8 @@ func TestListCanBeContinuedForSomeMinutes(t *testing.T) {
 		if err != nil || fresh.Items[0].Key != "pods/a/pod-1" || fresh.Revision != other.Revision() {
 			t.Fatalf("going on: %v, %v, want pod-1 at the newest revision", fresh, err)
 		}
-		if fresh, err = next(fresh.Continue); err != nil || fresh.Items[0].Key != "pods/a/pod-1-new" {
-			t.Errorf("going on further: %v, %v, want pod-1-new", fresh, err)
+		if fresh, err = next(fresh.Continue); err != nil || fresh.Items[0].Key != following {
+			t.Errorf("going on further: %v, %v, want %s", fresh, err, following)
 		}
 		cancel()
 		runs.Wait()

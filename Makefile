@@ -117,8 +117,11 @@ test: deps ## All tests; exit status 0 only if they passed
 	@test/all.sh
 
 .PHONY: clients
-clients: build ## Kubernetes' own clients, unmodified: kubectl, client-go, controller-runtime
+clients: build bin/helm ## Kubernetes' own clients, unmodified: kubectl, client-go, controller-runtime, Helm
 	go -C test/clients test -count=1 -timeout 15m ./...
+
+bin/helm: test/clients/helm/cli/go.mod
+	go -C test/clients/helm/cli build -trimpath -o '$(CURDIR)/$@' helm.sh/helm/v4/cmd/helm
 
 .PHONY: unit
 unit: ## Tests that need no cluster of hosts, without the race detector

@@ -40,6 +40,7 @@ step "build" make build images
 step "tests with the race detector" race "${light[@]}"
 step "tests of packages with Kubernetes' code" plain "${slow[@]}"
 step "Kubernetes' clients" go -C test/clients test -count=1 -timeout 15m ./...
+[ -x bin/helm ] || skip "a chart with Helm" "there is no bin/helm, which make clients builds"
 if [ "$(id -u)" = 0 ]; then
 	step "five hosts with real containers, short form" go test -count=1 -timeout 15m -v ./test/netns
 	step "linearizability under faults, short form" go test -count=1 -timeout 15m -v ./test/chaos

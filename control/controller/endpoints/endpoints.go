@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,9 @@ import (
 
 const (
 	workers = 8
+	// gather is how long changes of pods are gathered: each may be written with all
+	// other endpoints of its slice, and of up to a thousand in Endpoints.
+	gather = 50 * time.Millisecond
 	// byService finds the slices of a service by its namespace and name.
 	byService = "service"
 	// leaderAnnotation marks Endpoints that old clients elect leaders with.
@@ -147,7 +151,7 @@ func (c *Controller) onPod(old, now *corev1.Pod) {
 		}
 		for _, service := range c.caches.Services.ByIndex(controller.ByNamespace, pod.Namespace) {
 			if selects(service, pod) {
-				c.add(service.Namespace, service.Name)
+				c.loop.AddAfter(types.NamespacedName{Namespace: service.Namespace, Name: service.Name}, gather)
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -27,7 +28,12 @@ import (
 	"github.com/musterhq/muster/control/store"
 )
 
-const workers = 8
+const (
+	workers = 8
+	// gather is how long pods that become ready, or cease to be, are waited for, so
+	// that a status is not written for each of many.
+	gather = 20 * time.Millisecond
+)
 
 // Config is what the controller of one leader term needs.
 type Config struct {
@@ -93,13 +99,22 @@ func present[T store.Object](obj T) (T, bool) {
 }
 
 func (c *Controller[T]) onPod(old, now *corev1.Pod) {
+	wait := time.Duration(0)
+	if old != nil && now != nil && sameButReadiness(old, now) {
+		since, was := controller.ReadySince(old)
+		at, is := controller.ReadySince(now)
+		if was == is && since.Equal(at) {
+			return // where it runs is of no interest
+		}
+		wait = gather
+	}
 	for _, pod := range []*corev1.Pod{old, now} {
 		if pod == nil {
 			continue
 		}
 		if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
 			if ref.Kind == c.kind.Spec.Kind.Kind && ref.APIVersion == c.kind.Spec.Kind.GroupVersion().String() {
-				c.loop.Add(types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name})
+				c.loop.AddAfter(types.NamespacedName{Namespace: pod.Namespace, Name: ref.Name}, wait)
 			}
 			continue
 		}
@@ -112,6 +127,13 @@ func (c *Controller[T]) onPod(old, now *corev1.Pod) {
 			}
 		}
 	}
+}
+
+// sameButReadiness: a pod counts as before, and for the same owner.
+func sameButReadiness(old, now *corev1.Pod) bool {
+	was, is := metav1.GetControllerOfNoCopy(old), metav1.GetControllerOfNoCopy(now)
+	return old.UID == now.UID && (was == nil) == (is == nil) && (was == nil || was.UID == is.UID) && maps.Equal(old.Labels, now.Labels) &&
+		controller.HasFinished(old) == controller.HasFinished(now) && (old.DeletionTimestamp == nil) == (now.DeletionTimestamp == nil)
 }
 
 func (c *Controller[T]) reconcile(ctx context.Context, key types.NamespacedName) error {
@@ -148,9 +170,11 @@ func (c *Controller[T]) reconcile(ctx context.Context, key types.NamespacedName)
 		c.loop.Add(key)
 	}
 
-	now, err := c.plan(ctx, set)
-	if err != nil {
-		return errors.Join(failed, err)
+	now := p
+	if p.create > 0 || len(p.remove) > 0 {
+		if now, err = c.plan(ctx, set); err != nil {
+			return errors.Join(failed, err)
+		}
 	}
 	setFailure(&now.status, reason, failed, time.Now())
 	if !c.tellsTerminating {

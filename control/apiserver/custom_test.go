@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	upstreamdiscovery "k8s.io/apiserver/pkg/endpoints/discovery"
 
 	"github.com/musterhq/muster/control/controller/customresource"
 	"github.com/musterhq/muster/control/custom"
@@ -455,6 +456,17 @@ func TestCustomResourcesChangeTheirVersion(t *testing.T) {
 	after := f.object(200, "PUT", new+"/g", string(body))
 	if after.GetResourceVersion() == before.GetResourceVersion() {
 		t.Error("an update that changes nothing but the stored version wrote nothing, so no object could be migrated")
+	}
+	var hashes []string
+	for _, version := range []string{"v1alpha1", "v1"} {
+		var list metav1.APIResourceList
+		if got := f.do(f.admin(), "GET", "/apis/example.org/"+version, ""); json.Unmarshal(got.body, &list) != nil || len(list.APIResources) == 0 {
+			t.Fatalf("%s is served as %s", version, got.body)
+		}
+		hashes = append(hashes, list.APIResources[0].StorageVersionHash)
+	}
+	if want := upstreamdiscovery.StorageVersionHash("example.org", "v1", "Gadget"); hashes[0] != want || hashes[1] != want {
+		t.Errorf("storage version hashes %q, want %s, which is v1's", hashes, want)
 	}
 	if list := f.object(200, "GET", old, ""); list.GetAPIVersion() != "example.org/v1alpha1" {
 		t.Errorf("list in v1alpha1: %v", list.Object)

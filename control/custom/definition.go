@@ -74,6 +74,7 @@ func newDefinition(crd *apiextensionsv1.CustomResourceDefinition, converters *co
 	slices.SortFunc(ordered, func(a, b apiextensionsv1.CustomResourceDefinitionVersion) int {
 		return apiversion.CompareKubeAwareVersionStrings(b.Name, a.Name)
 	})
+	var kinds []*resource.Kind
 	for i := range ordered {
 		v := newVersion(d, &ordered[i])
 		d.versions[v.spec.Name] = v
@@ -81,12 +82,16 @@ func newDefinition(crd *apiextensionsv1.CustomResourceDefinition, converters *co
 		if v.spec.Storage {
 			d.stored, d.custom.Stored = v, kind
 		}
+		kinds = append(kinds, kind)
 		if v.spec.Served {
 			d.custom.Served = append(d.custom.Served, kind)
 		}
 	}
 	if d.stored == nil {
 		return nil, fmt.Errorf("no version is the stored one")
+	}
+	for _, kind := range kinds {
+		kind.StoredAs = d.stored.kind
 	}
 	return d, nil
 }

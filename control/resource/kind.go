@@ -3,6 +3,8 @@ package resource
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +23,9 @@ type Kind struct {
 	Singular string
 	// ListKind is what a list of it is called; empty: the kind and "List".
 	ListKind string
+	// StoredAs is the kind, in its version, that objects are stored as, where that
+	// is another one than the requests'.
+	StoredAs schema.GroupVersionKind
 	// ShortNames and Categories are what kubectl also understands.
 	ShortNames, Categories []string
 	// Verbs of the resource itself; nil stands for all of AllVerbs.
@@ -168,6 +173,8 @@ func (k *Kind) APIResources() []metav1.APIResource {
 		Verbs:        slices.Clone(verbs),
 		ShortNames:   k.ShortNames,
 		Categories:   k.Categories,
+
+		StorageVersionHash: k.storageVersionHash(),
 	}}
 	for _, s := range k.Subresources {
 		r := metav1.APIResource{
@@ -182,6 +189,17 @@ func (k *Kind) APIResources() []metav1.APIResource {
 		resources = append(resources, r)
 	}
 	return resources
+}
+
+// storageVersionHash lets clients see that objects are stored in another version
+// than before, as upstream's does.
+func (k *Kind) storageVersionHash() string {
+	as := k.StoredAs
+	if as.Empty() {
+		as = k.Spec.Kind
+	}
+	sum := sha256.Sum256([]byte(as.Group + "/" + as.Version + "/" + as.Kind))
+	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
 // strategy finds the rules of the object itself or of a subresource, or nil.

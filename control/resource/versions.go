@@ -19,7 +19,7 @@ var horizontalPodAutoscalersV1 = func() *Kind {
 	spec := store.Version(store.HorizontalPodAutoscalers, autoscalingv1.SchemeGroupVersion.WithKind("HorizontalPodAutoscaler"),
 		&autoscalingv1.HorizontalPodAutoscaler{}, &autoscalingv1.HorizontalPodAutoscalerList{}, kube.Convert)
 	kind := *HorizontalPodAutoscalers
-	kind.Spec = spec
+	kind.Spec, kind.StoredAs = spec, HorizontalPodAutoscalers.Spec.Kind
 	kind.Strategy = strategy(spec, "", autoscalerRules)
 	kind.Subresources = []*Subresource{status(spec, autoscalerStatusRules)}
 	return &kind
@@ -29,7 +29,7 @@ var horizontalPodAutoscalersV1 = func() *Kind {
 var eventsV1 = func() *Kind {
 	spec := store.Version(store.Events, eventsv1.SchemeGroupVersion.WithKind("Event"), &eventsv1.Event{}, &eventsv1.EventList{}, kube.Convert)
 	kind := *Events
-	kind.Spec = spec
+	kind.Spec, kind.StoredAs = spec, Events.Spec.Kind
 	kind.Strategy = strategy(spec, "", Rules[*eventsv1.Event]{
 		Validate:       kube.ValidateEventV1,
 		ValidateUpdate: kube.ValidateEventV1Update,

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 
 	"github.com/musterhq/muster/fsm/kv"
@@ -22,6 +23,8 @@ type Cache[T Object] struct {
 	indexers map[string]func(T) []string
 	handlers []func(old, new T)
 	synced   chan struct{}
+	// fieldSets are Run's goroutine's.
+	fieldSets map[string]*metav1.FieldsV1
 
 	mu       sync.RWMutex
 	objects  map[string]cached[T] // by key
@@ -193,7 +196,33 @@ func (c *Cache[T]) decode(item *kv.Item) (change[T], error) {
 		return change[T]{}, err
 	}
 	object, err := decode[T](c.table.spec, item)
+	if err == nil {
+		c.shareFields(object.GetManagedFields())
+	}
 	return change[T]{item.Key, cached[T]{object, item.Revision}}, err
+}
+
+// fieldSetsMax is how many sets of managed fields are remembered to be shared.
+const fieldSetsMax = 1024
+
+// shareFields lets objects have sets of managed fields in common: those of pods of
+// one template are the same, and half of what a decoded pod's metadata takes. Run's
+// goroutine alone calls it.
+func (c *Cache[T]) shareFields(entries []metav1.ManagedFieldsEntry) {
+	for i := range entries {
+		raw := entries[i].FieldsV1.GetRawBytes()
+		if len(raw) == 0 {
+			continue
+		}
+		if shared := c.fieldSets[string(raw)]; shared != nil {
+			entries[i].FieldsV1 = shared
+			continue
+		}
+		if c.fieldSets == nil || len(c.fieldSets) >= fieldSetsMax {
+			c.fieldSets = map[string]*metav1.FieldsV1{}
+		}
+		c.fieldSets[string(raw)] = entries[i].FieldsV1
+	}
 }
 
 // difference is what leads from what the cache shows to a view. Only Run's

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/musterhq/muster/control/store"
@@ -374,5 +375,42 @@ func BenchmarkUpdate(b *testing.B) {
 		if _, err := table.Update(b.Context(), pods[i%2], 0); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A cache of many objects that one manager made must not hold their managed
+// fields as often as there are objects.
+func TestObjectsOfACacheShareTheirManagedFields(t *testing.T) {
+	s := storetest.New(t)
+	pods := store.Of[*corev1.Pod](s, store.Pods)
+	fields := []string{`{"f:spec":{"f:nodeName":{}}}`, `{"f:status":{}}`}
+	for i := range 4 {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprint("pod-", i)}}
+		pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "m", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{}}, {Manager: "none"}}
+		pod.ManagedFields[0].FieldsV1.SetRawBytes([]byte(fields[i%2]))
+		if _, err := pods.Create(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cache := store.NewCache[*corev1.Pod](s, store.Pods, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- cache.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	<-cache.Synced()
+	seen := map[*metav1.FieldsV1]bool{}
+	for i := range 4 {
+		pod, ok := cache.Get("default", fmt.Sprint("pod-", i))
+		if !ok {
+			t.Fatalf("pod-%d is missing", i)
+		}
+		got := pod.ManagedFields[0].FieldsV1
+		if string(got.GetRawBytes()) != fields[i%2] {
+			t.Errorf("pod-%d has %s, want %s", i, got.GetRawBytes(), fields[i%2])
+		}
+		seen[got] = true
+	}
+	if len(seen) != len(fields) {
+		t.Errorf("%d sets of fields in memory, want %d", len(seen), len(fields))
 	}
 }

@@ -32,28 +32,26 @@ func tendGarbage(ctx context.Context) {
 	rest := time.NewTimer(garbageRest)
 	rest.Stop()
 	percent, last := gcPercent, time.Now()
+	set := func(next int) {
+		if next != percent {
+			percent = next
+			debug.SetGCPercent(percent)
+		}
+	}
 	for {
-		var next int
 		select {
 		case <-ctx.Done():
 			return
 		case <-rest.C:
-			next = gcPercent
+			set(gcPercent)
+			debug.FreeOSMemory()
 		case <-collected:
-			next = garbagePercent(percent, time.Since(last), liveBytes())
+			lasted := time.Since(last)
 			last = time.Now()
-			if next > gcPercent {
+			set(garbagePercent(percent, lasted, liveBytes()))
+			if lasted <= garbageSoon || percent > gcPercent {
 				rest.Reset(garbageRest)
 			}
-		}
-		if next == percent {
-			continue
-		}
-		percent = next
-		debug.SetGCPercent(percent)
-		if percent == gcPercent {
-			rest.Stop()
-			debug.FreeOSMemory()
 		}
 	}
 }

@@ -16,11 +16,13 @@ const (
 	gcPercent = 50
 	// Under load the small heap of a control node would be collected many times a
 	// second, at the cost of a fifth of the work. A heap whose garbage is collected
-	// again sooner than garbageSoon after the last time may hold twice as much,
-	// up to garbageMax, until it has rested for garbageRest.
+	// again sooner than garbageSoon after the last time may hold twice as much, up
+	// to garbageMax. A load, which is collections less than garbageBusy apart, is
+	// over when none has come for garbageRest.
 	garbageSoon = 400 * time.Millisecond
 	garbageMax  = 96 << 20
-	garbageRest = 2 * time.Second
+	garbageBusy = 10 * time.Second
+	garbageRest = 3 * time.Second
 )
 
 // tendGarbage sets how much garbage the heap may hold, from collection to
@@ -31,7 +33,7 @@ func tendGarbage(ctx context.Context) {
 	toldOfCollections(ctx, collected)
 	rest := time.NewTimer(garbageRest)
 	rest.Stop()
-	percent, last := gcPercent, time.Now()
+	percent, last, own := gcPercent, time.Now(), false
 	set := func(next int) {
 		if next != percent {
 			percent = next
@@ -45,11 +47,16 @@ func tendGarbage(ctx context.Context) {
 		case <-rest.C:
 			set(gcPercent)
 			debug.FreeOSMemory()
+			own = true
 		case <-collected:
 			lasted := time.Since(last)
 			last = time.Now()
+			if own {
+				own = false // the one that giving back begins with
+				continue
+			}
 			set(garbagePercent(percent, lasted, liveBytes()))
-			if lasted <= garbageSoon || percent > gcPercent {
+			if lasted <= garbageBusy || percent > gcPercent {
 				rest.Reset(garbageRest)
 			}
 		}

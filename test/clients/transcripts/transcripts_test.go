@@ -127,7 +127,9 @@ func (term *terminal) compare(file string, want script) {
 	got := make(script, len(want))
 	for i, step := range want {
 		got[i] = step
+		began := time.Now()
 		got[i].output = term.run(step.command)
+		t.Logf("%v: %.100s", time.Since(began).Round(time.Millisecond), step.command)
 		if *update {
 			continue
 		}

@@ -38,6 +38,19 @@ func Change[T store.Object](ctx context.Context, registry *resource.Registry, ki
 	return nil
 }
 
+// WriteStatus stores a status over the very version of obj that it was worked out
+// from. It is false when there is a newer one, whose status may say more by now: that
+// change asks for a new look, and nothing is lost of what others write to a status.
+func WriteStatus[T store.Object](ctx context.Context, registry *resource.Registry, kind *resource.Kind, obj T, set func(now T)) (written bool, err error) {
+	err = Change(ctx, registry, kind, obj, "status", func(now T) bool {
+		if written = now.GetResourceVersion() == obj.GetResourceVersion(); written {
+			set(now)
+		}
+		return written
+	})
+	return written && err == nil, err
+}
+
 // Delete deletes obj, each time that very object: one that is gone, or was
 // replaced by another of its name, is no error.
 func Delete(ctx context.Context, registry *resource.Registry, kind *resource.Kind, obj store.Object) error {

@@ -98,10 +98,8 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	if equal(cj.Status, p.status) {
 		return nil
 	}
-	return controller.Change(ctx, c.registry, resource.CronJobs, cj, "status", func(now *batchv1.CronJob) bool {
-		now.Status = p.status
-		return true
-	})
+	_, err = controller.WriteStatus(ctx, c.registry, resource.CronJobs, cj, func(now *batchv1.CronJob) { now.Status = p.status })
+	return err
 }
 
 // plan looks at what is stored now. The cron job is nil if it is gone.

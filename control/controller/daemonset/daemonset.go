@@ -325,8 +325,6 @@ func (c *Controller) writeStatus(ctx context.Context, ds *appsv1.DaemonSet, stat
 	if apiequality.Semantic.DeepEqual(ds.Status, status) {
 		return nil
 	}
-	return controller.Change(ctx, c.registry, resource.DaemonSets, ds, "status", func(now *appsv1.DaemonSet) bool {
-		now.Status = status
-		return true
-	})
+	_, err := controller.WriteStatus(ctx, c.registry, resource.DaemonSets, ds, func(now *appsv1.DaemonSet) { now.Status = status })
+	return err
 }

@@ -256,11 +256,11 @@ func (c *Controller) writeStatus(ctx context.Context, d *appsv1.Deployment, stat
 	if apiequality.Semantic.DeepEqual(d.Status, status) && d.Annotations[revisionAnnotation] == revision {
 		return nil
 	}
-	return controller.Change(ctx, c.registry, resource.Deployments, d, "status", func(now *appsv1.Deployment) bool {
+	_, err := controller.WriteStatus(ctx, c.registry, resource.Deployments, d, func(now *appsv1.Deployment) {
 		now.Status = status
 		if revision != "" {
 			metav1.SetMetaDataAnnotation(&now.ObjectMeta, revisionAnnotation, revision)
 		}
-		return true
 	})
+	return err
 }

@@ -233,11 +233,6 @@ func (c *Controller) writeStatus(ctx context.Context, budget *policyv1.PodDisrup
 	if apiequality.Semantic.DeepEqual(budget.Status, status) {
 		return nil
 	}
-	return controller.Change(ctx, c.registry, resource.PodDisruptionBudgets, budget, "status", func(now *policyv1.PodDisruptionBudget) bool {
-		if now.ResourceVersion != budget.ResourceVersion {
-			return false
-		}
-		now.Status = status
-		return true
-	})
+	_, err := controller.WriteStatus(ctx, c.registry, resource.PodDisruptionBudgets, budget, func(now *policyv1.PodDisruptionBudget) { now.Status = status })
+	return err
 }

@@ -236,11 +236,9 @@ func (c *Controller) release(ctx context.Context, pods []*corev1.Pod) error {
 // store writes the status first, and then lets the pods go that are in it.
 func (c *Controller) store(ctx context.Context, job *batchv1.Job, o outcome) error {
 	if !apiequality.Semantic.DeepEqual(job.Status, o.status) {
-		if err := controller.Change(ctx, c.registry, resource.Jobs, job, "status", func(now *batchv1.Job) bool {
-			now.Status = o.status
-			return true
-		}); err != nil {
-			return err
+		written, err := controller.WriteStatus(ctx, c.registry, resource.Jobs, job, func(now *batchv1.Job) { now.Status = o.status })
+		if !written {
+			return err // what is not noted must stay
 		}
 		c.tell(job, o)
 	}

@@ -221,8 +221,6 @@ func (c *Controller[T]) writeStatus(ctx context.Context, obj T, before, status a
 	if apiequality.Semantic.DeepEqual(before, status) {
 		return nil
 	}
-	return controller.Change(ctx, c.registry, c.kind, obj, "status", func(now T) bool {
-		c.setStatus(now, status)
-		return true
-	})
+	_, err := controller.WriteStatus(ctx, c.registry, c.kind, obj, func(now T) { c.setStatus(now, status) })
+	return err
 }

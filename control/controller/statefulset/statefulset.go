@@ -267,8 +267,6 @@ func (c *Controller) writeStatus(ctx context.Context, set *appsv1.StatefulSet, s
 	if apiequality.Semantic.DeepEqual(set.Status, status) {
 		return nil
 	}
-	return controller.Change(ctx, c.registry, resource.StatefulSets, set, "status", func(now *appsv1.StatefulSet) bool {
-		now.Status = status
-		return true
-	})
+	_, err := controller.WriteStatus(ctx, c.registry, resource.StatefulSets, set, func(now *appsv1.StatefulSet) { now.Status = status })
+	return err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -194,6 +195,35 @@ func TestQuotaIsChargedForWhatAnUpdateAdds(t *testing.T) {
 	}
 	if err := resize("1500m"); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "exceeded quota: q, requested: requests.cpu=900m, used: requests.cpu=500m, limited: requests.cpu=1") {
 		t.Errorf("error %v, want a refusal", err)
+	}
+}
+
+// Devices are dearer than claims: a quota bounds how many of a class a namespace
+// may ask for, however few claims it does so with.
+func TestQuotaCountsDevicesByTheirClass(t *testing.T) {
+	r := newRegistry(t, Settings{})
+	const devices, claims = "x.deviceclass.resource.k8s.io/devices", "count/resourceclaims.resource.k8s.io"
+	newQuota(t, r, "q", amounts(devices, "3", claims, "5"))
+	put := func(name string, count int64) error {
+		claim := newDeviceClaim(name, false)
+		claim.Spec.Devices.Requests[0].Exactly.AllocationMode, claim.Spec.Devices.Requests[0].Exactly.Count = resourcev1.DeviceAllocationModeExactCount, count
+		_, err := r.Create(t.Context(), resource.ResourceClaims, "default", claim, resource.CreateOptions{})
+		return err
+	}
+	if err := put("a", 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := put("b", 2); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "exceeded quota: q, requested: "+devices+"=2, used: "+devices+"=2, limited: "+devices+"=3") {
+		t.Errorf("the fourth device: %v, want it refused", err)
+	}
+	if err := put("c", 1); err != nil {
+		t.Errorf("the third: %v", err)
+	}
+	used := usedOf(t, r, "q")
+	for name, want := range map[corev1.ResourceName]int64{devices: 3, claims: 2} {
+		if got := used[name]; got.Value() != want {
+			t.Errorf("%s: %v used, want %d", name, got.Value(), want)
+		}
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	quota "k8s.io/apiserver/pkg/quota/v1"
 	"k8s.io/apiserver/pkg/quota/v1/generic"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/dynamic-resource-allocation/deviceclass/extendedresourcecache"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/quota/v1/evaluator/core"
 	"k8s.io/utils/clock"
 )
@@ -18,7 +20,8 @@ import (
 type ListObjects func(resource schema.GroupResource, namespace string) ([]runtime.Object, error)
 
 // Quotas measure objects as resource quotas count them: pods by what they ask
-// for, services and claims by their types, everything by its number.
+// for, services and claims by their types, claims to devices by their classes,
+// everything by its number.
 type Quotas struct {
 	list       ListObjects
 	evaluators map[schema.GroupResource]quota.Evaluator
@@ -42,6 +45,8 @@ func NewQuotas(list ListObjects) *Quotas {
 	q := &Quotas{list: list, evaluators: map[schema.GroupResource]quota.Evaluator{}}
 	for _, e := range []quota.Evaluator{
 		core.NewPodEvaluator(lister, clock.RealClock{}), core.NewServiceEvaluator(lister), core.NewPersistentVolumeClaimEvaluator(lister),
+		// Extended resources are not made of device classes here: the last three say nothing.
+		core.NewResourceClaimEvaluator(lister, extendedresourcecache.NewExtendedResourceCache(klog.Logger{}), nil, nil),
 	} {
 		q.evaluators[e.GroupResource()] = e
 	}

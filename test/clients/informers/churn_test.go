@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
-	"testing"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,7 +30,6 @@ type state struct {
 
 // owner writes one object, alone, and so knows all that ever was of it.
 type owner struct {
-	t      *testing.T
 	client dynamic.ResourceInterface
 	kind   metav1.TypeMeta
 	name   string

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/informers"
@@ -80,7 +79,7 @@ func TestInformersLoseNothingWhenLeadersAreKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o := &owner{t: t, client: client.Resource(resource).Namespace(namespace), kind: kind, name: fmt.Sprintf("%s-%d", strings.ToLower(kind.Kind), i)}
+		o := &owner{client: client.Resource(resource).Namespace(namespace), kind: kind, name: fmt.Sprintf("%s-%d", strings.ToLower(kind.Kind), i)}
 		owners[resource.Resource] = append(owners[resource.Resource], o)
 		group.Go(func() error { return o.Run(ctx) })
 	}
@@ -251,11 +250,6 @@ func everyWay(t *testing.T, c *cluster.Cluster, balanced *rest.Config) []*watche
 type notStreamed struct{ *cache.ListWatch }
 
 func (notStreamed) IsWatchListSemanticsUnSupported() bool { return true }
-
-func (l notStreamed) List(o metav1.ListOptions) (runtime.Object, error) { return l.ListWatch.List(o) }
-func (l notStreamed) Watch(o metav1.ListOptions) (watch.Interface, error) {
-	return l.ListWatch.Watch(o)
-}
 
 // settle waits until every cache holds what a quorum has, and returns how long
 // that took. Nobody writes meanwhile.

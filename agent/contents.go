@@ -32,7 +32,8 @@ type contents struct {
 	held map[contentKey]*content
 	// session counts them: what the present session has not told is not referred
 	// to any more.
-	round int
+	round  int
+	synced bool // the present session has told what it tells at first
 }
 
 type contentKey struct {
@@ -60,11 +61,13 @@ func (c *contents) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.round++
+	c.synced = false
 }
 
 func (c *contents) sync() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.synced = true
 	for key, held := range c.held {
 		if held.round < c.round {
 			delete(c.held, key)

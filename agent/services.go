@@ -18,20 +18,36 @@ import (
 func (c *contents) Services(namespace string, links bool) ([]corev1.Service, error) {
 	var services []corev1.Service
 	if links {
-		held, err := c.get(agentv1.Content_SERVICES, namespace, "")
+		held, err := c.servicesOf(namespace, "")
 		if err != nil {
 			return nil, err
 		}
-		services = append(services, held.services...)
+		services = append(services, held...)
 	}
 	if !links || namespace != metav1.NamespaceDefault {
-		held, err := c.get(agentv1.Content_SERVICES, metav1.NamespaceDefault, "kubernetes")
+		held, err := c.servicesOf(metav1.NamespaceDefault, "kubernetes")
 		if err != nil {
 			return nil, err
 		}
-		services = append(services, held.services...)
+		services = append(services, held...)
 	}
 	return services, nil
+}
+
+// servicesOf are none where a session that has told everything has not told them:
+// they come before a pod that sees them, but not from a control node of a version
+// that did not send any. Its pods must start all the same.
+func (c *contents) servicesOf(namespace, name string) ([]corev1.Service, error) {
+	held, err := c.get(agentv1.Content_SERVICES, namespace, name)
+	if err == nil {
+		return held.services, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.synced {
+		return nil, nil
+	}
+	return nil, err
 }
 
 // serviceFiles are the services that the control plane told of, as it sent them:

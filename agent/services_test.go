@@ -56,6 +56,12 @@ func TestServicesAreKnownToTheNextAgent(t *testing.T) {
 	count(second, "default", true, -1) // nobody asked for all of that namespace
 	tell(second, "default", "kubernetes", "kubernetes")
 	second.sync()
-	count(second, "team", true, -1)
+	count(second, "team", true, 1) // the session told all that there is
 	count(begin(), "team", true, -1)
+
+	old := newContents(t.TempDir(), slog.New(slog.DiscardHandler))
+	old.begin()
+	count(old, "team", true, -1)
+	old.sync() // of a control node that does not tell of services
+	count(old, "team", true, 0)
 }

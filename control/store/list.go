@@ -71,8 +71,14 @@ func (t *Table) List(ctx context.Context, opts ListOptions) (Page, error) {
 		next.Since = time.Now().Unix()
 	}
 	if selection.all() {
-		if from.Remaining == 0 {
+		switch {
+		case from.Remaining != 0:
+		case from.After == "":
 			from.Remaining = int64(view.Count(selection.prefix))
+		default: // the newest state is gone on with where an older one ended
+			for range view.Range(selection.prefix, from.After+"\x00") {
+				from.Remaining++
+			}
 		}
 		page.Remaining = max(from.Remaining-int64(len(page.Items)), 1)
 		next.Remaining = page.Remaining

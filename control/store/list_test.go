@@ -163,6 +163,9 @@ func continuedForSomeMinutes(t *testing.T, changes bool) {
 		if err != nil || fresh.Items[0].Key != "pods/a/pod-1" || fresh.Revision != other.Revision() {
 			t.Fatalf("going on: %v, %v, want pod-1 at the newest revision", fresh, err)
 		}
+		if want := int64(other.View().Count("pods/a/") - 2); fresh.Remaining != want {
+			t.Errorf("%d remain, want %d", fresh.Remaining, want)
+		}
 		if fresh, err = next(fresh.Continue); err != nil || fresh.Items[0].Key != following {
 			t.Errorf("going on further: %v, %v, want %s", fresh, err, following)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -482,19 +483,26 @@ func TestCustomWatchEndsWithItsSchema(t *testing.T) {
 	f.define(gadgets)
 	path := "/apis/example.org/v1alpha1/gadgets"
 	f.object(201, "POST", path, `{"apiVersion":"example.org/v1alpha1","kind":"Gadget","metadata":{"name":"g"}}`)
-	watched := make(chan answer, 1)
-	go func() { watched <- f.do(f.admin(), "GET", path+"?watch=true&resourceVersion=0", "") }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", f.http.URL+path+"?watch=true&resourceVersion=0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := f.httpClient(f.admin()).Do(r) // from here on the watch is there
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Body.Close()
 	f.object(201, "POST", path, `{"apiVersion":"example.org/v1alpha1","kind":"Gadget","metadata":{"name":"h"}}`)
 	f.object(200, "PATCH", definitionsPath+"/gadgets.example.org", `[
 		{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/more","value":{"type":"string","default":"some"}}]`, "Content-Type", "application/json-patch+json")
-	var got answer
-	select {
-	case got = <-watched:
-	case <-time.After(30 * time.Second):
-		t.Fatal("the watch did not end")
+	got, err := io.ReadAll(watch.Body)
+	if err != nil {
+		t.Fatalf("the watch did not end: %v", err)
 	}
-	if !strings.Contains(string(got.body), `"name":"g"`) || !strings.Contains(string(got.body), `"name":"h"`) {
-		t.Errorf("watched %s, want both objects", got.body)
+	if !strings.Contains(string(got), `"name":"g"`) || !strings.Contains(string(got), `"name":"h"`) {
+		t.Errorf("watched %s, want both objects", got)
 	}
 	if now := f.object(200, "GET", path+"/g", ""); at(now, "more") != "some" {
 		t.Errorf("after the change: %v, want the new default", now.Object)

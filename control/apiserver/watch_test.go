@@ -226,7 +226,7 @@ func TestWatchAsTable(t *testing.T) {
 	if _, err := f.reg.Create(t.Context(), resource.Pods, "default", newPod("a"), resource.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, "GET", f.http.URL+"/api/v1/namespaces/default/pods?watch=true", nil)
 	if err != nil {

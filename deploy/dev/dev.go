@@ -186,11 +186,12 @@ func (c *Cluster) Run(ctx context.Context) error {
 
 func (c *Cluster) startAll(ctx context.Context) error {
 	first := c.ServerNames()[0]
+	// Before the first starts: it may be the last as well.
+	fresh := !c.holdsNode(c.ServerNames()[len(c.ServerNames())-1])
 	if err := c.Start(first); err != nil {
 		return err
 	}
 	var others errgroup.Group
-	fresh := !c.holdsNode(c.ServerNames()[len(c.ServerNames())-1])
 	if fresh {
 		// The founder has to serve before the others can join; nodes that come
 		// back need each other.

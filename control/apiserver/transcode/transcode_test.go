@@ -120,11 +120,6 @@ func check(t *testing.T, obj object, fill *randfill.Filler) {
 	}
 }
 
-// clearKind: nested objects have kinds of their own, which protobuf loses.
-func clearKind(obj object) {
-	obj.GetObjectKind().SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind(""))
-}
-
 func TestEveryKindIsWrittenAsEncodingJSONWritesIt(t *testing.T) {
 	for _, obj := range objects(t) {
 		for seed := range uint64(6) {

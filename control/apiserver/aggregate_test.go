@@ -35,7 +35,11 @@ func aggregating(t *testing.T, handler http.HandlerFunc, tune ...func(*Config)) 
 	frontProxy, served := newCA(t), newCA(t)
 	asked := &seen{}
 	service := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/apis/cats.example.org/v1" && r.Header.Get("X-Remote-User") == "system:kube-aggregator" {
+		if r.Header.Get("X-Remote-User") == "system:kube-aggregator" {
+			if r.URL.Path != "/apis/cats.example.org/v1" {
+				http.NotFound(w, r) // as of a server without aggregated discovery
+				return
+			}
 			_ = json.NewEncoder(w).Encode(&metav1.APIResourceList{GroupVersion: "cats.example.org/v1", APIResources: []metav1.APIResource{
 				{Name: "cats", Namespaced: true, Kind: "Cat", Verbs: metav1.Verbs{"get", "list"}},
 			}})

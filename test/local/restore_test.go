@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
@@ -227,13 +228,17 @@ func TestRestoreUnderARunningCluster(t *testing.T) {
 		if _, err := api.CoreV1().ReplicationControllers("default").Get(ctx, "later", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 			t.Errorf("%s: what was made after the backup: %v, want not found", name, err)
 		}
-		scale, err := api.CoreV1().ReplicationControllers("default").Get(ctx, "kept", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		replicas := *scale.Spec.Replicas + 1
-		scale.Spec.Replicas = &replicas
-		if _, err := api.CoreV1().ReplicationControllers("default").Update(ctx, scale, metav1.UpdateOptions{}); err != nil {
+		var replicas int32
+		if err := retry.RetryOnConflict(retry.DefaultRetry, func() error { // its status is written meanwhile
+			scale, err := api.CoreV1().ReplicationControllers("default").Get(ctx, "kept", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			replicas = *scale.Spec.Replicas + 1
+			scale.Spec.Replicas = &replicas
+			_, err = api.CoreV1().ReplicationControllers("default").Update(ctx, scale, metav1.UpdateOptions{})
+			return err
+		}); err != nil {
 			t.Fatal(err)
 		}
 		c.eventually(fmt.Sprintf("%d pods run", replicas), func() bool { return running("kept") == int(replicas) })

@@ -40,7 +40,7 @@ func RunsAndReplaces(t *testing.T, cluster Cluster) {
 			if err != nil {
 				return err
 			}
-			scale.Spec.Replicas = replicas
+			scale.Spec.Replicas, scale.ResourceVersion = replicas, "" // whatever its status is meanwhile
 			_, err = api.CoreV1().ReplicationControllers(ns).UpdateScale(ctx, "web", scale, metav1.UpdateOptions{})
 			return err
 		})

@@ -35,19 +35,21 @@ func aggregating(t *testing.T, handler http.HandlerFunc, tune ...func(*Config)) 
 	frontProxy, served := newCA(t), newCA(t)
 	asked := &seen{}
 	service := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Remote-User") == "system:kube-aggregator" {
-			if r.URL.Path != "/apis/cats.example.org/v1" {
-				http.NotFound(w, r) // as of a server without aggregated discovery
-				return
-			}
+		own := r.Header.Get("X-Remote-User") == "system:kube-aggregator" // no user's
+		switch {
+		case own && r.URL.Path == "/apis/cats.example.org/v1":
 			_ = json.NewEncoder(w).Encode(&metav1.APIResourceList{GroupVersion: "cats.example.org/v1", APIResources: []metav1.APIResource{
 				{Name: "cats", Namespaced: true, Kind: "Cat", Verbs: metav1.Verbs{"get", "list"}},
 			}})
 			return
+		case own && strings.HasPrefix(r.URL.Path, "/apis"):
+			http.NotFound(w, r) // as of a server without aggregated discovery
+			return
+		case !own:
+			asked.mu.Lock()
+			asked.requests = append(asked.requests, r)
+			asked.mu.Unlock()
 		}
-		asked.mu.Lock()
-		asked.requests = append(asked.requests, r)
-		asked.mu.Unlock()
 		handler(w, r)
 	}))
 	pool := x509.NewCertPool()

@@ -43,7 +43,7 @@ chaos: ## Linearizability under faults, for SEED (1; also 1..20) and TIME each (
 	go test -count=1 -timeout 0 -v ./test/chaos -run TestPromisesHoldUnderFaults -args -seeds '$(or $(SEED),1)' -time $(or $(TIME),5m)
 
 .PHONY: conformance
-conformance: deps build lab bin/e2e.test bin/ginkgo ## Kubernetes' own conformance suite, for FOCUS (the API server's areas); writes docs/conformance.md (root)
+conformance: deps build lab bin/e2e.test bin/ginkgo ## Kubernetes' own conformance suite, for FOCUS (areas; those of API server, scheduler and controllers); writes docs/conformance.md (root)
 	@go run ./deploy/images -suite bin/e2e.test bin/suite-images
 	@go -C test/conformance build -o '$(CURDIR)/bin/conformance-report' ./report
 	@test/conformance/run.sh $(if $(FOCUS),'$(FOCUS)')

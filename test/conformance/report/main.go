@@ -1,7 +1,10 @@
 // Command report turns what ginkgo wrote about runs of upstream's suite into the
 // page that says how conformant Muster is.
 //
-//	report -reasons FILE -version V RUN.json... > docs/conformance.md
+//	report -reasons FILE -version V -page docs/conformance.md RUN.json...
+//
+// It writes the page anew, but keeps what the page says of areas that these runs
+// did not cover: each area's row tells the version that it was run with.
 //
 // A spec that failed and has no reason in the file is listed as unexplained. A
 // reason for a spec that passed is an error: the file would go stale unseen.
@@ -13,7 +16,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"regexp"
@@ -24,8 +26,9 @@ import (
 func main() {
 	reasons := flag.String("reasons", "", "file of reasons: lines of KEY: REASON under regular expressions, see README.md")
 	version := flag.String("version", "", "what was tested")
+	page := flag.String("page", "", "the page to bring up to date")
 	flag.Parse()
-	if err := run(os.Stdout, *reasons, *version, flag.Args()); err != nil {
+	if err := run(*page, *reasons, *version, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
@@ -39,7 +42,9 @@ type spec struct {
 	message string // of its failure
 }
 
-func run(w io.Writer, reasonsFile, version string, runs []string) error {
+// run brings the page up to date. A reason that no failure needs is told after
+// the page is written.
+func run(page, reasonsFile, version string, runs []string) error {
 	specs := map[string]spec{}
 	for _, file := range runs {
 		found, err := readRun(file)
@@ -50,11 +55,23 @@ func run(w io.Writer, reasonsFile, version string, runs []string) error {
 			specs[s.name] = s // a later run counts
 		}
 	}
+	if len(specs) == 0 {
+		return errors.New("no spec ran")
+	}
 	reasons, err := readReasons(reasonsFile)
 	if err != nil {
 		return err
 	}
-	return write(w, version, slices.SortedFunc(maps.Values(specs), func(a, b spec) int { return strings.Compare(a.name, b.name) }), reasons)
+	areas, err := readPage(page)
+	if err != nil {
+		return err
+	}
+	ran := slices.SortedFunc(maps.Values(specs), func(a, b spec) int { return strings.Compare(a.name, b.name) })
+	stale := add(areas, version, ran, reasons)
+	if err := write(page, areas); err != nil {
+		return err
+	}
+	return stale
 }
 
 // readRun reads a report of ginkgo (--json-report).
@@ -138,55 +155,26 @@ func readReasons(file string) ([]*reason, error) {
 	return reasons, lines.Err()
 }
 
-func write(w io.Writer, version string, specs []spec, reasons []*reason) error {
-	out := bufio.NewWriter(w)
-	fmt.Fprintf(out, `# Conformance
-
-What Kubernetes' own end-to-end suite (v1.37.1, the specs that it marks as [Conformance]) says of Muster %s: the suite is built from
-Kubernetes' module and run, unchanged, by `+"`make conformance`"+` against the five hosts of `+"`make up`"+`. No spec is left out or treated
-differently to pass. This page is written by that command.
-
-| area | specs run | passed | failed | |
-|---|---|---|---|---|
-`, version)
-	type count struct{ run, passed int }
-	counts := map[string]*count{}
-	var failed []spec
+// add puts the outcomes into their areas, in place of what was known of those.
+func add(areas map[string]*result, version string, specs []spec, reasons []*reason) error {
 	for _, s := range specs {
-		c := counts[s.area]
-		if c == nil {
-			c = &count{}
-			counts[s.area] = c
-		}
-		c.run++
+		areas[s.area] = &result{version: version}
+	}
+	for _, s := range specs {
+		r := areas[s.area]
+		r.run++
 		if s.state == "passed" {
-			c.passed++
-		} else {
-			failed = append(failed, s)
+			r.passed++
+			continue
 		}
-	}
-	total := count{}
-	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		c := counts[name]
-		total.run, total.passed = total.run+c.run, total.passed+c.passed
-		fmt.Fprintf(out, "| %s | %d | %d | %d | %.1f %% |\n", name, c.run, c.passed, c.run-c.passed, 100*float64(c.passed)/float64(c.run))
-	}
-	if total.run == 0 {
-		return errors.New("no spec ran")
-	}
-	fmt.Fprintf(out, "| all | %d | %d | %d | %.1f %% |\n", total.run, total.passed, total.run-total.passed, 100*float64(total.passed)/float64(total.run))
-	if len(failed) > 0 {
-		fmt.Fprint(out, "\n## What fails, and why\n\n| spec | why | what it said |\n|---|---|---|\n")
-	}
-	for _, s := range failed {
 		why := "**not explained yet**"
-		for _, r := range reasons {
-			if r.match.MatchString(s.name) {
-				why, r.used = r.text, true
+		for _, reason := range reasons {
+			if reason.match.MatchString(s.name) {
+				why, reason.used = reason.text, true
 				break
 			}
 		}
-		fmt.Fprintf(out, "| %s | %s | %s |\n", cell(s.name), cell(why), cell(s.state+": "+s.message))
+		r.failures = append(r.failures, fmt.Sprintf("| %s | %s | %s |", cell(s.name), cell(why), cell(s.state+": "+s.message)))
 	}
 	var stale []error
 	for _, r := range reasons {
@@ -195,7 +183,7 @@ differently to pass. This page is written by that command.
 			stale = append(stale, fmt.Errorf("every spec that matches %q passed: take its reason out", r.match))
 		}
 	}
-	return errors.Join(errors.Join(stale...), out.Flush())
+	return errors.Join(stale...)
 }
 
 // cell makes text fit into a table.

@@ -42,11 +42,7 @@ func (c *cluster) best(p *podInfo) *nodeInfo {
 		if !s.applies(p) {
 			continue
 		}
-		c.scores = c.scores[:0]
-		for _, n := range c.feasible {
-			c.scores = append(c.scores, s.score(p, n))
-		}
-		s.normalize(c.scores)
+		c.scores = scoresOf(s, p, c.feasible, c.scores[:0])
 		for i, score := range c.scores {
 			c.totals[i] += s.weight() * score
 		}
@@ -58,6 +54,15 @@ func (c *cluster) best(p *podInfo) *nodeInfo {
 		}
 	}
 	return c.feasible[best]
+}
+
+// scoresOf appends the normalized score of each node.
+func scoresOf(s scorer, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+	for _, n := range nodes {
+		scores = append(scores, s.score(p, n))
+	}
+	s.normalize(scores)
+	return scores
 }
 
 // fits reports whether the node can take the pod now.

@@ -1,0 +1,123 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// State is the part of a cluster that decisions depend on. What is in it is
+// shared, never changed.
+type State struct {
+	Nodes []*corev1.Node
+	// Pods that are on a node and use it count; others are passed over.
+	Pods []*corev1.Pod
+}
+
+// Snapshot is a cluster to ask questions of: the filters, scores and indexes
+// that the scheduler itself decides with, over objects that the caller chose.
+// Nothing that is asked of it or done to it is written anywhere. It belongs to
+// one goroutine.
+type Snapshot struct {
+	cluster *cluster
+}
+
+// NewSnapshot counts the state.
+func NewSnapshot(state State) *Snapshot {
+	s := &Snapshot{cluster: newCluster(sampleDefault)}
+	for _, n := range state.Nodes {
+		s.cluster.setNode(n)
+	}
+	for _, p := range state.Pods {
+		if p.Spec.NodeName != "" && !finished(p) {
+			s.cluster.bound(p)
+		}
+	}
+	return s
+}
+
+// Answer says where a pod could go, and why.
+type Answer struct {
+	// Nodes are in order of their names.
+	Nodes []NodeAnswer
+	// Best is the node with the highest total, the first of equals; "" if none can
+	// take the pod. The scheduler scores a sample of the nodes in a large cluster
+	// and takes the first of equals that it meets, so it may choose another.
+	Best string
+}
+
+// NodeAnswer is one node's: it can take the pod if nothing refuses.
+type NodeAnswer struct {
+	Node string
+	// Refusals are those of every filter, in the order that filters are asked; the
+	// scheduler's own messages name the first only.
+	Refusals []Refusal
+	// Scores are there if nothing refuses, from every score that could tell nodes
+	// apart; Total is the sum of Weighted.
+	Scores []Score
+	Total  int64
+}
+
+// Refusal is a filter, by upstream's name of the plugin, and what it says.
+type Refusal struct {
+	Filter  string
+	Reasons []string
+}
+
+// Score is what one score gives a node.
+type Score struct {
+	Name       string // upstream's name of the plugin
+	Normalized int64  // 0 to 100 among all nodes that can take the pod
+	Weighted   int64
+}
+
+// Ask works out where the pod could go as things are now. The pod need not
+// exist. A pod that the snapshot holds is answered for as if it came anew, in
+// addition to itself: Remove it first to learn where else it could be.
+func (s *Snapshot) Ask(pod *corev1.Pod) Answer {
+	c, p := s.cluster, newPodInfo(pod)
+	answer := Answer{Nodes: make([]NodeAnswer, len(c.order))}
+	fs := applicable(p, nil)
+	var feasible []*nodeInfo
+	var open []*NodeAnswer
+	for i, n := range slices.SortedFunc(slices.Values(c.order), func(a, b *nodeInfo) int { return cmp.Compare(a.name, b.name) }) {
+		at := &answer.Nodes[i]
+		at.Node = n.name
+		for _, f := range fs {
+			if reasons := f.refuse(p, n, nil); len(reasons) > 0 {
+				at.Refusals = append(at.Refusals, Refusal{f.name(), reasons})
+			}
+		}
+		if at.Refusals == nil {
+			feasible, open = append(feasible, n), append(open, at)
+		}
+	}
+	for _, sc := range scorers {
+		if !sc.applies(p) {
+			continue
+		}
+		for i, score := range scoresOf(sc, p, feasible, nil) {
+			weighted := sc.weight() * score
+			open[i].Scores = append(open[i].Scores, Score{sc.name(), score, weighted})
+			open[i].Total += weighted
+		}
+	}
+	var best *NodeAnswer
+	for _, at := range open {
+		if best == nil || at.Total > best.Total {
+			best, answer.Best = at, at.Node
+		}
+	}
+	return answer
+}
+
+// Assume puts the pod on a node, for the questions that follow.
+func (s *Snapshot) Assume(pod *corev1.Pod, node string) {
+	on := pod.DeepCopy()
+	on.Spec.NodeName = node
+	s.cluster.bound(on)
+}
+
+// Remove takes a pod off its node, for the questions that follow.
+func (s *Snapshot) Remove(pod *corev1.Pod) { s.cluster.release(pod.UID) }

@@ -13,6 +13,7 @@ import (
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/controller"
 	"github.com/musterhq/muster/control/controller/apiservice"
+	"github.com/musterhq/muster/control/controller/certificates"
 	"github.com/musterhq/muster/control/controller/clusterroleaggregation"
 	"github.com/musterhq/muster/control/controller/clustertrust"
 	"github.com/musterhq/muster/control/controller/cronjob"
@@ -152,6 +153,8 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 			Registry: registry, ClientCA: s.authority.CertificatePEM(),
 			FrontProxyCA: s.frontProxy.CertificatePEM, FrontProxyName: pki.FrontProxyName, Logger: log,
 		}),
+		certificates.New(certificates.Config{Registry: registry, Authority: s.authority, Rights: s.authorizer.Upstream(), Logger: log}),
+		certificates.NewCleaner(registry, log),
 		clusterroleaggregation.New(clusterroleaggregation.Config{Registry: registry, Logger: log}),
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),

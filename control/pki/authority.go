@@ -1,6 +1,7 @@
 // Package pki is the cluster's certificate authority. Control nodes hold its
 // key: they make it when the cluster is made, sign nodes' and administrators'
-// certificates with it, and let machines join that show a token (Service).
+// certificates with it and what is asked for by CertificateSigningRequests, and
+// let machines join that show a token (Service).
 // What a node does with its certificate is consensus/identity's business.
 package pki
 

@@ -46,6 +46,7 @@ var matrix = []struct {
 	{"control/scheduler/...", []string{"control/scheduler/...", "control/resource", "control/store", "control/controller"}, ""},
 	{"control/controller", []string{"control/resource", "control/store"}, "the runtime of controllers"},
 	{"control/controller/resourcequota", []string{"control/controller", "control/resource", "control/store", "control/kube", "fsm/watch"}, "sees every change"},
+	{"control/controller/certificates", []string{"control/controller", "control/resource", "control/store", "control/kube"}, "upstream's rules for nodes' requests"},
 	{"control/controller/controllertest", []string{"control/controller", "control/resource", "control/store", "control/store/storetest"}, "leaders for tests, that die"},
 	{"control/controller/...", []string{"control/controller", "control/resource", "control/store"}, "controllers do not know each other"},
 	{"control/admission", []string{"control/admission/...", "control/resource", "control/store", "control/auth", "control/kube"}, ""},

@@ -27,14 +27,16 @@ var matrix = []struct {
 	{"deploy/dev", []string{"control", "agent", "consensus/identity", "consensus/transport", "control/pki", "agent/runtime/..."}, "a whole cluster in one process"},
 	{"deploy/...", []string{"deploy/..."}, "what surrounds the binary knows nothing of its inside"},
 
-	{"agent", []string{"agent/...", "consensus/identity", "consensus/transport", "consensus/gossip", "proto/..."}, "the agent never imports control or fsm"},
-	{"agent/pod", []string{"agent/runtime", "agent/runtime/logs", "agent/volume", "agent/probe", "proto/agent/..."}, ""},
+	{"agent", []string{"agent/...", "fencing", "consensus/identity", "consensus/transport", "consensus/gossip", "proto/..."}, "the agent never imports control or fsm"},
+	{"agent/pod", []string{"fencing", "agent/runtime", "agent/runtime/logs", "agent/volume", "agent/probe", "proto/agent/..."}, ""},
 	{"agent/session", []string{"consensus/transport", "proto/agent/..."}, ""},
 	{"agent/runtime/runtimetest", []string{"agent/runtime", "agent/runtime/logs"}, ""},
 	{"agent/runtime/cri", []string{"agent/runtime", "agent/runtime/bundle"}, ""},
 	{"agent/runtime/hollow", []string{"agent/runtime", "agent/runtime/logs"}, ""},
 	{"agent/runtime/bundle/pack", []string{"agent/runtime/bundle"}, "makes what bundle embeds"},
 	{"agent/...", []string{"proto/agent/..."}, "leaves of the agent do not know each other"},
+
+	{"fencing", nil, "what leader and agents agree on"},
 
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},
 	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/aggregate", "control/audit", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},
@@ -48,6 +50,7 @@ var matrix = []struct {
 	{"control/controller/resourcequota", []string{"control/controller", "control/resource", "control/store", "control/kube", "fsm/watch"}, "sees every change"},
 	{"control/controller/certificates", []string{"control/controller", "control/resource", "control/store", "control/kube"}, "upstream's rules for nodes' requests"},
 	{"control/controller/controllertest", []string{"control/controller", "control/resource", "control/store", "control/store/storetest"}, "leaders for tests, that die"},
+	{"control/controller/nodelifecycle", []string{"control/controller", "control/resource", "control/store", "fencing"}, ""},
 	{"control/controller/...", []string{"control/controller", "control/resource", "control/store"}, "controllers do not know each other"},
 	{"control/admission", []string{"control/admission/...", "control/resource", "control/store", "control/auth", "control/kube"}, ""},
 	{"control/custom", []string{"control/resource", "control/store", "fsm/kv"}, "kinds that users define"},

@@ -19,7 +19,13 @@ import (
 )
 
 func (c *Controller) onPod(_, now *corev1.Pod) {
-	if now == nil || now.Spec.NodeName == "" || now.DeletionTimestamp != nil {
+	if now == nil || now.Spec.NodeName == "" {
+		return
+	}
+	if now.DeletionTimestamp != nil {
+		if awaitsFence(now) {
+			c.fences.Add(types.NamespacedName{Namespace: now.Namespace, Name: now.Name})
+		}
 		return
 	}
 	node, ok := c.caches.Nodes.Get("", now.Spec.NodeName)

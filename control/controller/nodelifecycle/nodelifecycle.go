@@ -1,8 +1,9 @@
 // Package nodelifecycle judges nodes. When neither a session nor gossip has
 // heard of a node's agent for a moment, the node's Ready condition becomes
 // Unknown; taints follow conditions; pods that do not tolerate a NoExecute taint,
-// or not for so long, are deleted. What replaces them is their controllers'
-// business; that a node is well is its agent's to say.
+// or not for so long, are deleted; those that must not run twice are removed
+// when their agent has certainly stopped them (package fencing). What replaces
+// them is their controllers' business; that a node is well is its agent's to say.
 //
 // Nothing is written for a heartbeat: an agent that is heard costs no write.
 package nodelifecycle
@@ -82,6 +83,9 @@ type Controller struct {
 	nodes     *controller.Loop[string]
 	evictions *controller.Loop[types.NamespacedName]
 	taints    *taintTimes
+
+	attendance *attendance
+	fences     *controller.Loop[types.NamespacedName]
 }
 
 // New listens to the caches, which must not run yet.
@@ -100,9 +104,12 @@ func New(cfg Config) *Controller {
 		log:      cfg.Logger,
 		silences: newSilences(cfg.Grace, cfg.SessionGrace),
 		taints:   newTaintTimes(),
+
+		attendance: newAttendance(),
 	}
 	c.nodes = controller.NewLoop("nodelifecycle", workers, cfg.Logger, c.reconcile)
 	c.evictions = controller.NewLoop("eviction", evictors, cfg.Logger, c.evict)
+	c.fences = controller.NewLoop("fence", evictors, cfg.Logger, c.fence)
 	c.caches.Nodes.OnChange(c.onNode)
 	c.caches.Pods.OnChange(c.onPod)
 	return c
@@ -122,6 +129,7 @@ func (c *Controller) Run(ctx context.Context) error {
 		if !c.settle(ctx) {
 			return nil
 		}
+		g.Go(func() error { return c.fences.Run(ctx) })
 		return c.evictions.Run(ctx)
 	})
 	return g.Wait()
@@ -170,6 +178,7 @@ func (c *Controller) listen(ctx context.Context) error {
 				c.nodes.Add(node.Name)
 			}
 			now[node.Name] = s
+			c.attendance.session(node.Name, session, time.Now())
 			if session || gossip {
 				heard++
 			}
@@ -210,7 +219,16 @@ func (c *Controller) onNode(old, now *corev1.Node) {
 	if now == nil {
 		c.silences.forget(old.Name)
 		c.taints.forget(old.Name)
+		c.attendance.forget(old.Name)
 		return
+	}
+	if old == nil {
+		session, _ := c.presence.Alive(now.Name)
+		c.attendance.session(now.Name, session, time.Now())
+	}
+	c.attendance.stored(now, time.Now())
+	if _, lost := c.attendance.lostFor(now.Name, time.Now()); lost {
+		c.fenceOn(now.Name)
 	}
 	c.nodes.Add(now.Name)
 	if old != nil && isReady(old) && !isReady(now) {
@@ -278,6 +296,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	}
 	if lost {
 		c.evictFrom(name) // some may have been spared while a session was there
+		c.fenceOn(name)
 	}
 	return c.markPods(ctx, node)
 }

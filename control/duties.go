@@ -130,11 +130,14 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 	caches := controller.NewCaches(st)
 	events := controller.NewRecorder(registry, log)
 	presence := s.dispatch.NewPresence()
+	scheduler := scheduler.New(scheduler.Config{Registry: registry, Caches: caches, Events: events, Logger: log})
+	s.scheduler.Store(scheduler)
+	defer s.scheduler.Store(nil)
 
 	type runner interface{ Run(context.Context) error }
 	list := []runner{
 		presence,
-		scheduler.New(scheduler.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		scheduler,
 		replication.NewReplicaSets(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		replication.NewReplicationControllers(replication.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		deployment.New(deployment.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),

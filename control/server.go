@@ -40,6 +40,7 @@ import (
 	"github.com/musterhq/muster/control/pki"
 	"github.com/musterhq/muster/control/reach"
 	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/scheduler"
 	"github.com/musterhq/muster/control/serviceaccount"
 	"github.com/musterhq/muster/control/store"
 	"github.com/musterhq/muster/control/store/keyring"
@@ -84,7 +85,8 @@ type Server struct {
 	serviceAccounts *serviceaccount.Tokens
 	people          *oidc.Tokens
 	scheduled       *scheduled
-	metrics         *prometheus.Registry // what /metrics shows
+	scheduler       atomic.Pointer[scheduler.Scheduler] // while this node leads
+	metrics         *prometheus.Registry                // what /metrics shows
 	api             *apiserver.Server
 	grpc            *grpc.Server
 
@@ -245,6 +247,7 @@ func (s *Server) open(place *place) (err error) {
 	operator.New(s.view, s.tokens).Register(s.grpc)
 	operator.NewKV(s.store, refusals).Register(s.grpc)
 	operator.NewRaft(s.view, s.node, s.autopilot, refusals).Register(s.grpc)
+	operator.NewScheduler(scheduling{s}, s.view, refusals).Register(s.grpc)
 	operator.NewKeyring(s.store.Keyring(), signing, refusals).Register(s.grpc)
 	operator.NewSnapshot(operator.SnapshotConfig{
 		Store: s.store, Cluster: s.clusterIdentity, View: s.view, Failures: refusals,

@@ -31,7 +31,7 @@ Every verb speaks to the control nodes as an administrator, with a certificate
 of the kubeconfig, and ends with status 0 when it was done and with 1 when it
 was not. With -o json it prints what it has to say as JSON. Recover alone speaks
 to nobody: it works on the directory of a stopped control node.`,
-	}, newKVCommand(), newRaftCommand(), newAutopilotCommand(), newKeyringCommand(), newSnapshotCommand(), newRecoverCommand())
+	}, newKVCommand(), newRaftCommand(), newAutopilotCommand(), newSchedulerCommand(), newKeyringCommand(), newSnapshotCommand(), newRecoverCommand())
 }
 
 // group is a command that is only there for its verbs; another word is an error.

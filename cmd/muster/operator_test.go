@@ -31,6 +31,7 @@ type controlNode struct {
 	clusterv1.UnimplementedRaftServer
 	clusterv1.UnimplementedOperatorServer
 	clusterv1.UnimplementedSnapshotServer
+	clusterv1.UnimplementedSchedulerServer
 	address string
 
 	mu      sync.Mutex
@@ -126,6 +127,20 @@ func (n *controlNode) TransferLeadership(context.Context, *clusterv1.TransferLea
 	return &clusterv1.TransferLeadershipResponse{Leader: "c3"}, n.ask("transfer")
 }
 
+var pause = &clusterv1.SchedulerPause{Reason: "fire", By: "ann", Since: 60}
+
+func (n *controlNode) Status(context.Context, *clusterv1.SchedulerStatusRequest) (*clusterv1.SchedulerStatusResponse, error) {
+	return &clusterv1.SchedulerStatusResponse{Leader: "c2", Pause: pause, Nodes: 3, Ready: 4, BackingOff: 5, Unschedulable: 6, Binding: 7}, n.err
+}
+
+func (n *controlNode) Pause(_ context.Context, r *clusterv1.PauseSchedulerRequest) (*clusterv1.PauseSchedulerResponse, error) {
+	return &clusterv1.PauseSchedulerResponse{Pause: pause, Already: r.Reason != pause.Reason}, n.ask("pause")
+}
+
+func (n *controlNode) Resume(context.Context, *clusterv1.ResumeSchedulerRequest) (*clusterv1.ResumeSchedulerResponse, error) {
+	return &clusterv1.ResumeSchedulerResponse{}, n.ask("resume")
+}
+
 func (n *controlNode) Get(_ context.Context, r *clusterv1.KVGetRequest) (*clusterv1.KVGetResponse, error) {
 	for _, item := range n.items {
 		if bytes.Equal(item.Key, r.Key) {
@@ -208,6 +223,7 @@ func newLab(t *testing.T, count int) *lab {
 		clusterv1.RegisterRaftServer(server, node)
 		clusterv1.RegisterOperatorServer(server, node)
 		clusterv1.RegisterSnapshotServer(server, node)
+		clusterv1.RegisterSchedulerServer(server, node)
 		var running sync.WaitGroup
 		running.Go(func() { _ = mux.Run(ctx) })
 		running.Go(func() { _ = server.Serve(mux.GRPC()) })
@@ -296,6 +312,13 @@ func TestOperatorVerbsPrint(t *testing.T) {
 		{"operator raft remove-peer c9 -o json", `{ "already": false, "removed": "c9" }`, ""},
 		{"operator raft transfer-leadership", "c3 leads", ""},
 		{"operator raft transfer-leadership -o json", `{ "leader": "c3" }`, ""},
+		{"operator scheduler status", "leader c2 paused since 1970-01-01T00:01:00Z by ann: fire nodes 3 ready 4 backing off 5 unschedulable 6 binding 7", ""},
+		{"operator scheduler status -o json", `{ "leader": "c2", "paused": true, "pause": { "reason": "fire", "by": "ann", "since": "1970-01-01T00:01:00Z" }, "nodes": 3, "ready": 4, "backingOff": 5, "unschedulable": 6, "binding": 7 }`, ""},
+		{"operator scheduler pause --reason again", "was paused before: since 1970-01-01T00:01:00Z by ann: fire", ""},
+		{"operator scheduler pause --reason fire", "paused; muster operator scheduler resume ends it", ""},
+		{"operator scheduler pause -o json", `{ "already": true, "pause": { "reason": "fire", "by": "ann", "since": "1970-01-01T00:01:00Z" }, "paused": true }`, ""},
+		{"operator scheduler resume", "resumed", ""},
+		{"operator scheduler resume -o json", `{ "already": false, "paused": false }`, ""},
 		{"members", "NAME ROLE ADDRESS STATE VERSION LEADER c2 server a:1 alive v yes", ""},
 		{"members -o json", `{ "clusterID": "x", "leader": "c2", "quorum": true, "answeredBy": "c1", "members": [ { "name": "c2", "role": "server", "address": "a:1", "state": "alive", "version": "v", "leader": true, "voter": true } ] }`, ""},
 		{"token create", "secret", ""},
@@ -335,6 +358,7 @@ func TestOperatorVerbsRefuse(t *testing.T) {
 		{"operator rafts", `unknown command "rafts"`},
 		{"operator raft remove-peer", "want muster operator raft remove-peer NAME"},
 		{"operator raft add-peer c9", "1 arguments were given"},
+		{"operator scheduler pause now", "unknown command"},
 		{"operator autopilot set-config", "nothing to change"},
 		{"operator autopilot set-config --stable-after 1500ms", "whole seconds"},
 	} {

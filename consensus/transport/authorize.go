@@ -35,6 +35,7 @@ var rules = map[string]rule{
 	clusterv1.Raft_ServiceDesc.ServiceName:       serversAndAdmins,
 	clusterv1.Snapshot_ServiceDesc.ServiceName:   serversAndAdmins,
 	clusterv1.Keyring_ServiceDesc.ServiceName:    serversAndAdmins,
+	clusterv1.Scheduler_ServiceDesc.ServiceName:  serversAndAdmins,
 	agentv1.Agent_ServiceDesc.ServiceName:        agents,
 	clusterv1.Join_Renew_FullMethodName:          nodes,
 }

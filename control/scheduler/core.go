@@ -128,23 +128,38 @@ func (c *core) remember(class string, d *Diagnosis) {
 // shown the pod on a node or removed it, it is tried again after a pause; gone
 // says that there is no such pod to try.
 func (c *core) bindFailed(d decision, gone bool, now time.Time) {
+	if c.undo(d, gone) {
+		c.queue.retry(d.entry, now)
+	}
+}
+
+// giveUp undoes a decision that was not written, and will be taken again.
+func (c *core) giveUp(d decision) {
+	if c.undo(d, false) {
+		c.queue.put(d.entry, inReady)
+	}
+}
+
+// undo takes a decision back. False when the pod is not to be decided about again;
+// otherwise its entry is to be put somewhere.
+func (c *core) undo(d decision, gone bool) bool {
 	uid := d.entry.pod.UID
 	p := c.cluster.pods[uid]
 	if p == nil || !p.assumed {
-		return
+		return false
 	}
 	c.cluster.release(uid)
 	if gone {
-		return
+		return false
 	}
 	if p.latest != nil {
 		if !wantsNode(p.latest) {
-			return
+			return false
 		}
 		d.entry.podInfo = newPodInfo(p.latest)
 	}
 	c.queue.entries[uid] = d.entry
-	c.queue.retry(d.entry, now)
+	return true
 }
 
 // wakeParked makes those parked pods ready that fit on a node which gained room

@@ -158,8 +158,12 @@ func (w *world) answer() {
 		w.core.bindFailed(d, true, w.now)
 		return
 	}
-	if w.r.IntN(4) == 0 {
+	switch w.r.IntN(8) {
+	case 0:
 		w.core.bindFailed(d, false, w.now)
+		return
+	case 1:
+		w.core.giveUp(d)
 		return
 	}
 	pod := stored.DeepCopy()

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,9 +30,12 @@ type reports struct {
 }
 
 type report struct {
-	uid     types.UID
-	message string
+	uid             types.UID
+	reason, message string
 }
+
+// reasonPaused is the reason of a pod's condition while scheduling is paused.
+const reasonPaused = "SchedulingPaused"
 
 func newReports(s *Scheduler) *reports {
 	r := &reports{scheduler: s, waiting: make(map[types.NamespacedName]report)}
@@ -39,16 +43,23 @@ func newReports(s *Scheduler) *reports {
 	return r
 }
 
-// unschedulable asks for a report; it never waits.
-func (r *reports) unschedulable(pod *corev1.Pod, message string) {
-	if says(pod, message) {
+// tell asks for a report; it never waits.
+func (r *reports) tell(pod *corev1.Pod, reason, message string) {
+	if says(pod, reason, message) {
 		return
 	}
 	k := key(pod)
 	r.mu.Lock()
-	r.waiting[k] = report{pod.UID, message}
+	r.waiting[k] = report{pod.UID, reason, message}
 	r.mu.Unlock()
 	r.loop.Add(k)
+}
+
+// withdraw drops the reports of a reason that are not written yet.
+func (r *reports) withdraw(reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.waiting, func(_ types.NamespacedName, rep report) bool { return rep.reason == reason })
 }
 
 // errSettled: there is nothing (any more) to report.
@@ -64,10 +75,10 @@ func (r *reports) write(ctx context.Context, k types.NamespacedName) error {
 	var told *corev1.Pod
 	_, _, err := r.scheduler.registry.Update(ctx, resource.Pods, k.Namespace, k.Name, "status", func(current store.Object) (store.Object, error) {
 		pod := current.(*corev1.Pod)
-		if pod.UID != rep.uid || pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil || says(pod, rep.message) {
+		if pod.UID != rep.uid || pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil || says(pod, rep.reason, rep.message) {
 			return nil, errSettled
 		}
-		setUnschedulable(pod, rep.message, metav1.Now())
+		setUnscheduled(pod, rep.reason, rep.message, metav1.Now())
 		told = pod
 		return pod, nil
 	}, resource.UpdateOptions{})
@@ -86,24 +97,24 @@ func (r *reports) write(ctx context.Context, k types.NamespacedName) error {
 	return nil
 }
 
-// says reports whether the pod's condition tells this message already.
-func says(pod *corev1.Pod, message string) bool {
+// says reports whether the pod's condition tells this already.
+func says(pod *corev1.Pod, reason, message string) bool {
 	for i := range pod.Status.Conditions {
 		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodScheduled {
-			return c.Status == corev1.ConditionFalse && c.Reason == corev1.PodReasonUnschedulable && c.Message == message
+			return c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message
 		}
 	}
 	return false
 }
 
-// setUnschedulable changes the pod, which must be the caller's own.
-func setUnschedulable(pod *corev1.Pod, message string, now metav1.Time) {
+// setUnscheduled changes the pod, which must be the caller's own.
+func setUnscheduled(pod *corev1.Pod, reason, message string, now metav1.Time) {
 	condition := corev1.PodCondition{
 		Type:               corev1.PodScheduled,
 		ObservedGeneration: pod.Generation,
 		Status:             corev1.ConditionFalse,
 		LastTransitionTime: now,
-		Reason:             corev1.PodReasonUnschedulable,
+		Reason:             reason,
 		Message:            message,
 	}
 	for i := range pod.Status.Conditions {

@@ -52,8 +52,10 @@ type Scheduler struct {
 	sample   int
 
 	inbox   *inbox
-	batches chan []decision // to bind; holds one
-	bound   chan []outcome  // from bind; holds one
+	asked   chan func(*core) // questions, see ask
+	ended   chan struct{}    // closed when nobody answers them any more
+	batches chan []decision  // to bind; holds one
+	bound   chan []outcome   // from bind; holds one
 	reports *reports
 }
 
@@ -72,6 +74,8 @@ func New(cfg Config) *Scheduler {
 		log:      cfg.Logger,
 		sample:   cfg.Sample,
 		inbox:    newInbox(),
+		asked:    make(chan func(*core)),
+		ended:    make(chan struct{}),
 		batches:  make(chan []decision, 1),
 		bound:    make(chan []outcome, 1),
 	}
@@ -84,8 +88,9 @@ func New(cfg Config) *Scheduler {
 	return s
 }
 
-// Run schedules until ctx ends.
+// Run schedules until ctx ends. It runs once.
 func (s *Scheduler) Run(ctx context.Context) error {
+	defer close(s.ended)
 	// Deciding on half of the pods would overfill nodes.
 	if !s.caches.Synced(ctx) {
 		return nil
@@ -94,6 +99,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	g.Go(func() error { return s.decide(ctx) })
 	g.Go(func() error { return s.bind(ctx) })
 	g.Go(func() error { return s.reports.loop.Run(ctx) })
+	g.Go(func() error { return s.followBrake(ctx) })
 	return g.Wait()
 }
 
@@ -104,17 +110,22 @@ func (s *Scheduler) decide(ctx context.Context) error {
 	defer timer.Stop()
 	var ready []decision
 	binding := false
+	var brake held
 	for {
 		if err := s.hear(ctx, core); err != nil {
 			return nil // ctx has ended
 		}
-		next, pausing := core.queue.due(time.Now())
-		if pausing {
+		now := time.Now()
+		next, waiting := core.queue.due(now)
+		more := !s.holds(core, &brake, &ready, now)
+		if at := brake.tellAt; !at.IsZero() && (!waiting || at.Before(next)) {
+			next, waiting = at, true
+		}
+		if waiting {
 			timer.Reset(time.Until(next))
 		} else {
 			timer.Stop()
 		}
-		more := true
 		// A bounded stretch, so that news and the binder are not kept waiting.
 		for i := 0; more && i < batchMost && len(ready) < batchMost; i++ {
 			var d decision
@@ -122,7 +133,7 @@ func (s *Scheduler) decide(ctx context.Context) error {
 				break
 			}
 			if d.diagnosis != nil {
-				s.reports.unschedulable(d.entry.pod, d.diagnosis.Error())
+				s.reports.tell(d.entry.pod, corev1.PodReasonUnschedulable, d.diagnosis.Error())
 			} else {
 				ready = append(ready, d)
 			}
@@ -135,6 +146,8 @@ func (s *Scheduler) decide(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
+			case question := <-s.asked:
+				question(core)
 			case outcomes := <-s.bound:
 				binding = false
 				s.settle(core, outcomes)
@@ -147,6 +160,8 @@ func (s *Scheduler) decide(ctx context.Context) error {
 			return nil
 		case <-s.inbox.arrived:
 		case <-timer.C:
+		case question := <-s.asked:
+			question(core)
 		case outcomes := <-s.bound:
 			binding = false
 			s.settle(core, outcomes)

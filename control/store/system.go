@@ -2,11 +2,13 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	storagev1 "github.com/musterhq/muster/proto/storage/v1"
 
 	"github.com/musterhq/muster/fsm/kv"
+	"github.com/musterhq/muster/fsm/watch"
 )
 
 // systemPrefix is where Muster keeps what no API shows: join tokens, settings.
@@ -36,6 +38,29 @@ func (y System) List(prefix string) []*kv.Item {
 		items = append(items, item)
 	}
 	return items
+}
+
+// Follow calls changed after every change of a name, or of one that begins with
+// it, on this replica, until ctx ends, which is no error. It may call it for
+// nothing: what there is is for the callee to read.
+func (y System) Follow(ctx context.Context, name string, changed func()) error {
+	for {
+		watcher, err := y.store.machine.Watch(systemPrefix+name, y.store.Revision())
+		if err != nil {
+			return fmt.Errorf("follow %s%s: %w", systemPrefix, name, err)
+		}
+		for err == nil {
+			changed() // also at first, for what came before the watch
+			_, _, err = watcher.Next(ctx)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		// The state was replaced, or this fell behind: begin anew.
+		if !errors.Is(err, watch.ErrCompacted) {
+			return fmt.Errorf("follow %s%s: %w", systemPrefix, name, err)
+		}
+	}
 }
 
 // Create sets a name that must not be there (ErrExists), and returns the

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -183,8 +184,17 @@ func testSystem(t *testing.T, s *store.Store) {
 	if value, at, err := system.Get("token/x"); string(value) != "2" || at != second || err != nil {
 		t.Errorf("get is %q, %d, %v, want \"2\" at %d", value, at, err, second)
 	}
+	ctx, end := context.WithCancel(t.Context())
+	changes, ended := make(chan struct{}), make(chan error)
+	go func() { ended <- system.Follow(ctx, "settings", func() { changes <- struct{}{} }) }()
+	<-changes // as it is
 	if _, err := system.Create(t.Context(), "settings", nil); err != nil {
 		t.Fatal(err)
+	}
+	<-changes
+	end()
+	if err := <-ended; err != nil {
+		t.Errorf("follow ended with %v", err)
 	}
 	if got := system.List("token/"); len(got) != 1 || got[0].Key != "muster/token/x" {
 		t.Errorf("list is %v, want muster/token/x", got)

@@ -1,0 +1,83 @@
+package operator
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/musterhq/muster/consensus/transport"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+// reasonMost bounds what may be said about a pause: each pod that waits says it
+// again.
+const reasonMost = 256
+
+// Scheduling is what gives pods to nodes, as operators ask for it.
+type Scheduling interface {
+	// Status only works on the leader.
+	Status(ctx context.Context) (*clusterv1.SchedulerStatusResponse, error)
+	// Pause answers the pause that was there before, if one was, and true.
+	Pause(ctx context.Context, reason, by string) (pause *clusterv1.SchedulerPause, already bool, err error)
+	// Resume is false when there was no pause.
+	Resume(ctx context.Context) (bool, error)
+}
+
+// Scheduler is cluster.v1.Scheduler on one control node.
+type Scheduler struct {
+	clusterv1.UnimplementedSchedulerServer
+	scheduling Scheduling
+	view       func() View
+	failures   Failures
+}
+
+// NewScheduler makes the service; view must not block. FAILED_PRECONDITION among
+// failures is taken for "this node does not lead".
+func NewScheduler(scheduling Scheduling, view func() View, failures Failures) *Scheduler {
+	return &Scheduler{scheduling: scheduling, view: view, failures: failures}
+}
+
+// Register adds the service to a gRPC server.
+func (s *Scheduler) Register(r grpc.ServiceRegistrar) { clusterv1.RegisterSchedulerServer(r, s) }
+
+// Status says whether pods are given to nodes and how many wait.
+func (s *Scheduler) Status(ctx context.Context, _ *clusterv1.SchedulerStatusRequest) (*clusterv1.SchedulerStatusResponse, error) {
+	response, err := s.scheduling.Status(ctx)
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	return response, nil
+}
+
+// Pause has no pod go to any node until Resume.
+func (s *Scheduler) Pause(ctx context.Context, r *clusterv1.PauseSchedulerRequest) (*clusterv1.PauseSchedulerResponse, error) {
+	if len(r.Reason) > reasonMost {
+		return nil, status.Errorf(codes.InvalidArgument, "reason: %d bytes, at most %d", len(r.Reason), reasonMost)
+	}
+	caller, _ := transport.CallerFrom(ctx)
+	pause, already, err := s.scheduling.Pause(ctx, r.Reason, caller.Name)
+	if err != nil {
+		return nil, s.failures.status(err)
+	}
+	return &clusterv1.PauseSchedulerResponse{Pause: pause, Already: already}, nil
+}
+
+// Resume ends a pause. To end it again, after a lost answer, is no error.
+func (s *Scheduler) Resume(ctx context.Context, _ *clusterv1.ResumeSchedulerRequest) (*clusterv1.ResumeSchedulerResponse, error) {
+	resumed, err := s.scheduling.Resume(ctx)
+	if err != nil {
+		return nil, s.failures.status(err)
+	}
+	return &clusterv1.ResumeSchedulerResponse{Already: !resumed}, nil
+}
+
+// failed adds who leads to an error that says that this node does not.
+func (s *Scheduler) failed(err error) error {
+	err = s.failures.status(err)
+	if status.Code(err) == codes.FailedPrecondition {
+		return notLeading(s.view())
+	}
+	return err
+}

@@ -1,0 +1,56 @@
+package operator
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/musterhq/muster/consensus/transport"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
+)
+
+// placer pauses once and does not lead.
+type placer struct{ pause *clusterv1.SchedulerPause }
+
+func (p *placer) Status(context.Context) (*clusterv1.SchedulerStatusResponse, error) {
+	return nil, errNotLeader
+}
+
+func (p *placer) Pause(_ context.Context, reason, by string) (*clusterv1.SchedulerPause, bool, error) {
+	already := p.pause != nil
+	if !already {
+		p.pause = &clusterv1.SchedulerPause{Reason: reason, By: by}
+	}
+	return p.pause, already, nil
+}
+
+func (p *placer) Resume(context.Context) (bool, error) {
+	paused := p.pause != nil
+	p.pause = nil
+	return paused, nil
+}
+
+func TestPauseSaysWhoAndWhy(t *testing.T) {
+	s := NewScheduler(&placer{}, func() View { return View{Name: "c1", Leader: "c2", LeaderAddress: "a:2"} }, failures)
+	ctx := transport.NewContext(t.Context(), transport.Caller{Name: "ann"})
+	if _, err := s.Pause(ctx, &clusterv1.PauseSchedulerRequest{Reason: strings.Repeat("x", 1000)}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a novel for a reason: got %v", err)
+	}
+	for _, already := range []bool{false, true} {
+		r, err := s.Pause(ctx, &clusterv1.PauseSchedulerRequest{Reason: "fire"})
+		if err != nil || r.Already != already || r.Pause.By != "ann" || r.Pause.Reason != "fire" {
+			t.Errorf("got %v, %v; want ann's pause, already %v", r, err, already)
+		}
+	}
+	for _, already := range []bool{false, true} {
+		if r, err := s.Resume(ctx, nil); err != nil || r.Already != already {
+			t.Errorf("resume: got %v, %v; want already %v", r, err, already)
+		}
+	}
+	if _, err := s.Status(ctx, nil); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "c2 does, at a:2") {
+		t.Errorf("status of a follower: got %v, want who leads", err)
+	}
+}

@@ -68,17 +68,18 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestResourcesBecomeCgroups(t *testing.T) {
-	list := func(cpu, memory string) corev1.ResourceList {
-		l := corev1.ResourceList{}
-		if cpu != "" {
-			l["cpu"] = resource.MustParse(cpu)
-		}
-		if memory != "" {
-			l["memory"] = resource.MustParse(memory)
-		}
-		return l
+func list(cpu, memory string) corev1.ResourceList {
+	l := corev1.ResourceList{}
+	if cpu != "" {
+		l["cpu"] = resource.MustParse(cpu)
 	}
+	if memory != "" {
+		l["memory"] = resource.MustParse(memory)
+	}
+	return l
+}
+
+func TestResourcesBecomeCgroups(t *testing.T) {
 	node := Node{Allocatable: list("4", "1Gi")}
 	for _, c := range []struct {
 		name             string

@@ -149,9 +149,7 @@ func (m *Manager) Put(pod *corev1.Pod) {
 	defer m.mu.Unlock()
 	w := m.workers[pod.UID]
 	if w == nil {
-		w = newWorker(m, pod, modeOf(pod))
-		w.confirmed = true
-		m.save(pod)
+		w = m.begin(pod)
 		m.add(w)
 		m.spawn(w)
 		return
@@ -160,6 +158,7 @@ func (m *Manager) Put(pod *corev1.Pod) {
 		w.next = pod // it was taken for gone, and is not: begin anew afterwards
 		return
 	}
+	pod = w.ended(pod)
 	if changed(w.pod, pod) {
 		m.save(pod)
 	}
@@ -251,9 +250,7 @@ func (m *Manager) spawn(w *worker) {
 		}
 		close(w.done)
 		if w.next != nil {
-			again := newWorker(m, w.next, modeOf(w.next))
-			again.confirmed = true
-			m.save(w.next)
+			again := m.begin(w.next)
 			m.add(again)
 			m.spawn(again)
 		}

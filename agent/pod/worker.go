@@ -61,6 +61,9 @@ type worker struct {
 	next      *corev1.Pod
 	after     *worker // of an older pod of the same name
 	stale     bool    // what its volumes show may be out of date
+	// end is the pod's last status once it has finished or was refused, whether
+	// the control plane has it yet or not.
+	end *corev1.PodStatus
 
 	// ---- run's own
 
@@ -85,7 +88,25 @@ func newWorker(m *Manager, pod *corev1.Pod, how mode) *worker {
 		memory: newMemory(), log: m.log.With("pod", key.String()),
 	}
 	w.voice = &voice{tell: w.tell}
+	if over(pod.Status.Phase) {
+		w.end = &pod.Status
+	}
 	return w
+}
+
+func over(phase corev1.PodPhase) bool {
+	return phase == corev1.PodSucceeded || phase == corev1.PodFailed
+}
+
+// ended is the pod as the control plane has it with the end that it may not have
+// heard of yet. Manager.mu is held.
+func (w *worker) ended(pod *corev1.Pod) *corev1.Pod {
+	if w.end == nil || over(pod.Status.Phase) {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	pod.Status = *w.end
+	return pod
 }
 
 func graceOf(pod *corev1.Pod, how mode) time.Duration {
@@ -254,7 +275,7 @@ func (w *worker) refresh(ctx context.Context, pod *corev1.Pod) {
 // final says whether the pod's end has been said: it is never run again.
 func (w *worker) final(pod *corev1.Pod) bool {
 	for _, s := range []*corev1.PodStatus{w.voice.said(), &pod.Status} {
-		if s != nil && (s.Phase == corev1.PodSucceeded || s.Phase == corev1.PodFailed) {
+		if s != nil && over(s.Phase) {
 			return true
 		}
 	}
@@ -326,6 +347,7 @@ func (w *worker) saveFinal(pod *corev1.Pod, status *corev1.PodStatus) {
 	pod.Status = *status
 	w.m.mu.Lock()
 	defer w.m.mu.Unlock()
+	w.end = status
 	w.m.save(pod)
 }
 

@@ -8,6 +8,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/control/store"
@@ -25,6 +26,12 @@ const (
 	ByNamespace = "namespace"
 	// ByOwner finds objects by the UID of each of their owners.
 	ByOwner = "owner"
+	// ByClaim finds, by namespace/name of a claim, pods that use it, and volumes that
+	// are, or are to be, bound to it; and by "" the volumes that are anybody's.
+	ByClaim = "claim"
+	// ByVolume finds claims by the volume that they are bound to or ask for, and by ""
+	// those without one.
+	ByVolume = "volume"
 )
 
 // Caches are the decoded copies that the scheduler and all controllers of a
@@ -47,6 +54,9 @@ type Caches struct {
 	StatefulSets           *store.Cache[*appsv1.StatefulSet]
 	PodDisruptionBudgets   *store.Cache[*policyv1.PodDisruptionBudget]
 	Services               *store.Cache[*corev1.Service]
+	PersistentVolumeClaims *store.Cache[*corev1.PersistentVolumeClaim]
+	PersistentVolumes      *store.Cache[*corev1.PersistentVolume]
+	StorageClasses         *store.Cache[*storagev1.StorageClass]
 
 	all []runner
 }
@@ -75,6 +85,7 @@ func NewCaches(s *store.Store) *Caches {
 			ByNamespace:  namespaces[*corev1.Pod],
 			ByController: controllers[*corev1.Pod],
 			ByOwner:      owners[*corev1.Pod],
+			ByClaim:      claimKeys,
 		}),
 		Nodes:                  store.NewCache[*corev1.Node](s, store.Nodes, nil),
 		Namespaces:             store.NewCache[*corev1.Namespace](s, store.Namespaces, nil),
@@ -88,10 +99,23 @@ func NewCaches(s *store.Store) *Caches {
 		StatefulSets:           store.NewCache(s, store.StatefulSets, indexes[*appsv1.StatefulSet]()),
 		PodDisruptionBudgets:   store.NewCache(s, store.PodDisruptionBudgets, indexes[*policyv1.PodDisruptionBudget]()),
 		Services:               store.NewCache(s, store.Services, indexes[*corev1.Service]()),
+		PersistentVolumeClaims: store.NewCache(s, store.PersistentVolumeClaims, map[string]func(*corev1.PersistentVolumeClaim) []string{
+			ByVolume: func(c *corev1.PersistentVolumeClaim) []string { return []string{c.Spec.VolumeName} },
+		}),
+		PersistentVolumes: store.NewCache(s, store.PersistentVolumes, map[string]func(*corev1.PersistentVolume) []string{
+			ByClaim: func(v *corev1.PersistentVolume) []string {
+				if v.Spec.ClaimRef == nil {
+					return []string{""}
+				}
+				return []string{v.Spec.ClaimRef.Namespace + "/" + v.Spec.ClaimRef.Name}
+			},
+		}),
+		StorageClasses: store.NewCache[*storagev1.StorageClass](s, store.StorageClasses, nil),
 	}
 	c.all = []runner{
 		c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.StatefulSets,
 		c.ControllerRevisions, c.Jobs, c.CronJobs, c.PodDisruptionBudgets, c.Services,
+		c.PersistentVolumeClaims, c.PersistentVolumes, c.StorageClasses,
 	}
 	return c
 }
@@ -119,6 +143,15 @@ func owners[T metav1.Object](obj T) []string {
 		uids = append(uids, string(ref.UID))
 	}
 	return uids
+}
+
+// claimKeys are the claims that a pod uses, as ByClaim has them.
+func claimKeys(p *corev1.Pod) []string {
+	names := ClaimsOf(p)
+	for i, name := range names {
+		names[i] = p.Namespace + "/" + name
+	}
+	return names
 }
 
 // Run keeps the caches current until ctx ends.

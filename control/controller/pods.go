@@ -4,6 +4,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/storage/ephemeral"
 )
 
 // IsActive says that a pod counts: it has not finished and is not being deleted.
@@ -34,4 +35,19 @@ func AvailableIn(pod *corev1.Pod, minReadySeconds int32, now time.Time) (time.Du
 		return 0, ready
 	}
 	return since.Add(time.Duration(minReadySeconds) * time.Second).Sub(now), true
+}
+
+// ClaimsOf are the names of the claims that a pod uses, with those that are made
+// for it.
+func ClaimsOf(pod *corev1.Pod) []string {
+	var names []string
+	for i := range pod.Spec.Volumes {
+		switch volume := &pod.Spec.Volumes[i]; {
+		case volume.PersistentVolumeClaim != nil:
+			names = append(names, volume.PersistentVolumeClaim.ClaimName)
+		case volume.Ephemeral != nil:
+			names = append(names, ephemeral.VolumeClaimName(pod, volume))
+		}
+	}
+	return names
 }

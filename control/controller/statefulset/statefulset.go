@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -56,7 +55,7 @@ func New(cfg Config) *Controller {
 	c := &Controller{
 		registry: cfg.Registry,
 		caches:   cfg.Caches,
-		claims:   store.NewCache[*corev1.PersistentVolumeClaim](cfg.Registry.Store(), store.PersistentVolumeClaims, nil),
+		claims:   cfg.Caches.PersistentVolumeClaims,
 		events:   events,
 		keeper:   controller.NewKeeper(cfg.Registry, events, store.StatefulSets, cfg.Caches.StatefulSets),
 	}
@@ -86,20 +85,10 @@ func New(cfg Config) *Controller {
 
 // Run reconciles until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.claims.Run(ctx) })
-	g.Go(func() error {
-		select {
-		case <-c.claims.Synced():
-		case <-ctx.Done():
-			return nil
-		}
-		if !c.caches.Synced(ctx) {
-			return nil
-		}
-		return c.loop.Run(ctx)
-	})
-	return g.Wait()
+	if !c.caches.Synced(ctx) {
+		return nil
+	}
+	return c.loop.Run(ctx)
 }
 
 func (c *Controller) add(set *appsv1.StatefulSet) {

@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/component-helpers/storage/ephemeral"
 	"k8s.io/utils/ptr"
 
 	"github.com/musterhq/muster/control/controller"
@@ -48,13 +47,12 @@ type object struct {
 
 // New listens to the caches, which must not run yet.
 func New(cfg Config) *Controller {
-	s := cfg.Registry.Store()
 	c := &Controller{
 		registry: cfg.Registry,
 		pods:     cfg.Caches.Pods,
-		claims:   store.NewCache[*corev1.PersistentVolumeClaim](s, store.PersistentVolumeClaims, nil),
-		volumes:  store.NewCache[*corev1.PersistentVolume](s, store.PersistentVolumes, nil),
-		classes:  store.NewCache[*storagev1.VolumeAttributesClass](s, store.VolumeAttributesClasses, nil),
+		claims:   cfg.Caches.PersistentVolumeClaims,
+		volumes:  cfg.Caches.PersistentVolumes,
+		classes:  store.NewCache[*storagev1.VolumeAttributesClass](cfg.Registry.Store(), store.VolumeAttributesClasses, nil),
 	}
 	c.loop = controller.NewLoop("storageprotection", workers, cfg.Logger, c.reconcile)
 	c.claims.OnChange(func(old, now *corev1.PersistentVolumeClaim) {
@@ -83,7 +81,7 @@ func New(cfg Config) *Controller {
 	c.pods.OnChange(func(old, now *corev1.Pod) {
 		// A pod cannot change what it uses; it can go, or end.
 		if old != nil && (now == nil || ended(now)) {
-			for _, name := range claimsOf(old) {
+			for _, name := range controller.ClaimsOf(old) {
 				c.loop.Add(object{resource.PersistentVolumeClaims, old.Namespace, name})
 			}
 		}
@@ -103,8 +101,6 @@ func (c *Controller) free(names ...*string) {
 // Run protects until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.claims.Run(ctx) })
-	g.Go(func() error { return c.volumes.Run(ctx) })
 	g.Go(func() error { return c.classes.Run(ctx) })
 	g.Go(func() error {
 		for _, synced := range []<-chan struct{}{c.pods.Synced(), c.claims.Synced(), c.volumes.Synced(), c.classes.Synced()} {
@@ -156,11 +152,8 @@ func (c *Controller) reconcile(ctx context.Context, o object) error {
 // claimUsed says whether a pod that has a node uses the claim. One that has none
 // yet will not get to a node with a claim that is being deleted.
 func (c *Controller) claimUsed(claim *corev1.PersistentVolumeClaim) bool {
-	for _, pod := range c.pods.List() {
-		if pod.Namespace != claim.Namespace || pod.Spec.NodeName == "" || ended(pod) {
-			continue
-		}
-		if slices.Contains(claimsOf(pod), claim.Name) {
+	for _, pod := range c.pods.ByIndex(controller.ByClaim, claim.Namespace+"/"+claim.Name) {
+		if pod.Spec.NodeName != "" && !ended(pod) {
 			return true
 		}
 	}
@@ -179,21 +172,6 @@ func (c *Controller) classUsed(class *storagev1.VolumeAttributesClass) bool {
 		}
 	}
 	return false
-}
-
-// claimsOf are the names of the claims that a pod uses, with those that are made
-// for it.
-func claimsOf(pod *corev1.Pod) []string {
-	var names []string
-	for i := range pod.Spec.Volumes {
-		switch volume := &pod.Spec.Volumes[i]; {
-		case volume.PersistentVolumeClaim != nil:
-			names = append(names, volume.PersistentVolumeClaim.ClaimName)
-		case volume.Ephemeral != nil:
-			names = append(names, ephemeral.VolumeClaimName(pod, volume))
-		}
-	}
-	return names
 }
 
 // ended says that no container of the pod runs any more, or will.

@@ -40,6 +40,7 @@ import (
 	"github.com/musterhq/muster/control/controller/statefulset"
 	"github.com/musterhq/muster/control/controller/storageprotection"
 	"github.com/musterhq/muster/control/controller/tokensecret"
+	"github.com/musterhq/muster/control/controller/volumebinding"
 	"github.com/musterhq/muster/control/operator"
 	"github.com/musterhq/muster/control/pki"
 	"github.com/musterhq/muster/control/resource"
@@ -162,6 +163,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
 		flowschema.New(flowschema.Config{Registry: registry, Logger: log}),
+		volumebinding.New(volumebinding.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),
 		resourcequota.New(resourcequota.Config{Registry: registry, Logger: log}),
 		serviceaccount.New(serviceaccount.Config{Registry: registry, Caches: caches, Logger: log}),

@@ -114,7 +114,7 @@ func (c *cluster) createPods(ctx context.Context, namespace, media string, l mea
 	l.Do = func(ctx context.Context, worker int) error {
 		return clients[worker].createPod(ctx, namespace, bodies.named(podName(int(next.Add(1)-1))))
 	}
-	return l.Run(ctx, c.costs())
+	return l.Run(ctx, c.Costs())
 }
 
 func (c *cluster) getPods(ctx context.Context, media string, pods int, l measure.Load) (measure.Round, error) {
@@ -130,7 +130,7 @@ func (c *cluster) getPods(ctx context.Context, media string, pods int, l measure
 		}
 		return err
 	}
-	return l.Run(ctx, c.costs())
+	return l.Run(ctx, c.Costs())
 }
 
 // patchPods is what agents do all day. They ask for answers in protobuf.
@@ -146,7 +146,7 @@ func (c *cluster) patchPods(ctx context.Context, pods int, l measure.Load) (meas
 		}
 		return clients[worker].patchStatus(ctx, namespaceOf(pods), podName(rand.IntN(pods)), body)
 	}
-	return l.Run(ctx, c.costs())
+	return l.Run(ctx, c.Costs())
 }
 
 // listForm is how a list is asked for.
@@ -183,7 +183,7 @@ func (c *cluster) list(ctx context.Context, media string, pods int, form listFor
 			}
 		}
 	}
-	return l.Run(ctx, c.costs())
+	return l.Run(ctx, c.Costs())
 }
 
 // headBytes hold a list's own metadata, which comes before its items.

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"github.com/musterhq/muster/test/bench/system"
 )
 
 // Media types that clients speak.
@@ -22,6 +24,12 @@ const (
 )
 
 var contentTypes = map[string]string{inJSON: runtime.ContentTypeJSON, inProtobuf: runtime.ContentTypeProtobuf}
+
+// cluster is one that clients are connected to.
+type cluster struct {
+	*system.Cluster
+	connections []*connection
+}
 
 // connection is one client's: TLS and HTTP/2, as client-go makes them, shared
 // with no other client.
@@ -43,7 +51,7 @@ type client struct {
 // Numbers are spread over the nodes. It is not for use by several at once.
 func (c *cluster) connect(number int) (*connection, error) {
 	for len(c.connections) <= number {
-		held, err := c.dial(c.nodes[len(c.connections)%len(c.nodes)])
+		held, err := c.dial(c.Nodes[len(c.connections)%len(c.Nodes)])
 		if err != nil {
 			return nil, err
 		}
@@ -53,8 +61,8 @@ func (c *cluster) connect(number int) (*connection, error) {
 }
 
 // dial makes a connection that nobody shares.
-func (c *cluster) dial(n *node) (*connection, error) {
-	config, err := c.administrator(n)
+func (c *cluster) dial(n *system.Node) (*connection, error) {
+	config, err := c.Administrator(n)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +79,14 @@ func (c *cluster) dial(n *node) (*connection, error) {
 }
 
 func (held *connection) close() { held.http.CloseIdleConnections() }
+
+// hangUp ends all clients' connections.
+func (c *cluster) hangUp() {
+	for _, held := range c.connections {
+		held.close()
+	}
+	c.connections = nil
+}
 
 // in is the connection's client for a media type.
 func (held *connection) in(media string) (*client, error) {

@@ -24,11 +24,12 @@ import (
 	"time"
 
 	"github.com/musterhq/muster/test/bench/measure"
+	"github.com/musterhq/muster/test/bench/system"
 )
 
 // bench is one run of this program.
 type bench struct {
-	systems  []system
+	systems  []system.System
 	sizes    []int
 	only     []string
 	duration time.Duration
@@ -101,9 +102,9 @@ func run(ctx context.Context) error {
 	for name := range strings.SplitSeq(*systems, ",") {
 		switch name {
 		case "muster":
-			b.systems = append(b.systems, muster{*musterProgram})
+			b.systems = append(b.systems, system.Muster{Program: *musterProgram})
 		case "kubernetes":
-			b.systems = append(b.systems, &kubernetes{apiserver: *apiserver, etcd: *etcdProgram})
+			b.systems = append(b.systems, &system.Kubernetes{APIServer: *apiserver, Etcd: *etcdProgram})
 		default:
 			return fmt.Errorf("systems: %q is neither muster nor kubernetes", name)
 		}
@@ -119,8 +120,8 @@ func run(ctx context.Context) error {
 		return err
 	}
 	for _, s := range b.systems {
-		if b.report.Versions[s.name()], err = s.version(); err != nil {
-			return fmt.Errorf("%s: %w", s.name(), err)
+		if b.report.Versions[s.Name()], err = s.Version(); err != nil {
+			return fmt.Errorf("%s: %w", s.Name(), err)
 		}
 	}
 
@@ -140,7 +141,7 @@ func (b *bench) measure(ctx context.Context) error {
 		for i := range b.sizes {
 			for _, s := range systems {
 				if err := b.measureSystem(ctx, s, b.report.Sizes[i]); err != nil {
-					return fmt.Errorf("%s with %d nodes: %w", s.name(), b.sizes[i], err)
+					return fmt.Errorf("%s with %d nodes: %w", s.Name(), b.sizes[i], err)
 				}
 			}
 		}
@@ -149,7 +150,7 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-func (b *bench) measureSystem(ctx context.Context, s system, size *Size) error {
+func (b *bench) measureSystem(ctx context.Context, s system.System, size *Size) error {
 	if b.wants(familyMemory) {
 		m, err := b.memory(ctx, s, size.Nodes)
 		if err != nil {
@@ -158,9 +159,9 @@ func (b *bench) measureSystem(ctx context.Context, s system, size *Size) error {
 		if size.Memory == nil {
 			size.Memory = map[string][]Memory{}
 		}
-		size.Memory[s.name()] = append(size.Memory[s.name()], m)
+		size.Memory[s.Name()] = append(size.Memory[s.Name()], m)
 		measure.Progress("%d %s %s: ready after %.0f ms, %.0f MiB idle, %.0f MiB loaded, again after %.0f ms",
-			size.Nodes, s.name(), familyMemory, m.Ready, worst(m.Idle, rss), worst(m.Loaded, rss), m.Restart)
+			size.Nodes, s.Name(), familyMemory, m.Ready, worst(m.Idle, rss), worst(m.Loaded, rss), m.Restart)
 	}
 	var chosen []aCase
 	reads := false
@@ -184,7 +185,7 @@ func (b *bench) measureSystem(ctx context.Context, s system, size *Size) error {
 			if err != nil {
 				return err
 			}
-			measure.Progress("%d %s: %d pods, %.0f/s", size.Nodes, s.name(), pods, round.PerSecond)
+			measure.Progress("%d %s: %d pods, %.0f/s", size.Nodes, s.Name(), pods, round.PerSecond)
 		}
 	}
 	for _, k := range chosen {
@@ -192,8 +193,8 @@ func (b *bench) measureSystem(ctx context.Context, s system, size *Size) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", k.name, err)
 		}
-		size.add(k, s.name(), round)
-		measure.Progress("%d %s %s: %s/s, p50 %s ms, p99 %s ms, CPU %s µs and %s of the clients", size.Nodes, s.name(), k.name, measure.Rate(round),
+		size.add(k, s.Name(), round)
+		measure.Progress("%d %s %s: %s/s, p50 %s ms, p99 %s ms, CPU %s µs and %s of the clients", size.Nodes, s.Name(), k.name, measure.Rate(round),
 			measure.Figure(round.P50), measure.Figure(round.P99), measure.Figure(round.ServerMicros), measure.Figure(round.ClientMicros))
 		if round.Errors > 0 {
 			measure.Progress("    %d errors, the first: %s", round.Errors, round.FirstError)
@@ -215,7 +216,7 @@ func (b *bench) measureCase(ctx context.Context, c *cluster, k aCase) (measure.R
 	if err := ctx.Err(); err != nil {
 		return round, err
 	}
-	return round, c.alive()
+	return round, c.Alive()
 }
 
 // wants says whether a case was asked for.
@@ -223,18 +224,20 @@ func (b *bench) wants(name string) bool {
 	return len(b.only) == 0 || slices.ContainsFunc(b.only, func(begin string) bool { return strings.HasPrefix(name, begin) })
 }
 
-func (b *bench) startCluster(ctx context.Context, s system, nodes int) (*cluster, time.Duration, error) {
-	dir, err := os.MkdirTemp(b.dir, s.name()+"-")
+func (b *bench) startCluster(ctx context.Context, s system.System, nodes int) (*cluster, time.Duration, error) {
+	dir, err := os.MkdirTemp(b.dir, s.Name()+"-")
 	if err != nil {
 		return nil, 0, err
 	}
-	return startCluster(ctx, s, dir, nodes)
+	started, took, err := system.Start(ctx, s, dir, nodes)
+	return &cluster{Cluster: started}, took, err
 }
 
 // stopCluster frees the disk at once: a long run writes gigabytes.
 func (b *bench) stopCluster(c *cluster) {
-	c.kill()
-	if err := os.RemoveAll(c.dir); err != nil {
-		measure.Progress("%s is left behind: %v", filepath.Base(c.dir), err)
+	c.hangUp()
+	c.Kill()
+	if err := os.RemoveAll(c.Dir); err != nil {
+		measure.Progress("%s is left behind: %v", filepath.Base(c.Dir), err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/musterhq/muster/test/bench/measure"
 	"github.com/musterhq/muster/test/bench/process"
+	"github.com/musterhq/muster/test/bench/system"
 )
 
 const (
@@ -31,7 +32,7 @@ type Memory struct {
 // memory has a fresh cluster do the work: so many pods created, their status
 // patched once, each form of list read some times, and watchers that hear of all
 // of it and still watch when memory is read.
-func (b *bench) memory(ctx context.Context, s system, count int) (m Memory, err error) {
+func (b *bench) memory(ctx context.Context, s system.System, count int) (m Memory, err error) {
 	c, ready, err := b.startCluster(ctx, s, count)
 	if err != nil {
 		return m, err
@@ -39,14 +40,15 @@ func (b *bench) memory(ctx context.Context, s system, count int) (m Memory, err 
 	defer b.stopCluster(c)
 	m.Ready = measure.Milliseconds(ready)
 	measure.Sleep(ctx, restTime)
-	if m.Idle, err = c.residences(); err != nil {
+	if m.Idle, err = c.Residences(); err != nil {
 		return m, err
 	}
 	if err := b.work(ctx, c, &m); err != nil {
 		return m, err
 	}
-	c.kill()
-	restart, err := c.restartAll(ctx)
+	c.hangUp()
+	c.Kill()
+	restart, err := c.Restart(ctx)
 	m.Restart = measure.Milliseconds(restart)
 	return m, err
 }
@@ -83,12 +85,12 @@ func (b *bench) work(ctx context.Context, c *cluster, m *Memory) error {
 			}
 			return clients[worker].patchStatus(ctx, namespace, podName(<-patches), body)
 		},
-	}.Run(ctx, c.costs())
+	}.Run(ctx, c.Costs())
 	if err != nil {
 		return err
 	}
 	if round.Errors > 0 {
-		return fmt.Errorf("%s: %d of %d patches failed: %s", c.name(), round.Errors, b.pods, round.FirstError)
+		return fmt.Errorf("%s: %d of %d patches failed: %s", c.Name(), round.Errors, b.pods, round.FirstError)
 	}
 	for _, media := range []string{inJSON, inProtobuf} {
 		held, err := c.connect(0)
@@ -106,7 +108,7 @@ func (b *bench) work(ctx context.Context, c *cluster, m *Memory) error {
 		}
 	}
 	measure.Sleep(ctx, restTime)
-	m.Loaded, err = c.residences()
+	m.Loaded, err = c.Residences()
 	return err
 }
 

@@ -182,11 +182,11 @@ func (c *cluster) fill(ctx context.Context, namespace string, count int) (measur
 		return round, err
 	}
 	if round.Errors > 0 {
-		return round, fmt.Errorf("%s: %d of %d pods were not created: %s", c.name(), round.Errors, count, round.FirstError)
+		return round, fmt.Errorf("%s: %d of %d pods were not created: %s", c.Name(), round.Errors, count, round.FirstError)
 	}
 	for _, media := range []string{inJSON, inProtobuf} {
 		if err := c.verify(ctx, namespace, media, count); err != nil {
-			return round, fmt.Errorf("%s: %w", c.name(), err)
+			return round, fmt.Errorf("%s: %w", c.Name(), err)
 		}
 	}
 	return round, nil

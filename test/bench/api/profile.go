@@ -31,7 +31,7 @@ func (b *bench) profile(ctx context.Context, c *cluster, k aCase) (wait func() e
 }
 
 func (b *bench) save(ctx context.Context, c *cluster, k aCase, kind, path string, query map[string]string) error {
-	held, err := c.dial(c.nodes[0])
+	held, err := c.dial(c.Nodes[0])
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,6 @@ func (b *bench) save(ctx context.Context, c *cluster, k aCase, kind, path string
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}
-	name := fmt.Sprintf("%d-%s-%s.%s", len(c.nodes), c.name(), strings.ReplaceAll(k.name, "/", "-"), kind)
+	name := fmt.Sprintf("%d-%s-%s.%s", len(c.Nodes), c.Name(), strings.ReplaceAll(k.name, "/", "-"), kind)
 	return os.WriteFile(filepath.Join(b.profiles, name), profile, 0o644)
 }

@@ -61,7 +61,7 @@ func (f fanOut) run(ctx context.Context, c *cluster) (measure.Round, error) {
 	if err != nil {
 		return measure.Round{}, err
 	}
-	meter, err := c.costs().Begin()
+	meter, err := c.Costs().Begin()
 	if err != nil {
 		return measure.Round{}, err
 	}

@@ -1,4 +1,4 @@
-package main
+package system
 
 import (
 	"context"
@@ -17,11 +17,11 @@ import (
 	"github.com/musterhq/muster/test/bench/etcd"
 )
 
-// kubernetes is a kube-apiserver and an etcd for each node, each API server
+// Kubernetes is a kube-apiserver and an etcd for each node, each API server
 // speaking to all etcds. Nothing else of Kubernetes runs: no controller manager
 // and no scheduler, which Muster's nodes have in them.
-type kubernetes struct {
-	apiserver, etcd string // the programs
+type Kubernetes struct {
+	APIServer, Etcd string // the programs
 
 	authority *authority.Authority
 	members   *etcd.TLS
@@ -30,20 +30,20 @@ type kubernetes struct {
 	accounts  authority.Pair // whose key signs service accounts' tokens
 }
 
-func (*kubernetes) name() string { return "kubernetes" }
+func (*Kubernetes) Name() string { return "kubernetes" }
 
-func (k *kubernetes) version() (string, error) {
-	ours, err := exec.Command(k.apiserver, "--version").Output()
+func (k *Kubernetes) Version() (string, error) {
+	ours, err := exec.Command(k.APIServer, "--version").Output()
 	if err != nil {
 		return "", err
 	}
-	theirs, err := etcd.Version(k.etcd)
+	theirs, err := etcd.Version(k.Etcd)
 	return fmt.Sprintf("%s with etcd %s", strings.TrimPrefix(strings.TrimSpace(string(ours)), "Kubernetes "), theirs), err
 }
 
-func (k *kubernetes) start(_ context.Context, c *cluster) error {
+func (k *Kubernetes) start(_ context.Context, c *Cluster) error {
 	var err error
-	if k.authority, err = authority.New(c.dir); err != nil {
+	if k.authority, err = authority.New(c.Dir); err != nil {
 		return err
 	}
 	k.members = &etcd.TLS{Authority: k.authority.File}
@@ -59,21 +59,21 @@ func (k *kubernetes) start(_ context.Context, c *cluster) error {
 }
 
 // restart is how nodes start the first time, too.
-func (k *kubernetes) restart(c *cluster) error {
+func (k *Kubernetes) restart(c *Cluster) error {
 	var members []etcd.Member
-	for _, n := range c.nodes {
-		members = append(members, etcd.Member{Name: n.name, Dir: filepath.Join(n.dir, "etcd"), Clients: n.others[0], Peers: n.others[1], Web: n.others[2]})
+	for _, n := range c.Nodes {
+		members = append(members, etcd.Member{Name: n.Name, Dir: filepath.Join(n.Dir, "etcd"), Clients: n.others[0], Peers: n.others[1], Web: n.others[2]})
 	}
-	for i, n := range c.nodes {
+	for i, n := range c.Nodes {
 		if err := os.MkdirAll(members[i].Dir, 0o700); err != nil {
 			return err
 		}
-		if err := n.run(k.etcd, etcd.Args(members[i], members, k.members)...); err != nil {
+		if err := n.run(k.Etcd, etcd.Args(members[i], members, k.members)...); err != nil {
 			return err
 		}
 	}
-	for _, n := range c.nodes {
-		if err := n.run(k.apiserver, k.args(n, members)...); err != nil {
+	for _, n := range c.Nodes {
+		if err := n.run(k.APIServer, k.args(n, members)...); err != nil {
 			return err
 		}
 	}
@@ -82,13 +82,13 @@ func (k *kubernetes) restart(c *cluster) error {
 
 // args are those without which it does not start, the authorization that every
 // cluster has, and an address to advertise, which must not be on loopback.
-func (k *kubernetes) args(n *node, members []etcd.Member) []string {
+func (k *Kubernetes) args(n *Node, members []etcd.Member) []string {
 	var urls []string
 	for i := range members {
 		// Its own first: which is connected to first is the order in which they are named.
 		urls = append(urls, k.members.URL(members[(n.index+i)%len(members)].Clients))
 	}
-	host, port, _ := net.SplitHostPort(n.address)
+	host, port, _ := net.SplitHostPort(n.Address)
 	return []string{
 		"--bind-address", host, "--secure-port", port,
 		"--advertise-address", fmt.Sprintf("192.0.2.%d", n.index+1),
@@ -102,9 +102,9 @@ func (k *kubernetes) args(n *node, members []etcd.Member) []string {
 	}
 }
 
-func (k *kubernetes) administrator(n *node) (*rest.Config, error) {
+func (k *Kubernetes) Administrator(n *Node) (*rest.Config, error) {
 	return &rest.Config{
-		Host: "https://" + n.address,
+		Host: "https://" + n.Address,
 		TLSClientConfig: rest.TLSClientConfig{
 			CAFile: k.authority.File, CertFile: k.admin.Certificate, KeyFile: k.admin.Key,
 		},

@@ -3,11 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
-	"encoding/binary"
-	"io"
-	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -47,34 +43,6 @@ func TestWhatIsNoListIsRefused(t *testing.T) {
 		if got, err := continueOf([]byte("<html>"), media); err == nil {
 			t.Errorf("%s: got %q, want an error", media, got)
 		}
-	}
-}
-
-func TestFramesAreCutHoweverTheyArrive(t *testing.T) {
-	want := []string{`{"type":"ADDED"}`, strings.Repeat("x", 100_000), "z"}
-	var lines, prefixed bytes.Buffer
-	for _, text := range want {
-		lines.WriteString(text + "\n")
-		_ = binary.Write(&prefixed, binary.BigEndian, uint32(len(text)))
-		prefixed.WriteString(text)
-	}
-	for media, stream := range map[string]io.Reader{inJSON: &lines, inProtobuf: &prefixed} {
-		f := newFrames(iotest.HalfReader(stream), media)
-		for i, text := range want {
-			frame, err := f.next()
-			if got := strings.TrimSuffix(string(frame), "\n"); err != nil || got != text {
-				t.Errorf("%s: frame %d is %.20q (%d bytes), %v, want %.20q", media, i, got, len(got), err, text)
-			}
-		}
-		if _, err := f.next(); err != io.EOF {
-			t.Errorf("%s: got %v at the end, want EOF", media, err)
-		}
-	}
-}
-
-func TestAFrameOfAnImpossibleSizeIsNotRead(t *testing.T) {
-	if _, err := newFrames(strings.NewReader("\xff\xff\xff\xff"), inProtobuf).next(); err == nil {
-		t.Error("a frame of 4 GiB was begun")
 	}
 }
 

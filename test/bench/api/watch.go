@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/test/bench/measure"
+	"github.com/musterhq/muster/test/bench/wire"
 )
 
 const (
@@ -146,12 +147,12 @@ func (f fanOut) watch(ctx context.Context, c *cluster, epoch time.Time, listenin
 }
 
 func (w *watcher) listen(stream io.Reader, media string, epoch time.Time) error {
-	for events := newFrames(stream, media); ; {
-		frame, err := events.next()
+	for events := wire.NewFrames(stream, media == inJSON); ; {
+		frame, err := events.Next()
 		if err != nil {
 			return err
 		}
-		if isError(frame) {
+		if wire.IsError(frame) {
 			return errors.New("the watch was ended")
 		}
 		began, ok := stampOf(frame)

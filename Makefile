@@ -193,3 +193,12 @@ bench-api: build bin/etcd bin/kube-apiserver ## The API server beside kube-apise
 bin/kube-apiserver: test/bench/go.mod
 	go -C test/bench build -trimpath -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)' \
 		-o '$(CURDIR)/$@' k8s.io/kubernetes/cmd/kube-apiserver
+
+.PHONY: bench-workloads
+bench-workloads: build bin/etcd bin/kube-apiserver bin/kube-scheduler bin/kube-controller-manager ## The scheduler and controllers beside kube-scheduler and kube-controller-manager, on a quiet machine; less with BENCH='--quick'
+	@go -C test/bench build -o '$(CURDIR)/bin/bench-workloads' ./workloads
+	@bin/bench-workloads --json bin/bench-workloads.json --wait 3m $(BENCH)
+
+bin/kube-scheduler bin/kube-controller-manager: test/bench/go.mod
+	go -C test/bench build -trimpath -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES)' \
+		-o '$(CURDIR)/$@' k8s.io/kubernetes/cmd/$(@F)

@@ -1,6 +1,9 @@
 package process
 
-import "net"
+import (
+	"net"
+	"strconv"
+)
 
 // FreePorts asks the kernel for addresses on loopback that nobody uses. They
 // are free when this returns; nothing keeps them so.
@@ -15,4 +18,17 @@ func FreePorts(count int) ([]string, error) {
 		addresses = append(addresses, l.Addr().String())
 	}
 	return addresses, nil
+}
+
+// FreePort is the port alone of one such address.
+func FreePort() (int, error) {
+	addresses, err := FreePorts(1)
+	if err != nil {
+		return 0, err
+	}
+	_, port, err := net.SplitHostPort(addresses[0])
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(port)
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,12 +25,18 @@ type Process struct {
 
 // Start runs a program whose output goes to the end of a file.
 func Start(log, program string, args ...string) (*Process, error) {
+	return StartWith(nil, log, program, args...)
+}
+
+// StartWith is Start of a program that reads input.
+func StartWith(input io.Reader, log, program string, args ...string) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
 	cmd := exec.Command(program, args...)
+	cmd.Stdin = input
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -42,6 +49,10 @@ func Start(log, program string, args ...string) (*Process, error) {
 	}()
 	return p, nil
 }
+
+// Pause stops the process where it is, as a host that dies does: its connections
+// stay open, and nothing comes from it any more.
+func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
 
 // Kill is kill -9. It returns once the process is gone.
 func (p *Process) Kill() {

@@ -18,10 +18,11 @@ import (
 )
 
 // Kubernetes is a kube-apiserver and an etcd for each node, each API server
-// speaking to all etcds. Nothing else of Kubernetes runs: no controller manager
-// and no scheduler, which Muster's nodes have in them.
+// speaking to all etcds. Muster's nodes have a scheduler and controllers in them;
+// here they run only if they are started (StartScheduler, StartControllers).
 type Kubernetes struct {
-	APIServer, Etcd string // the programs
+	APIServer, Etcd        string // the programs
+	Scheduler, Controllers string // kube-scheduler and kube-controller-manager
 
 	authority *authority.Authority
 	members   *etcd.TLS

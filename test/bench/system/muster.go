@@ -17,7 +17,12 @@ import (
 
 // Muster is whole control nodes: API server, store, and on the leader the
 // scheduler and all controllers. There is no smaller process.
-type Muster struct{ Program string }
+type Muster struct {
+	Program string
+	// PodCIDR is where the cluster's pods get their addresses from, for more nodes
+	// than its default has room for; "": that.
+	PodCIDR string
+}
 
 func (Muster) Name() string { return "muster" }
 
@@ -33,6 +38,9 @@ func (m Muster) start(ctx context.Context, c *Cluster) error {
 		args := []string{"server", "--dir", n.Dir, "--name", n.Name, "--address", n.Address, "--listen", n.Address, "--gossip-address", n.others[0]}
 		if n == founder {
 			args = append(args, "--init")
+			if m.PodCIDR != "" {
+				args = append(args, "--pod-cidr", m.PodCIDR)
+			}
 		} else {
 			args = append(args, "--join", founder.Address, "--token", token)
 		}
@@ -58,6 +66,21 @@ func (m Muster) restart(c *Cluster) error {
 		if err := n.run(m.Program, "server", "--dir", n.Dir); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// AgentToken lets compute nodes join.
+func (m Muster) AgentToken(c *Cluster) (string, error) {
+	token, err := os.ReadFile(filepath.Join(c.Nodes[0].Dir, "agent-token"))
+	return strings.TrimSpace(string(token)), err
+}
+
+// Operator runs one of the verbs for operators.
+func (m Muster) Operator(ctx context.Context, c *Cluster, verb ...string) error {
+	args := append(append([]string{"operator"}, verb...), "--kubeconfig", filepath.Join(c.Nodes[0].Dir, "admin.kubeconfig"))
+	if out, err := exec.CommandContext(ctx, m.Program, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("muster operator %s: %w: %s", strings.Join(verb, " "), err, out)
 	}
 	return nil
 }

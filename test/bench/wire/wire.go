@@ -82,10 +82,15 @@ func (f *Frames) Next() ([]byte, error) {
 // the beginning in both forms.
 func IsError(frame []byte) bool { return bytes.Contains(frame[:min(len(frame), 96)], []byte("ERROR")) }
 
-// Fields of a WatchEvent, which has no envelope of its own.
+// Fields of a WatchEvent, which has no envelope of its own, of RawExtension,
+// runtime.Unknown, an object, and its metadata.
 const (
-	eventType   = 1
-	eventObject = 2
+	eventType       = 1
+	eventObject     = 2
+	extensionRaw    = 1
+	unknownRaw      = 2
+	objectMetadata  = 1
+	metadataVersion = 6
 )
 
 // Event is the type of an event in protobuf, such as ADDED, and its object as
@@ -98,6 +103,47 @@ func Event(frame []byte) (kind string, object []byte, err error) {
 	if len(name) == 0 {
 		return "", nil, errors.New("an event in protobuf has no type")
 	}
-	object, err = Field(frame, eventObject)
+	extension, err := Field(frame, eventObject)
+	if err != nil {
+		return "", nil, err
+	}
+	object, err = Field(extension, extensionRaw)
 	return string(name), object, err
+}
+
+// Version is the resourceVersion of an object in protobuf. Metadata may be in
+// parts, of which the last that has a version counts.
+func Version(object []byte) (version string, err error) {
+	if !bytes.HasPrefix(object, []byte("k8s\x00")) {
+		return "", errors.New("an object in protobuf does not begin as one")
+	}
+	raw, err := Field(object[4:], unknownRaw)
+	if err != nil {
+		return "", err
+	}
+	for len(raw) > 0 {
+		number, kind, n := protowire.ConsumeTag(raw)
+		if n < 0 {
+			return "", protowire.ParseError(n)
+		}
+		size := protowire.ConsumeFieldValue(number, kind, raw[n:])
+		if size < 0 {
+			return "", protowire.ParseError(size)
+		}
+		if number == objectMetadata && kind == protowire.BytesType {
+			metadata, _ := protowire.ConsumeBytes(raw[n:])
+			found, err := Field(metadata, metadataVersion)
+			if err != nil {
+				return "", err
+			}
+			if len(found) > 0 {
+				version = string(found)
+			}
+		}
+		raw = raw[n+size:]
+	}
+	if version == "" {
+		return "", errors.New("an object has no version")
+	}
+	return version, nil
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -43,14 +44,41 @@ func TestAFrameOfAnImpossibleSizeIsNotRead(t *testing.T) {
 
 func TestEventsAreToldApart(t *testing.T) {
 	info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
-	frame, err := runtime.Encode(info.StreamSerializer.Serializer, &metav1.WatchEvent{Type: "MODIFIED", Object: runtime.RawExtension{Raw: []byte("a pod")}})
+	codec := scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion)
+	pod, err := runtime.Encode(codec, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web", ResourceVersion: "1234"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if kind, object, err := Event(frame); err != nil || kind != "MODIFIED" || !bytes.Contains(object, []byte("a pod")) {
-		t.Errorf("got %q of %q, %v, want MODIFIED of a pod", kind, object, err)
+	frame, err := runtime.Encode(info.StreamSerializer.Serializer, &metav1.WatchEvent{Type: "MODIFIED", Object: runtime.RawExtension{Raw: pod}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, object, err := Event(frame)
+	if err != nil || kind != "MODIFIED" {
+		t.Errorf("got %q, %v, want MODIFIED", kind, err)
+	}
+	if version, err := Version(object); err != nil || version != "1234" {
+		t.Errorf("got version %q, %v, want 1234", version, err)
 	}
 	if kind, _, err := Event([]byte("<html>")); err == nil {
 		t.Errorf("got %q of what is no event, want an error", kind)
+	}
+}
+
+// Muster appends the version to the stored bytes as a second part of metadata.
+func TestTheVersionMayComeLast(t *testing.T) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{NodeName: "n1"}}
+	raw, err := pod.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = append(raw, 0x0a, 4, 0x32, 2, '1', '2')
+	unknown := &runtime.Unknown{TypeMeta: runtime.TypeMeta{Kind: "Pod", APIVersion: "v1"}, Raw: raw}
+	envelope, err := unknown.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Version(append([]byte("k8s\x00"), envelope...)); err != nil || got != "12" {
+		t.Errorf("got %q, %v, want 12", got, err)
 	}
 }

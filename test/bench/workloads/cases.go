@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// aCase is what is done to a fresh cluster, in steps that are measured each.
+type aCase struct {
+	name string
+	setting
+	steps []step
+}
+
+// step is a row of the table.
+type step struct {
+	name string
+	goal float64 // of the rate, as a multiple of the other system's; 0: none is set
+	run  func(ctx context.Context, l *lab) (Result, error)
+}
+
+// Zones as upstream's cases have them.
+var (
+	oneZone    = []string{"zone1"}
+	threeZones = []string{"moon-1", "moon-2", "moon-3"}
+)
+
+const (
+	// preemptNodes is the size of upstream's case; each node has four pods.
+	preemptNodes = 1_000
+	// selectedNamespaces have the pods that namespace selectors find.
+	selectedNamespaces = 10
+)
+
+// cases are those for clusters of so many compute nodes.
+func (b *bench) cases(nodes int) (all []aCase) {
+	place := func(name string, goal float64, zones []string, p placing) {
+		add := func(name string, goal float64, want setting, p placing) {
+			all = append(all, aCase{name, want, []step{{name, goal, p.run}}})
+		}
+		if !b.quick || name == "basic" {
+			add(name+"/create", goal/2, setting{nodes: nodes, zones: zones}, p)
+		}
+		p.created = true
+		add(name+"/beforehand", goal, setting{nodes: nodes, zones: zones, paused: true}, p)
+	}
+	place("basic", 10, nil, placing{pod: podDefault(), count: b.pods})
+	half := b.pods / 2
+	place("spread/required", 10, threeZones, placing{pod: podSpreading(corev1.DoNotSchedule), count: half, before: podDefault(), beforeCount: half})
+	place("spread/preferred", 10, threeZones, placing{pod: podSpreading(corev1.ScheduleAnyway), count: half, before: podDefault(), beforeCount: half})
+	like := func(name string, zones []string, a affine, before, count int) {
+		p := placing{pod: a.pod(), count: count, before: a.pod(), beforeCount: before}
+		if a.selector {
+			p.namespaces = selectedNamespaces
+		}
+		place(name, 10, zones, p)
+	}
+	like("affinity/required", oneZone, podAffinity, half, half)
+	like("affinity/preferred", nil, podPreferredAffinity, half, half)
+	// One to a node.
+	like("anti-affinity/required", nil, podAntiAffinity, nodes/5, min(half, nodes*2/5))
+	like("anti-affinity/preferred", nil, podPreferredAntiAffinity, half, half)
+	like("affinity/required/namespaces", oneZone, podAffinity.bySelector(), half, half)
+	like("anti-affinity/required/namespaces", nil, podAntiAffinity.bySelector(), nodes/5, min(half, nodes*2/5))
+	like("anti-affinity/preferred/namespaces", nil, podPreferredAntiAffinity.bySelector(), half, half)
+	if nodes <= preemptNodes {
+		place("preemption", 0, nil, placing{pod: podHigh(), count: min(nodes, half), before: podLow(), beforeCount: 4 * nodes})
+	}
+	one := deploying{deployments: 1, replicas: b.pods / 5}
+	many := deploying{deployments: b.pods / 10, replicas: 2}
+	all = append(all,
+		aCase{"deployment", setting{nodes: nodes, agents: true}, []step{{"deployment/create", 8, one.create}, {"deployment/update", 0, one.update}}},
+		aCase{"deployments", setting{nodes: nodes, agents: true}, []step{{"deployments/create", 0, many.create}}})
+	return all
+}
+
+func (c aCase) String() string { return fmt.Sprintf("%s on %d nodes", c.name, c.nodes) }

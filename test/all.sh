@@ -34,6 +34,7 @@ light=() slow=()
 for package in "${all[@]}"; do
 	if [ -n "${heavy[$package]:-}" ]; then slow+=("$package"); else light+=("$package"); fi
 done
+slow+=(./consensus/wal) # its exhaustive tests are cut short under the race detector
 
 step "form, generated code, vet, staticcheck, layout" make check
 step "build" make build images

@@ -183,8 +183,8 @@ func enospc(r *rand.Rand) func(string, *memFile, []byte, int64) error {
 // then, another crash included.
 func TestEveryCallCanFail(t *testing.T) {
 	seeds := int64(6)
-	if testing.Short() {
-		seeds = 3
+	if testing.Short() || raced {
+		seeds = 1
 	}
 	opened := 0
 	for seed := range seeds {

@@ -116,9 +116,12 @@ func TestFlippedByteIsNeverATornEnd(t *testing.T) {
 		}
 		p = p.append(entries)
 	}
-	refused := 0
+	refused, step := 0, 1
+	if raced {
+		step = 13
+	}
 	for name, f := range d.names {
-		for at := range f.data {
+		for at := 0; at < len(f.data); at += step {
 			f.data[at] ^= 0x10
 			l, err := Open(small(d))
 			if err == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/controller"
 	"github.com/musterhq/muster/control/controller/apiservice"
+	"github.com/musterhq/muster/control/controller/autoscaling"
 	"github.com/musterhq/muster/control/controller/certificates"
 	"github.com/musterhq/muster/control/controller/clusterroleaggregation"
 	"github.com/musterhq/muster/control/controller/clustertrust"
@@ -134,6 +135,12 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 	scheduler := scheduler.New(scheduler.Config{Registry: registry, Caches: caches, Events: events, Logger: log})
 	s.scheduler.Store(scheduler)
 	defer s.scheduler.Store(nil)
+	api, forget := s.ownAPI("horizontal-pod-autoscaler")
+	defer forget()
+	autoscalers, err := autoscaling.New(autoscaling.Config{Registry: registry, Caches: caches, Events: events, API: api, Logger: log})
+	if err != nil {
+		return err
+	}
 
 	type runner interface{ Run(context.Context) error }
 	list := []runner{
@@ -146,6 +153,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		job.New(job.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		cronjob.New(cronjob.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		statefulset.New(statefulset.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
+		autoscalers,
 		disruption.New(disruption.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		endpoints.New(endpoints.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		nodeipam.New(nodeipam.Config{Registry: registry, Caches: caches, PodCIDR: podCIDR, NodeBits: int(s.id.Settings.NodeCidrBits), Logger: log}),

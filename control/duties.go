@@ -38,6 +38,7 @@ import (
 	"github.com/musterhq/muster/control/controller/rootca"
 	"github.com/musterhq/muster/control/controller/serviceaccount"
 	"github.com/musterhq/muster/control/controller/servicecidr"
+	"github.com/musterhq/muster/control/controller/servicerepair"
 	"github.com/musterhq/muster/control/controller/statefulset"
 	"github.com/musterhq/muster/control/controller/storageprotection"
 	"github.com/musterhq/muster/control/controller/tokensecret"
@@ -180,6 +181,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		customresource.New(customresource.Config{Registry: registry, Logger: log}),
 		kubernetesservice.New(kubernetesservice.Config{Registry: registry, ServiceCIDR: serviceCIDR, Servers: s.apiServers, Logger: log}),
 		servicecidr.New(servicecidr.Config{Registry: registry, Logger: log}),
+		servicerepair.New(servicerepair.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		eventttl.New(eventttl.Config{Registry: registry, Logger: log}),
 		events,
 		// Last, because everything above listens to them.

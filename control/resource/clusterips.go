@@ -190,7 +190,16 @@ func (a *allotment) addressTaken(ip netip.Addr) bool {
 // takeIP makes the address the service's, provided that nobody takes it first and
 // that the range is not on its way out.
 func (a *allotment) takeIP(from serviceRange, ip netip.Addr, family corev1.IPFamily) {
-	address := &networkingv1.IPAddress{
+	address := serviceAddress(a.service, ip, family)
+	rest.FillObjectMetaSystemFields(address)
+	a.writes = append(a.writes,
+		store.Write{Verb: store.Create, Spec: store.IPAddresses, Object: address},
+		store.Write{Verb: store.Check, Spec: store.ServiceCIDRs, Name: from.name, Guard: from.revision})
+}
+
+// serviceAddress is how an address is written down as a service's.
+func serviceAddress(service *corev1.Service, ip netip.Addr, family corev1.IPFamily) *networkingv1.IPAddress {
+	return &networkingv1.IPAddress{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: ip.String(),
 			Labels: map[string]string{
@@ -199,13 +208,9 @@ func (a *allotment) takeIP(from serviceRange, ip netip.Addr, family corev1.IPFam
 			},
 		},
 		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{
-			Resource: store.Services.Resource.Resource, Namespace: a.service.Namespace, Name: a.service.Name,
+			Resource: store.Services.Resource.Resource, Namespace: service.Namespace, Name: service.Name,
 		}},
 	}
-	rest.FillObjectMetaSystemFields(address)
-	a.writes = append(a.writes,
-		store.Write{Verb: store.Create, Spec: store.IPAddresses, Object: address},
-		store.Write{Verb: store.Check, Spec: store.ServiceCIDRs, Name: from.name, Guard: from.revision})
 }
 
 // releaseIP frees an address that is the service's; one that is not stays.

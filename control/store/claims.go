@@ -58,3 +58,27 @@ func (c *claim) plan(w Write) (*storagev1.Guard, *storagev1.Op) {
 	}
 	return &storagev1.Guard{Key: key, Revision: w.Guard}, &storagev1.Op{Op: &storagev1.Op_Delete{Delete: &storagev1.Delete{Key: key}}}
 }
+
+// Claim is one name of a set and who holds it.
+type Claim struct {
+	Name, Holder string
+
+	key      string
+	revision uint64
+}
+
+// All are the claims of the set at one moment.
+func (c Claims) All() []Claim {
+	var all []Claim
+	prefix := c.key("")
+	for item := range c.store.View().Range(prefix, "") {
+		all = append(all, Claim{Name: item.Key[len(prefix):], Holder: string(item.Value), key: item.Key, revision: item.Revision})
+	}
+	return all
+}
+
+// Release is the write that frees the name, if it was not freed or taken anew
+// since (ErrConflict).
+func (c Claim) Release() Write {
+	return Write{Verb: Delete, Guard: c.revision, claim: &claim{key: c.key}}
+}

@@ -67,6 +67,10 @@ type Config struct {
 	// pull take.
 	HollowDelays hollow.Config
 
+	// LocalVolumes is the directory below which volumes of claims are made, if they are
+	// this node's directories. Default: local-volumes in Dir.
+	LocalVolumes string
+
 	NodeIP   string // default: the address that faces the control nodes
 	Hostname string // default: the name
 	Labels   map[string]string
@@ -90,6 +94,7 @@ type Agent struct {
 	pods     *pod.Manager
 	session  *session.Session
 	contents *contents
+	reclaims *reclaims
 	node     *node.Node
 	network  *network.Network // nil on a hollow node
 	hollow   *hollow.Runtime  // nil on a real one
@@ -117,6 +122,11 @@ func New(cfg Config) (*Agent, error) {
 	if cfg.NodeIP == "" {
 		cfg.NodeIP = facing(cfg.Servers)
 	}
+	if cfg.LocalVolumes == "" {
+		cfg.LocalVolumes = filepath.Join(cfg.Dir, "local-volumes")
+	} else if cfg.LocalVolumes, err = filepath.Abs(cfg.LocalVolumes); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o711); err != nil {
 		return nil, fmt.Errorf("prepare the agent's directory: %w", err)
 	}
@@ -130,14 +140,16 @@ func New(cfg Config) (*Agent, error) {
 	})
 	a.contents = newContents(filepath.Join(cfg.Dir, "services"), a.log)
 	a.session, err = session.New(session.Config{
-		Servers: cfg.Servers, File: filepath.Join(cfg.Dir, "servers.json"), Dial: cfg.Dial, Handler: a, Version: cfg.Version, Bare: a.hollow != nil, Logger: a.log,
+		Servers: cfg.Servers, File: filepath.Join(cfg.Dir, "servers.json"), Dial: cfg.Dial, Handler: a, Version: cfg.Version, Bare: a.hollow != nil, Volumes: cfg.LocalVolumes, Logger: a.log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	volumes := &volume.Manager{Dir: filepath.Join(cfg.Dir, "volumes"), Volumes: cfg.LocalVolumes}
+	a.reclaims = newReclaims(a.log, volumes.Reclaim, a.session.Reclaimed)
 	podConfig := pod.Config{
 		Dir: cfg.Dir, Runtime: a.runtime, Reporter: a.session, Node: a.podNode, Prober: probe.Network{}, Logger: a.log,
-		Volumes: &volume.Manager{Dir: filepath.Join(cfg.Dir, "volumes")}, Contents: a.contents,
+		Volumes: volumes, Contents: a.contents,
 	}
 	if a.hollow != nil {
 		podConfig.Prober, podConfig.Volumes, podConfig.Contents, podConfig.Unsynced = probe.Pretended{}, nil, nil, true
@@ -215,6 +227,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		group.Go(func() error { return a.network.Run(ctx) })
 	}
 	group.Go(func() error { return a.session.Run(ctx) })
+	group.Go(func() error { return a.reclaims.Run(ctx) })
 	group.Go(func() error { return a.node.Run(ctx, a.session.NodeStatus) })
 	group.Go(func() error {
 		if err := a.importImages(ctx); err != nil {
@@ -326,6 +339,9 @@ func (a *Agent) Retain(uids map[types.UID]bool) {
 
 // Content is a config map or secret that a pod refers to.
 func (a *Agent) Content(content *agentv1.Content) { a.contents.take(content) }
+
+// Reclaim says that a volume's directory is to be deleted.
+func (a *Agent) Reclaim(m *agentv1.ReclaimVolume) { a.reclaims.take(m) }
 
 // Network says where the other nodes' pods are.
 func (a *Agent) Network(list []*agentv1.NodeRoute) {

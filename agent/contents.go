@@ -14,10 +14,11 @@ import (
 
 	"github.com/musterhq/muster/agent/pod"
 	"github.com/musterhq/muster/agent/session"
+	"github.com/musterhq/muster/agent/volume"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
-// contents are the config maps, secrets and trust anchors that pods here refer to,
+// contents are the config maps, secrets, claims and trust anchors that pods here refer to,
 // in memory only, and the services in their environment, as the control plane
 // tells them (pod.Contents). It tells no others.
 type contents struct {
@@ -48,6 +49,8 @@ type content struct {
 	secret    *corev1.Secret
 	anchors   []byte
 	services  []corev1.Service
+	claim     *corev1.PersistentVolumeClaim
+	claimed   *volume.Claimed // nil: it is not bound
 }
 
 // newContents keeps services, which are no secrets and which all pods need to
@@ -117,6 +120,13 @@ func (c *content) read(m *agentv1.Content) error {
 	case agentv1.Content_CONFIG_MAP:
 		c.configMap = &corev1.ConfigMap{}
 		meta, err = &c.configMap.ObjectMeta, c.configMap.Unmarshal(m.Object)
+	case agentv1.Content_CLAIM:
+		c.claim = &corev1.PersistentVolumeClaim{}
+		meta, err = &c.claim.ObjectMeta, c.claim.Unmarshal(m.Object)
+		if err == nil && len(m.Volume) > 0 {
+			c.claimed = &volume.Claimed{Volume: &corev1.PersistentVolume{}, Directory: m.Directory}
+			err = c.claimed.Volume.Unmarshal(m.Volume)
+		}
 	case agentv1.Content_TRUST_ANCHORS:
 		c.anchors, c.version = m.Object, string(m.Object)
 		return nil
@@ -158,6 +168,15 @@ func (c *contents) Secret(namespace, name string) (*corev1.Secret, error) {
 		return nil, err
 	}
 	return held.secret, nil
+}
+
+// Claim implements pod.Contents.
+func (c *contents) Claim(namespace, name string) (*corev1.PersistentVolumeClaim, *volume.Claimed, error) {
+	held, err := c.get(agentv1.Content_CLAIM, namespace, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	return held.claim, held.claimed, nil
 }
 
 // TrustAnchors implements pod.Contents.

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/musterhq/muster/agent/runtime"
+	"github.com/musterhq/muster/agent/volume"
 )
 
 // act does what p says. Whatever it leaves undone, the next plan has again. Its
@@ -103,7 +104,7 @@ func (w *worker) setUp(ctx context.Context, pod *corev1.Pod) error {
 	if w.volumes != nil || w.m.cfg.Volumes == nil {
 		return nil
 	}
-	volumes, err := w.m.cfg.Volumes.Setup(ctx, pod)
+	volumes, err := w.m.cfg.Volumes.Setup(ctx, pod, func(v *corev1.Volume) (*volume.Claimed, error) { return w.claimed(pod, v) })
 	if err != nil {
 		return err
 	}

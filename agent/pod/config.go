@@ -147,7 +147,9 @@ func (w *worker) mounts(pod *corev1.Pod, spec *corev1.Container, attempt uint32,
 			}
 			from = below
 		}
-		readOnly := m.ReadOnly || slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name && volume.Shows(&v) })
+		readOnly := m.ReadOnly || slices.ContainsFunc(pod.Spec.Volumes, func(v corev1.Volume) bool {
+			return v.Name == m.Name && (volume.Shows(&v) || v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ReadOnly)
+		})
 		mounts = append(mounts, runtime.Mount{HostPath: from, ContainerPath: m.MountPath, ReadOnly: readOnly, Propagation: propagation(m.MountPropagation)})
 		taken[m.MountPath] = true
 	}

@@ -25,6 +25,8 @@ var ErrNotTold = errors.New("not told by the control plane yet")
 type Contents interface {
 	ConfigMap(namespace, name string) (*corev1.ConfigMap, error)
 	Secret(namespace, name string) (*corev1.Secret, error)
+	// Claim is a claim and, if it is bound, its volume.
+	Claim(namespace, name string) (*corev1.PersistentVolumeClaim, *volume.Claimed, error)
 	// Services are those with an address that a container finds in its environment:
 	// the API's own and, with links, those of the namespace.
 	Services(namespace string, links bool) ([]corev1.Service, error)

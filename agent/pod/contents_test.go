@@ -49,6 +49,10 @@ func (t *told) Certificate(_ context.Context, _ *corev1.Pod, _ string, _ int, re
 	return t.sign(request)
 }
 
+func (t *told) Claim(string, string) (*corev1.PersistentVolumeClaim, *volume.Claimed, error) {
+	return nil, nil, ErrNotTold
+}
+
 func (t *told) ConfigMap(namespace, name string) (*corev1.ConfigMap, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -109,7 +113,7 @@ type shelf struct {
 	files map[string]map[string]volume.File // by pod and volume
 }
 
-func (s *shelf) Setup(_ context.Context, pod *corev1.Pod) (map[string]string, error) {
+func (s *shelf) Setup(_ context.Context, pod *corev1.Pod, _ func(*corev1.Volume) (*volume.Claimed, error)) (map[string]string, error) {
 	paths := map[string]string{}
 	for _, v := range pod.Spec.Volumes {
 		paths[v.Name] = "/volumes/" + v.Name

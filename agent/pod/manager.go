@@ -35,8 +35,9 @@ type Reporter interface {
 
 // Volumes prepares what pods mount.
 type Volumes interface {
-	// Setup makes the pod's volumes ready and answers where each is, by name.
-	Setup(ctx context.Context, pod *corev1.Pod) (map[string]string, error)
+	// Setup makes the pod's volumes ready and answers where each is, by name. Claimed
+	// is what a volume's claim is bound to.
+	Setup(ctx context.Context, pod *corev1.Pod, claimed func(*corev1.Volume) (*volume.Claimed, error)) (map[string]string, error)
 	// Fill shows files in a volume that shows what the cluster holds, instead of
 	// those that it showed before. Filled says whether it shows any.
 	Fill(pod *corev1.Pod, name string, files map[string]volume.File) error

@@ -30,6 +30,7 @@ type outbox struct {
 	unsent   map[types.UID]bool // with a status to say
 	gone     map[types.UID]*podGone
 	node     *agentv1.FromAgent
+	volumes  map[string]*agentv1.FromAgent // what became of them, by uid
 	events   []*agentv1.FromAgent
 	sequence uint64
 	// nodeReady is what was last said of the node.
@@ -56,7 +57,8 @@ type podGone struct {
 func newOutbox() *outbox {
 	return &outbox{
 		wake: make(chan struct{}, 1), statuses: map[types.UID]*podStatus{}, unsent: map[types.UID]bool{}, gone: map[types.UID]*podGone{},
-		limit: newEventLimit(),
+		volumes: map[string]*agentv1.FromAgent{},
+		limit:   newEventLimit(),
 	}
 }
 
@@ -98,6 +100,10 @@ func (o *outbox) take(now time.Time) []*agentv1.FromAgent {
 		}
 		s.sent, s.sentAt = s.received, now
 		out = append(out, &agentv1.FromAgent{Message: &agentv1.FromAgent_PodStatus{PodStatus: s.message}})
+	}
+	for uid, said := range o.volumes {
+		out = append(out, said)
+		delete(o.volumes, uid)
 	}
 	out = append(out, o.events...)
 	o.events = nil
@@ -185,6 +191,18 @@ func (s *Session) Forget(uid types.UID) {
 	delete(o.statuses, uid)
 	delete(o.unsent, uid)
 	delete(o.gone, uid)
+}
+
+// Reclaimed says that the directory of a volume is gone, or why not yet. If it gets lost,
+// the control plane asks again in the next session.
+func (s *Session) Reclaimed(name, uid, failure string) {
+	o := s.outbox
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.volumes[uid] = &agentv1.FromAgent{Message: &agentv1.FromAgent_VolumeReclaimed{
+		VolumeReclaimed: &agentv1.VolumeReclaimed{Name: name, Uid: uid, Error: failure},
+	}}
+	o.nudge()
 }
 
 // Event asks for an event. When there is no session for long the oldest are lost,

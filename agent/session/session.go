@@ -38,6 +38,8 @@ type Handler interface {
 	Network(routes []*agentv1.NodeRoute)
 	// Content is a config map or secret that a pod refers to, told before the pod.
 	Content(content *agentv1.Content)
+	// Reclaim says that a volume's directory is to be deleted, and Reclaimed be told.
+	Reclaim(volume *agentv1.ReclaimVolume)
 	// Stream serves one log, exec, attach or port-forward. It ends with CloseSend
 	// and with Recv failing, which then follows soon.
 	Stream(ctx context.Context, request *agentv1.OpenStream, stream Frames)
@@ -60,6 +62,8 @@ type Config struct {
 	Version string
 	// Bare: the config maps and secrets of pods are of no use here.
 	Bare bool
+	// Volumes is the directory below which volumes of claims are made.
+	Volumes string
 	// Heartbeat is how often one is sent. A control node that is silent for
 	// Silence is taken for dead; one that does not welcome within Patience too.
 	Heartbeat, Silence, Patience time.Duration // default 1 s, 2.5 s, 5 s
@@ -232,7 +236,7 @@ func (s *Session) hello() (*agentv1.FromAgent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: node, Version: s.cfg.Version, Instance: s.instance, WithoutContents: s.cfg.Bare}}}, nil
+	return &agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: node, Version: s.cfg.Version, Instance: s.instance, WithoutContents: s.cfg.Bare, Volumes: s.cfg.Volumes}}}, nil
 }
 
 // conversation is one session's state.
@@ -329,6 +333,8 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 			handler.Network(m.Network.Routes)
 		case *agentv1.ToAgent_Content:
 			handler.Content(m.Content)
+		case *agentv1.ToAgent_ReclaimVolume:
+			handler.Reclaim(m.ReclaimVolume)
 		case *agentv1.ToAgent_OpenStream:
 			c.openStream(m.OpenStream)
 		case *agentv1.ToAgent_Servers:

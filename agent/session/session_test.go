@@ -63,6 +63,8 @@ func (h *handler) Retain(uids map[types.UID]bool) {
 	h.retained = append(h.retained, uids)
 }
 
+func (h *handler) Reclaim(*agentv1.ReclaimVolume) {}
+
 func (h *handler) Content(content *agentv1.Content) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

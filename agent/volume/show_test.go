@@ -15,7 +15,7 @@ func showing(t *testing.T) (m *Manager, p *corev1.Pod, path string) {
 	t.Helper()
 	m = &Manager{Dir: t.TempDir()}
 	p = pod(volume("v", corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}))
-	paths, err := m.Setup(t.Context(), p)
+	paths, err := m.Setup(t.Context(), p, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestSecretsAreShownFromMemory(t *testing.T) {
 	m := &Manager{Dir: t.TempDir()}
 	p := pod(volume("s", corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "s"}}))
 	for range 2 {
-		paths, err := m.Setup(t.Context(), p)
+		paths, err := m.Setup(t.Context(), p, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

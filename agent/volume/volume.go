@@ -1,5 +1,5 @@
 // Package volume makes the directories pods mount: emptyDir, on disk or in
-// memory, hostPath, and those that show config maps, secrets, tokens,
+// memory, hostPath, volumes that claims are bound to (hostPath and local), and those that show config maps, secrets, tokens,
 // certificates and what the pod itself is like, whose files package pod
 // collects. Other kinds it refuses with a reason for the user.
 package volume
@@ -21,14 +21,16 @@ import (
 // Manager keeps pods' own volumes below Dir, which is absolute.
 type Manager struct {
 	Dir string
+	// Volumes, absolute, holds the directories that are volumes of claims, which outlive pods.
+	Volumes string
 }
 
 // ErrUnsupported is a kind of volume this version does not have.
 var ErrUnsupported = errors.New("not supported by this version of muster")
 
 // Setup makes the pod's volumes, or finds those it made before, and answers
-// where they are by name.
-func (m *Manager) Setup(_ context.Context, pod *corev1.Pod) (map[string]string, error) {
+// where they are by name. Claimed is asked what a claim of the pod is bound to.
+func (m *Manager) Setup(_ context.Context, pod *corev1.Pod, claimed func(*corev1.Volume) (*Claimed, error)) (map[string]string, error) {
 	paths := map[string]string{}
 	for _, v := range pod.Spec.Volumes {
 		var path string
@@ -40,6 +42,8 @@ func (m *Manager) Setup(_ context.Context, pod *corev1.Pod) (map[string]string, 
 			path, err = v.HostPath.Path, hostPath(v.HostPath)
 		case Shows(&v):
 			path, err = m.shown(pod, &v)
+		case OfClaim(&v):
+			path, err = m.persistent(pod, &v, claimed)
 		default:
 			err = fmt.Errorf("%s volumes are %w", kind(v.VolumeSource), ErrUnsupported)
 		}
@@ -55,8 +59,8 @@ func (m *Manager) path(pod *corev1.Pod, name string) string {
 	return filepath.Join(m.Dir, string(pod.UID), name)
 }
 
-// kind names the member of source that is set, as the API does.
-func kind(source corev1.VolumeSource) string {
+// kind names the member of a volume's source that is set, as the API does.
+func kind(source any) string {
 	v := reflect.ValueOf(source)
 	for i := range v.NumField() {
 		if !v.Field(i).IsNil() {
@@ -120,7 +124,7 @@ func isMount(path string) (bool, error) {
 }
 
 // Remove takes away the pod's volumes and all that is in them. What the host
-// lent stays.
+// lent stays, and what claims are bound to.
 func (m *Manager) Remove(uid types.UID) error {
 	dir := filepath.Join(m.Dir, filepath.Base(string(uid)))
 	entries, err := os.ReadDir(dir)
@@ -131,6 +135,9 @@ func (m *Manager) Remove(uid types.UID) error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
+		if e.Type()&os.ModeSymlink != 0 {
+			continue // leads to a claim's volume, perhaps on another disk
+		}
 		mounted, err := isMount(path)
 		if err != nil {
 			return err

@@ -23,7 +23,7 @@ func volume(name string, source corev1.VolumeSource) corev1.Volume {
 func TestEmptyDirLivesAsLongAsThePod(t *testing.T) {
 	m := &Manager{Dir: t.TempDir()}
 	p := pod(volume("data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}))
-	paths, err := m.Setup(t.Context(), p)
+	paths, err := m.Setup(t.Context(), p, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func TestEmptyDirLivesAsLongAsThePod(t *testing.T) {
 	if info, err := os.Stat(paths["data"]); err != nil || info.Mode().Perm() != 0o777 {
 		t.Errorf("mode is %v (%v), want any user to be able to write", info.Mode(), err)
 	}
-	if again, err := m.Setup(t.Context(), p); err != nil || again["data"] != paths["data"] {
+	if again, err := m.Setup(t.Context(), p, nil); err != nil || again["data"] != paths["data"] {
 		t.Errorf("set up again: got %v, %v; want the same place", again, err)
 	}
 	if _, err := os.Stat(file); err != nil {
@@ -58,11 +58,11 @@ func TestEmptyDirInMemory(t *testing.T) {
 	limit := resource.MustParse("1Mi")
 	p := pod(volume("fast", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory, SizeLimit: &limit}}))
 	for range 2 { // not mounted twice
-		if _, err := m.Setup(t.Context(), p); err != nil {
+		if _, err := m.Setup(t.Context(), p, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	paths, err := m.Setup(t.Context(), p)
+	paths, err := m.Setup(t.Context(), p, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestFSGroup(t *testing.T) {
 	p := pod(volume("data", corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}))
 	group := int64(1234)
 	p.Spec.SecurityContext = &corev1.PodSecurityContext{FSGroup: &group}
-	paths, err := m.Setup(t.Context(), p)
+	paths, err := m.Setup(t.Context(), p, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestHostPathTypes(t *testing.T) {
 		{filepath.Join(dir, "new"), corev1.HostPathFileOrCreate, true},
 	} {
 		m := &Manager{Dir: t.TempDir()}
-		paths, err := m.Setup(t.Context(), pod(volume("v", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind}})))
+		paths, err := m.Setup(t.Context(), pod(volume("v", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: c.path, Type: &c.kind}})), nil)
 		if (err == nil) != c.ok {
 			t.Errorf("%s as %q: got %v, want success: %v", c.path, c.kind, err, c.ok)
 		}
@@ -141,8 +141,8 @@ func TestHostPathTypes(t *testing.T) {
 
 func TestOthersAreRefusedByName(t *testing.T) {
 	m := &Manager{Dir: t.TempDir()}
-	_, err := m.Setup(t.Context(), pod(volume("data", corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{}})))
-	if !errors.Is(err, ErrUnsupported) || err.Error() != `volume "data": persistentVolumeClaim volumes are not supported by this version of muster` {
+	_, err := m.Setup(t.Context(), pod(volume("data", corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{}})), nil)
+	if !errors.Is(err, ErrUnsupported) || err.Error() != `volume "data": nfs volumes are not supported by this version of muster` {
 		t.Errorf("got %v, want it to name the volume and its kind", err)
 	}
 }

@@ -67,6 +67,7 @@ while the agent or its containerd restart.`,
 	flags.StringVar(&cfg.Name, "name", "", "name of this node, for good; no other node may have it (default: the one it joined with, at first the host name)")
 	flags.StringSliceVar(&cfg.Join, "join", nil, "address, host:port, of a control node to join through; may be given several times")
 	flags.StringVar(&cfg.Token, "token", "", "agent token of the cluster to join")
+	flags.StringVar(&cfg.LocalVolumes, "local-volumes", "", "directory for the volumes of claims that are directories of this node (default: local-volumes in --dir)")
 	flags.StringVar(&cfg.NodeIP, "node-ip", "", "address at which the other nodes reach this one (default: this machine's address that faces the control nodes)")
 	flags.StringVar(&gossipPort, "gossip-port", "7946", "port of gossip, UDP and TCP")
 	flags.StringVar(&cfg.Runtime, "runtime", agent.Containerd, "what runs the pods: containerd, or hollow, which only pretends to")

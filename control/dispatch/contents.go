@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/storage/ephemeral"
 
 	"github.com/musterhq/muster/control/store"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
@@ -23,6 +24,8 @@ type contents struct {
 	kind  agentv1.Content_Kind
 	// read returns what is sent for a key of the kind, empty when there is none.
 	read func(namespace, name string) ([]byte, error)
+	// complete, unless nil, adds to what is sent of an object.
+	complete func(*agentv1.Content) error
 	// joined: any object's change may be one of any key.
 	joined bool
 	// listed: an object's change is also one of its namespace's key, which is a
@@ -123,7 +126,11 @@ func (c *contents) remove(key string, s *session) {
 func (c *contents) message(key string) (*agentv1.Content, error) {
 	namespace, name := c.table.Spec().SplitKey(key)
 	object, err := c.read(namespace, name)
-	return &agentv1.Content{Kind: c.kind, Namespace: namespace, Name: name, Object: object}, err
+	content := &agentv1.Content{Kind: c.kind, Namespace: namespace, Name: name, Object: object}
+	if err == nil && c.complete != nil {
+		err = c.complete(content)
+	}
+	return content, err
 }
 
 func (c *contents) object(namespace, name string) ([]byte, error) {
@@ -203,8 +210,8 @@ func (s *session) sendContent(key string) error {
 	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Content{Content: content}})
 }
 
-// contentsOf are the keys of the config maps, secrets and trust anchors that a
-// pod refers to, each once: all that its node may read of the first two. With them
+// contentsOf are the keys of the config maps, secrets, claims and trust anchors that
+// a pod refers to, each once: all that its node may read of the first three. With them
 // are the services that are in its environment.
 func (s *session) contentsOf(pod *corev1.Pod) []string {
 	if s.bare {
@@ -212,7 +219,7 @@ func (s *session) contentsOf(pod *corev1.Pod) []string {
 	}
 	refs := references{namespace: pod.Namespace}
 	for i := range pod.Spec.Volumes {
-		refs.volume(&pod.Spec.Volumes[i])
+		refs.volume(pod, &pod.Spec.Volumes[i])
 	}
 	for i := range pod.Spec.InitContainers {
 		refs.environment(pod.Spec.InitContainers[i].Env, pod.Spec.InitContainers[i].EnvFrom)
@@ -243,8 +250,12 @@ func (r *references) add(spec *store.Spec, name string) {
 	}
 }
 
-func (r *references) volume(v *corev1.Volume) {
+func (r *references) volume(pod *corev1.Pod, v *corev1.Volume) {
 	switch {
+	case v.PersistentVolumeClaim != nil:
+		r.add(store.PersistentVolumeClaims, v.PersistentVolumeClaim.ClaimName)
+	case v.Ephemeral != nil:
+		r.add(store.PersistentVolumeClaims, ephemeral.VolumeClaimName(pod, v))
 	case v.ConfigMap != nil:
 		r.add(store.ConfigMaps, v.ConfigMap.Name)
 	case v.Secret != nil:

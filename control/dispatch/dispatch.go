@@ -87,6 +87,7 @@ type Dispatcher struct {
 	routes   *routes
 	streams  *streams
 	contents []*contents
+	reclaims *reclaims
 }
 
 // New makes a Dispatcher; it serves once Run runs.
@@ -98,7 +99,8 @@ func New(cfg Config) *Dispatcher {
 	d.desired = newDesired(cfg.Store, d.sessions.podChanged)
 	d.nodes = store.NewCache[*corev1.Node](cfg.Store, store.Nodes, nil)
 	d.routes = newRoutes(d.sessions.networkChanged)
-	d.contents = []*contents{newContents(cfg.Store, store.ConfigMaps, agentv1.Content_CONFIG_MAP), newContents(cfg.Store, store.Secrets, agentv1.Content_SECRET), newAnchors(cfg.Store), newServices(cfg.Store)}
+	d.contents = []*contents{newContents(cfg.Store, store.ConfigMaps, agentv1.Content_CONFIG_MAP), newContents(cfg.Store, store.Secrets, agentv1.Content_SECRET), newAnchors(cfg.Store), newServices(cfg.Store), newClaims(cfg.Store)}
+	d.reclaims = newReclaims(cfg.Store, d.sessions.reclaimsChanged)
 	d.nodes.OnChange(func(old, new *corev1.Node) {
 		d.routes.change(old, new)
 		if new != nil {
@@ -119,6 +121,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.desired.Run(ctx) })
 	group.Go(func() error { return d.nodes.Run(ctx) })
+	group.Go(func() error { return d.reclaims.Run(ctx) })
 	for _, c := range d.contents {
 		group.Go(func() error { return c.Run(ctx) })
 	}

@@ -179,7 +179,7 @@ func (n *controlNode) connectAs(name, machine string) *testAgent {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: raw, Version: "v1"}}})
+	a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: raw, Version: "v1", Volumes: "/volumes"}}})
 	return a
 }
 

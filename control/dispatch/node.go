@@ -13,8 +13,8 @@ import (
 	"github.com/musterhq/muster/control/store"
 )
 
-// register creates the agent's Node, or brings labels and status of the one
-// that exists up to what the agent says. Spec, and labels and annotations that
+// register creates the agent's Node, or brings labels, annotations and status of the
+// one that exists up to what the agent says. Spec, and labels and annotations that
 // the agent does not name, belong to the cluster and stay. It is called behind a
 // read barrier.
 func (d *Dispatcher) register(ctx context.Context, said *corev1.Node) error {
@@ -33,6 +33,10 @@ func (d *Dispatcher) register(ctx context.Context, said *corev1.Node) error {
 				node.Labels = map[string]string{}
 			}
 			maps.Copy(node.Labels, said.Labels)
+			if len(said.Annotations) > 0 && node.Annotations == nil {
+				node.Annotations = map[string]string{}
+			}
+			maps.Copy(node.Annotations, said.Annotations)
 			return node, nil
 		}, resource.UpdateOptions{FieldManager: "muster-agent"})
 		if err != nil {

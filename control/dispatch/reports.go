@@ -30,14 +30,15 @@ type reports struct {
 	gone     map[string]*agentv1.PodGone   // by uid
 	node     *agentv1.NodeStatus
 	events   []*agentv1.EventReport
+	volumes  map[string]*agentv1.VolumeReclaimed // by uid
 }
 
 func newReports() reports {
-	return reports{statuses: map[string]*agentv1.PodStatus{}, gone: map[string]*agentv1.PodGone{}}
+	return reports{statuses: map[string]*agentv1.PodStatus{}, gone: map[string]*agentv1.PodGone{}, volumes: map[string]*agentv1.VolumeReclaimed{}}
 }
 
 func (r *reports) empty() bool {
-	return len(r.statuses) == 0 && len(r.gone) == 0 && r.node == nil && len(r.events) == 0
+	return len(r.statuses) == 0 && len(r.gone) == 0 && r.node == nil && len(r.events) == 0 && len(r.volumes) == 0
 }
 
 // take adds a message and says whether there is something to store now.
@@ -53,6 +54,8 @@ func (r *reports) take(message *agentv1.FromAgent) bool {
 		if len(r.events) < eventsMax {
 			r.events = append(r.events, m.Event)
 		}
+	case *agentv1.FromAgent_VolumeReclaimed:
+		r.volumes[m.VolumeReclaimed.Uid] = m.VolumeReclaimed
 	default:
 		return false
 	}
@@ -68,6 +71,11 @@ func (r *reports) putBack(old reports) {
 	}
 	for uid, g := range old.gone {
 		r.gone[uid] = g
+	}
+	for uid, v := range old.volumes {
+		if _, newer := r.volumes[uid]; !newer {
+			r.volumes[uid] = v
+		}
 	}
 	if r.node == nil {
 		r.node = old.node
@@ -125,6 +133,13 @@ func (s *session) storeReports(ctx context.Context, now reports) reports {
 			left.gone[uid] = gone
 		} else if err != nil {
 			s.d.log.Error("deleted pod not removed", "node", s.node, "pod", gone.Namespace+"/"+gone.Name, "error", err)
+		}
+	}
+	for uid, reclaimed := range now.volumes {
+		if err := s.d.storeReclaimed(ctx, s.node, reclaimed); retry(err) {
+			left.volumes[uid] = reclaimed
+		} else if err != nil {
+			s.d.log.Error("volume not removed", "node", s.node, "volume", reclaimed.Name, "error", err)
 		}
 	}
 	for _, event := range now.events {

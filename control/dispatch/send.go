@@ -137,7 +137,7 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat 
 	for _, key := range s.d.desired.keys(s.node) {
 		s.pods[key] = true
 	}
-	s.network = true
+	s.network, s.reclaims = true, true
 	s.mu.Unlock()
 	known := map[string]sentPod{}
 	if err := s.sendChanges(known); err != nil {
@@ -148,8 +148,8 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat 
 
 func (s *session) sendChanges(known map[string]sentPod) error {
 	s.mu.Lock()
-	pods, contents, network, opens, stored := s.pods, s.contents, s.network, s.opens, s.stored
-	s.pods, s.contents, s.network, s.opens, s.stored = map[string]bool{}, map[string]bool{}, false, nil, nil
+	pods, contents, network, reclaims, opens, stored := s.pods, s.contents, s.network, s.reclaims, s.opens, s.stored
+	s.pods, s.contents, s.network, s.reclaims, s.opens, s.stored = map[string]bool{}, map[string]bool{}, false, false, nil, nil
 	s.mu.Unlock()
 	for _, done := range stored {
 		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_StatusStored{StatusStored: done}}); err != nil {
@@ -170,6 +170,11 @@ func (s *session) sendChanges(known map[string]sentPod) error {
 	}
 	if network {
 		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Network{Network: s.d.routes.to(s.node)}}); err != nil {
+			return err
+		}
+	}
+	if reclaims {
+		if err := s.sendReclaims(); err != nil {
 			return err
 		}
 	}

@@ -14,9 +14,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/consensus/transport"
+	"github.com/musterhq/muster/control/resource"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
@@ -54,12 +56,17 @@ type session struct {
 	// refer to a content. Only send uses it.
 	bare     bool
 	referred map[string]int
+	// reclaiming are the volumes that the agent was told to reclaim, by name, with
+	// their uids. Only send uses it.
+	reclaiming map[string]string
 
 	mu sync.Mutex
 	// What is to be sent, each at most once however often it changed meanwhile:
 	// bounded by the number of the node's pods.
 	pods    map[string]bool
 	network bool
+	// reclaims: there may be other volumes to reclaim than before.
+	reclaims bool
 	// Keys of contents that changed; bounded by what the node's pods refer to.
 	contents map[string]bool
 	opens    []*agentv1.OpenStream
@@ -96,11 +103,14 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	if registered.Name != node {
 		return status.Errorf(codes.PermissionDenied, "hello.node is named %q, the certificate says %q", registered.Name, node)
 	}
+	if hello.Volumes != "" {
+		metav1.SetMetaDataAnnotation(&registered.ObjectMeta, resource.LocalVolumesAnnotation, hello.Volumes)
+	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	s := &session{
 		id: rand.Text(), node: node, key: caller.Key(), d: d, stream: stream, cancel: cancel,
-		bare: hello.WithoutContents, referred: map[string]int{}, contents: map[string]bool{},
+		bare: hello.WithoutContents, referred: map[string]int{}, reclaiming: map[string]string{}, contents: map[string]bool{},
 		pods: map[string]bool{}, heard: time.Now(), reports: newReports(),
 		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1),
 	}
@@ -209,6 +219,7 @@ func (s *session) mark(change func()) {
 func (s *session) markPod(key string)     { s.mark(func() { s.pods[key] = true }) }
 func (s *session) markContent(key string) { s.mark(func() { s.contents[key] = true }) }
 func (s *session) markNetwork()           { s.mark(func() { s.network = true }) }
+func (s *session) markReclaims()          { s.mark(func() { s.reclaims = true }) }
 func (s *session) markNode()              { signal(s.nodeMoved) }
 
 func (s *session) open(request *agentv1.OpenStream) {

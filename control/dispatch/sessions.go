@@ -83,6 +83,12 @@ func (t *sessions) nodeChanged(node string) {
 	}
 }
 
+func (t *sessions) reclaimsChanged(node string) {
+	if s := t.get(node); s != nil {
+		s.markReclaims()
+	}
+}
+
 func (t *sessions) networkChanged() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

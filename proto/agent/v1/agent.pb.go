@@ -35,6 +35,7 @@ const (
 	// All services of a namespace that have an address, or the one that is named;
 	// of each only what is in an environment.
 	Content_SERVICES Content_Kind = 3
+	Content_CLAIM    Content_Kind = 4
 )
 
 // Enum value maps for Content_Kind.
@@ -44,12 +45,14 @@ var (
 		1: "SECRET",
 		2: "TRUST_ANCHORS",
 		3: "SERVICES",
+		4: "CLAIM",
 	}
 	Content_Kind_value = map[string]int32{
 		"CONFIG_MAP":    0,
 		"SECRET":        1,
 		"TRUST_ANCHORS": 2,
 		"SERVICES":      3,
+		"CLAIM":         4,
 	}
 )
 
@@ -77,7 +80,7 @@ func (x Content_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Content_Kind.Descriptor instead.
 func (Content_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9, 0}
 }
 
 type CertificateResponse_Outcome int32
@@ -129,7 +132,7 @@ func (x CertificateResponse_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateResponse_Outcome.Descriptor instead.
 func (CertificateResponse_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type Frame_Channel int32
@@ -178,7 +181,7 @@ func (x Frame_Channel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Frame_Channel.Descriptor instead.
 func (Frame_Channel) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28, 0}
 }
 
 type FromAgent struct {
@@ -191,6 +194,7 @@ type FromAgent struct {
 	//	*FromAgent_PodStatus
 	//	*FromAgent_PodGone
 	//	*FromAgent_Event
+	//	*FromAgent_VolumeReclaimed
 	Message       isFromAgent_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -287,6 +291,15 @@ func (x *FromAgent) GetEvent() *EventReport {
 	return nil
 }
 
+func (x *FromAgent) GetVolumeReclaimed() *VolumeReclaimed {
+	if x != nil {
+		if x, ok := x.Message.(*FromAgent_VolumeReclaimed); ok {
+			return x.VolumeReclaimed
+		}
+	}
+	return nil
+}
+
 type isFromAgent_Message interface {
 	isFromAgent_Message()
 }
@@ -315,6 +328,10 @@ type FromAgent_Event struct {
 	Event *EventReport `protobuf:"bytes,6,opt,name=event,proto3,oneof"`
 }
 
+type FromAgent_VolumeReclaimed struct {
+	VolumeReclaimed *VolumeReclaimed `protobuf:"bytes,7,opt,name=volume_reclaimed,json=volumeReclaimed,proto3,oneof"`
+}
+
 func (*FromAgent_Hello) isFromAgent_Message() {}
 
 func (*FromAgent_Heartbeat) isFromAgent_Message() {}
@@ -327,6 +344,8 @@ func (*FromAgent_PodGone) isFromAgent_Message() {}
 
 func (*FromAgent_Event) isFromAgent_Message() {}
 
+func (*FromAgent_VolumeReclaimed) isFromAgent_Message() {}
+
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// core/v1 Node as it should be registered: name, labels, capacity,
@@ -337,8 +356,11 @@ type Hello struct {
 	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The agent pretends to run pods: what they would read need not be sent.
 	WithoutContents bool `protobuf:"varint,4,opt,name=without_contents,json=withoutContents,proto3" json:"without_contents,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The directory below which the agent makes volumes that are directories, and
+	// deletes them. Nothing else is.
+	Volumes       string `protobuf:"bytes,5,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
@@ -397,6 +419,13 @@ func (x *Hello) GetWithoutContents() bool {
 		return x.WithoutContents
 	}
 	return false
+}
+
+func (x *Hello) GetVolumes() string {
+	if x != nil {
+		return x.Volumes
+	}
+	return ""
 }
 
 // Heartbeat is sent each second. Nothing is stored for it.
@@ -694,6 +723,68 @@ func (x *EventReport) GetMessage() string {
 	return ""
 }
 
+// VolumeReclaimed answers ReclaimVolume: the directory is gone, or why it is not
+// yet. The agent goes on trying.
+type VolumeReclaimed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Uid           string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeReclaimed) Reset() {
+	*x = VolumeReclaimed{}
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeReclaimed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeReclaimed) ProtoMessage() {}
+
+func (x *VolumeReclaimed) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeReclaimed.ProtoReflect.Descriptor instead.
+func (*VolumeReclaimed) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VolumeReclaimed) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *VolumeReclaimed) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *VolumeReclaimed) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type ToAgent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -709,6 +800,7 @@ type ToAgent struct {
 	//	*ToAgent_GoAway
 	//	*ToAgent_Servers
 	//	*ToAgent_Content
+	//	*ToAgent_ReclaimVolume
 	Message       isToAgent_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -716,7 +808,7 @@ type ToAgent struct {
 
 func (x *ToAgent) Reset() {
 	*x = ToAgent{}
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +820,7 @@ func (x *ToAgent) String() string {
 func (*ToAgent) ProtoMessage() {}
 
 func (x *ToAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[7]
+	mi := &file_agent_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +833,7 @@ func (x *ToAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToAgent.ProtoReflect.Descriptor instead.
 func (*ToAgent) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ToAgent) GetMessage() isToAgent_Message {
@@ -850,6 +942,15 @@ func (x *ToAgent) GetContent() *Content {
 	return nil
 }
 
+func (x *ToAgent) GetReclaimVolume() *ReclaimVolume {
+	if x != nil {
+		if x, ok := x.Message.(*ToAgent_ReclaimVolume); ok {
+			return x.ReclaimVolume
+		}
+	}
+	return nil
+}
+
 type isToAgent_Message interface {
 	isToAgent_Message()
 }
@@ -899,6 +1000,10 @@ type ToAgent_Content struct {
 	Content *Content `protobuf:"bytes,11,opt,name=content,proto3,oneof"`
 }
 
+type ToAgent_ReclaimVolume struct {
+	ReclaimVolume *ReclaimVolume `protobuf:"bytes,12,opt,name=reclaim_volume,json=reclaimVolume,proto3,oneof"`
+}
+
 func (*ToAgent_Welcome) isToAgent_Message() {}
 
 func (*ToAgent_PodPut) isToAgent_Message() {}
@@ -921,8 +1026,10 @@ func (*ToAgent_Servers) isToAgent_Message() {}
 
 func (*ToAgent_Content) isToAgent_Message() {}
 
-// Content is a config map, a secret or trust anchors that a pod of the node
-// refers to, or the services that it finds in its environment. It comes before
+func (*ToAgent_ReclaimVolume) isToAgent_Message() {}
+
+// Content is a config map, a secret, trust anchors or a claim that a pod of the
+// node refers to, or the services that it finds in its environment. It comes before
 // the first pod that does, and again whenever it changes.
 type Content struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -930,18 +1037,22 @@ type Content struct {
 	Namespace string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Of trust anchors: the ClusterTrustBundle's, or what SignersAnchors gives.
 	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// core/v1 ConfigMap, Secret or ServiceList; trust anchors are PEM blocks of type
+	// core/v1 ConfigMap, Secret, PersistentVolumeClaim or ServiceList; trust anchors are PEM blocks of type
 	// CERTIFICATE, each once. Empty if there is none.
 	Object []byte `protobuf:"bytes,4,opt,name=object,proto3" json:"object,omitempty"`
 	// No pod of the node refers to it any more: forget it.
-	Dropped       bool `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dropped bool `protobuf:"varint,5,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Of a claim that is bound: core/v1 PersistentVolume.
+	Volume []byte `protobuf:"bytes,6,opt,name=volume,proto3" json:"volume,omitempty"`
+	// The volume is a directory below Hello.volumes: make it if it is not there.
+	Directory     bool `protobuf:"varint,7,opt,name=directory,proto3" json:"directory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1064,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[8]
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1077,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Content) GetKind() Content_Kind {
@@ -1004,6 +1115,83 @@ func (x *Content) GetDropped() bool {
 	return false
 }
 
+func (x *Content) GetVolume() []byte {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
+}
+
+func (x *Content) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+// ReclaimVolume says that a volume has lost its claim for good: delete its
+// directory, which is one below Hello.volumes, and say so. It is said again in each
+// session until the volume is gone.
+type ReclaimVolume struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Uid           string                 `protobuf:"bytes,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReclaimVolume) Reset() {
+	*x = ReclaimVolume{}
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReclaimVolume) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReclaimVolume) ProtoMessage() {}
+
+func (x *ReclaimVolume) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReclaimVolume.ProtoReflect.Descriptor instead.
+func (*ReclaimVolume) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReclaimVolume) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReclaimVolume) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ReclaimVolume) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 type TokenRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -1018,7 +1206,7 @@ type TokenRequest struct {
 
 func (x *TokenRequest) Reset() {
 	*x = TokenRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1218,7 @@ func (x *TokenRequest) String() string {
 func (*TokenRequest) ProtoMessage() {}
 
 func (x *TokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1231,7 @@ func (x *TokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRequest.ProtoReflect.Descriptor instead.
 func (*TokenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TokenRequest) GetNamespace() string {
@@ -1091,7 +1279,7 @@ type TokenResponse struct {
 
 func (x *TokenResponse) Reset() {
 	*x = TokenResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1291,7 @@ func (x *TokenResponse) String() string {
 func (*TokenResponse) ProtoMessage() {}
 
 func (x *TokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1304,7 @@ func (x *TokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenResponse.ProtoReflect.Descriptor instead.
 func (*TokenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TokenResponse) GetToken() string {
@@ -1149,7 +1337,7 @@ type CertificateRequest struct {
 
 func (x *CertificateRequest) Reset() {
 	*x = CertificateRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1349,7 @@ func (x *CertificateRequest) String() string {
 func (*CertificateRequest) ProtoMessage() {}
 
 func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1362,7 @@ func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateRequest.ProtoReflect.Descriptor instead.
 func (*CertificateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CertificateRequest) GetNamespace() string {
@@ -1235,7 +1423,7 @@ type CertificateResponse struct {
 
 func (x *CertificateResponse) Reset() {
 	*x = CertificateResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1435,7 @@ func (x *CertificateResponse) String() string {
 func (*CertificateResponse) ProtoMessage() {}
 
 func (x *CertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1448,7 @@ func (x *CertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateResponse.ProtoReflect.Descriptor instead.
 func (*CertificateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CertificateResponse) GetOutcome() CertificateResponse_Outcome {
@@ -1322,7 +1510,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1522,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1535,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Servers) GetServers() []string {
@@ -1372,7 +1560,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1384,7 +1572,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1397,7 +1585,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Welcome) GetControlNode() string {
@@ -1430,7 +1618,7 @@ type PodPut struct {
 
 func (x *PodPut) Reset() {
 	*x = PodPut{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1442,7 +1630,7 @@ func (x *PodPut) String() string {
 func (*PodPut) ProtoMessage() {}
 
 func (x *PodPut) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1455,7 +1643,7 @@ func (x *PodPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodPut.ProtoReflect.Descriptor instead.
 func (*PodPut) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PodPut) GetPod() []byte {
@@ -1477,7 +1665,7 @@ type PodRemove struct {
 
 func (x *PodRemove) Reset() {
 	*x = PodRemove{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1677,7 @@ func (x *PodRemove) String() string {
 func (*PodRemove) ProtoMessage() {}
 
 func (x *PodRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1690,7 @@ func (x *PodRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRemove.ProtoReflect.Descriptor instead.
 func (*PodRemove) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PodRemove) GetNamespace() string {
@@ -1534,7 +1722,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1734,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1747,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type StatusStored struct {
@@ -1572,7 +1760,7 @@ type StatusStored struct {
 
 func (x *StatusStored) Reset() {
 	*x = StatusStored{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1772,7 @@ func (x *StatusStored) String() string {
 func (*StatusStored) ProtoMessage() {}
 
 func (x *StatusStored) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1785,7 @@ func (x *StatusStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusStored.ProtoReflect.Descriptor instead.
 func (*StatusStored) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatusStored) GetUid() string {
@@ -1624,7 +1812,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1636,7 +1824,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1649,7 +1837,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Network) GetRoutes() []*NodeRoute {
@@ -1670,7 +1858,7 @@ type NodeRoute struct {
 
 func (x *NodeRoute) Reset() {
 	*x = NodeRoute{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1870,7 @@ func (x *NodeRoute) String() string {
 func (*NodeRoute) ProtoMessage() {}
 
 func (x *NodeRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1883,7 @@ func (x *NodeRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRoute.ProtoReflect.Descriptor instead.
 func (*NodeRoute) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeRoute) GetNode() string {
@@ -1727,7 +1915,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1927,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1940,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 // OpenStream asks the agent to call Stream with this id.
@@ -1771,7 +1959,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1971,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1984,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *OpenStream) GetId() string {
@@ -1883,7 +2071,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2083,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2096,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogRequest) GetNamespace() string {
@@ -2000,7 +2188,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2200,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2213,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -2112,7 +2300,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2312,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2325,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -2192,7 +2380,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2392,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2405,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Frame) GetChannel() Frame_Channel {
@@ -2265,7 +2453,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2277,7 +2465,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2290,7 +2478,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -2320,7 +2508,7 @@ type StreamResult struct {
 
 func (x *StreamResult) Reset() {
 	*x = StreamResult{}
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2520,7 @@ func (x *StreamResult) String() string {
 func (*StreamResult) ProtoMessage() {}
 
 func (x *StreamResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2533,7 @@ func (x *StreamResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResult.ProtoReflect.Descriptor instead.
 func (*StreamResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StreamResult) GetExitCode() int32 {
@@ -2373,7 +2561,7 @@ var File_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x14agent/v1/agent.proto\x12\x0fmuster.agent.v1\"\xec\x02\n" +
+	"\x14agent/v1/agent.proto\x12\x0fmuster.agent.v1\"\xbb\x03\n" +
 	"\tFromAgent\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.muster.agent.v1.HelloH\x00R\x05hello\x12:\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1a.muster.agent.v1.HeartbeatH\x00R\theartbeat\x12>\n" +
@@ -2382,13 +2570,15 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"pod_status\x18\x04 \x01(\v2\x1a.muster.agent.v1.PodStatusH\x00R\tpodStatus\x125\n" +
 	"\bpod_gone\x18\x05 \x01(\v2\x18.muster.agent.v1.PodGoneH\x00R\apodGone\x124\n" +
-	"\x05event\x18\x06 \x01(\v2\x1c.muster.agent.v1.EventReportH\x00R\x05eventB\t\n" +
-	"\amessage\"|\n" +
+	"\x05event\x18\x06 \x01(\v2\x1c.muster.agent.v1.EventReportH\x00R\x05event\x12M\n" +
+	"\x10volume_reclaimed\x18\a \x01(\v2 .muster.agent.v1.VolumeReclaimedH\x00R\x0fvolumeReclaimedB\t\n" +
+	"\amessage\"\x96\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12)\n" +
-	"\x10without_contents\x18\x04 \x01(\bR\x0fwithoutContents\"\v\n" +
+	"\x10without_contents\x18\x04 \x01(\bR\x0fwithoutContents\x12\x18\n" +
+	"\avolumes\x18\x05 \x01(\tR\avolumes\"\v\n" +
 	"\tHeartbeat\"$\n" +
 	"\n" +
 	"NodeStatus\x12\x16\n" +
@@ -2407,7 +2597,11 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\tregarding\x18\x01 \x01(\fR\tregarding\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\x86\x05\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"M\n" +
+	"\x0fVolumeReclaimed\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xcf\x05\n" +
 	"\aToAgent\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.muster.agent.v1.WelcomeH\x00R\awelcome\x122\n" +
 	"\apod_put\x18\x02 \x01(\v2\x17.muster.agent.v1.PodPutH\x00R\x06podPut\x12;\n" +
@@ -2422,21 +2616,29 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\ago_away\x18\t \x01(\v2\x17.muster.agent.v1.GoAwayH\x00R\x06goAway\x124\n" +
 	"\aservers\x18\n" +
 	" \x01(\v2\x18.muster.agent.v1.ServersH\x00R\aservers\x124\n" +
-	"\acontent\x18\v \x01(\v2\x18.muster.agent.v1.ContentH\x00R\acontentB\t\n" +
-	"\amessage\"\xe5\x01\n" +
+	"\acontent\x18\v \x01(\v2\x18.muster.agent.v1.ContentH\x00R\acontent\x12G\n" +
+	"\x0ereclaim_volume\x18\f \x01(\v2\x1e.muster.agent.v1.ReclaimVolumeH\x00R\rreclaimVolumeB\t\n" +
+	"\amessage\"\xa6\x02\n" +
 	"\aContent\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.muster.agent.v1.Content.KindR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x16\n" +
 	"\x06object\x18\x04 \x01(\fR\x06object\x12\x18\n" +
-	"\adropped\x18\x05 \x01(\bR\adropped\"C\n" +
+	"\adropped\x18\x05 \x01(\bR\adropped\x12\x16\n" +
+	"\x06volume\x18\x06 \x01(\fR\x06volume\x12\x1c\n" +
+	"\tdirectory\x18\a \x01(\bR\tdirectory\"N\n" +
 	"\x04Kind\x12\x0e\n" +
 	"\n" +
 	"CONFIG_MAP\x10\x00\x12\n" +
 	"\n" +
 	"\x06SECRET\x10\x01\x12\x11\n" +
 	"\rTRUST_ANCHORS\x10\x02\x12\f\n" +
-	"\bSERVICES\x10\x03\"\x86\x01\n" +
+	"\bSERVICES\x10\x03\x12\t\n" +
+	"\x05CLAIM\x10\x04\"I\n" +
+	"\rReclaimVolume\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\"\x86\x01\n" +
 	"\fTokenRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03pod\x18\x02 \x01(\tR\x03pod\x12\x10\n" +
@@ -2573,7 +2775,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Content_Kind)(0),                // 0: muster.agent.v1.Content.Kind
 	(CertificateResponse_Outcome)(0), // 1: muster.agent.v1.CertificateResponse.Outcome
@@ -2585,28 +2787,30 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*PodStatus)(nil),                // 7: muster.agent.v1.PodStatus
 	(*PodGone)(nil),                  // 8: muster.agent.v1.PodGone
 	(*EventReport)(nil),              // 9: muster.agent.v1.EventReport
-	(*ToAgent)(nil),                  // 10: muster.agent.v1.ToAgent
-	(*Content)(nil),                  // 11: muster.agent.v1.Content
-	(*TokenRequest)(nil),             // 12: muster.agent.v1.TokenRequest
-	(*TokenResponse)(nil),            // 13: muster.agent.v1.TokenResponse
-	(*CertificateRequest)(nil),       // 14: muster.agent.v1.CertificateRequest
-	(*CertificateResponse)(nil),      // 15: muster.agent.v1.CertificateResponse
-	(*Servers)(nil),                  // 16: muster.agent.v1.Servers
-	(*Welcome)(nil),                  // 17: muster.agent.v1.Welcome
-	(*PodPut)(nil),                   // 18: muster.agent.v1.PodPut
-	(*PodRemove)(nil),                // 19: muster.agent.v1.PodRemove
-	(*Synced)(nil),                   // 20: muster.agent.v1.Synced
-	(*StatusStored)(nil),             // 21: muster.agent.v1.StatusStored
-	(*Network)(nil),                  // 22: muster.agent.v1.Network
-	(*NodeRoute)(nil),                // 23: muster.agent.v1.NodeRoute
-	(*GoAway)(nil),                   // 24: muster.agent.v1.GoAway
-	(*OpenStream)(nil),               // 25: muster.agent.v1.OpenStream
-	(*LogRequest)(nil),               // 26: muster.agent.v1.LogRequest
-	(*ExecRequest)(nil),              // 27: muster.agent.v1.ExecRequest
-	(*PortForwardRequest)(nil),       // 28: muster.agent.v1.PortForwardRequest
-	(*Frame)(nil),                    // 29: muster.agent.v1.Frame
-	(*Resize)(nil),                   // 30: muster.agent.v1.Resize
-	(*StreamResult)(nil),             // 31: muster.agent.v1.StreamResult
+	(*VolumeReclaimed)(nil),          // 10: muster.agent.v1.VolumeReclaimed
+	(*ToAgent)(nil),                  // 11: muster.agent.v1.ToAgent
+	(*Content)(nil),                  // 12: muster.agent.v1.Content
+	(*ReclaimVolume)(nil),            // 13: muster.agent.v1.ReclaimVolume
+	(*TokenRequest)(nil),             // 14: muster.agent.v1.TokenRequest
+	(*TokenResponse)(nil),            // 15: muster.agent.v1.TokenResponse
+	(*CertificateRequest)(nil),       // 16: muster.agent.v1.CertificateRequest
+	(*CertificateResponse)(nil),      // 17: muster.agent.v1.CertificateResponse
+	(*Servers)(nil),                  // 18: muster.agent.v1.Servers
+	(*Welcome)(nil),                  // 19: muster.agent.v1.Welcome
+	(*PodPut)(nil),                   // 20: muster.agent.v1.PodPut
+	(*PodRemove)(nil),                // 21: muster.agent.v1.PodRemove
+	(*Synced)(nil),                   // 22: muster.agent.v1.Synced
+	(*StatusStored)(nil),             // 23: muster.agent.v1.StatusStored
+	(*Network)(nil),                  // 24: muster.agent.v1.Network
+	(*NodeRoute)(nil),                // 25: muster.agent.v1.NodeRoute
+	(*GoAway)(nil),                   // 26: muster.agent.v1.GoAway
+	(*OpenStream)(nil),               // 27: muster.agent.v1.OpenStream
+	(*LogRequest)(nil),               // 28: muster.agent.v1.LogRequest
+	(*ExecRequest)(nil),              // 29: muster.agent.v1.ExecRequest
+	(*PortForwardRequest)(nil),       // 30: muster.agent.v1.PortForwardRequest
+	(*Frame)(nil),                    // 31: muster.agent.v1.Frame
+	(*Resize)(nil),                   // 32: muster.agent.v1.Resize
+	(*StreamResult)(nil),             // 33: muster.agent.v1.StreamResult
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: muster.agent.v1.FromAgent.hello:type_name -> muster.agent.v1.Hello
@@ -2615,39 +2819,41 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	7,  // 3: muster.agent.v1.FromAgent.pod_status:type_name -> muster.agent.v1.PodStatus
 	8,  // 4: muster.agent.v1.FromAgent.pod_gone:type_name -> muster.agent.v1.PodGone
 	9,  // 5: muster.agent.v1.FromAgent.event:type_name -> muster.agent.v1.EventReport
-	17, // 6: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
-	18, // 7: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
-	19, // 8: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
-	20, // 9: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
-	21, // 10: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
-	25, // 11: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
-	5,  // 12: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
-	22, // 13: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
-	24, // 14: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
-	16, // 15: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
-	11, // 16: muster.agent.v1.ToAgent.content:type_name -> muster.agent.v1.Content
-	0,  // 17: muster.agent.v1.Content.kind:type_name -> muster.agent.v1.Content.Kind
-	1,  // 18: muster.agent.v1.CertificateResponse.outcome:type_name -> muster.agent.v1.CertificateResponse.Outcome
-	23, // 19: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
-	26, // 20: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
-	27, // 21: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
-	28, // 22: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
-	2,  // 23: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
-	30, // 24: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
-	31, // 25: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
-	3,  // 26: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
-	29, // 27: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
-	12, // 28: muster.agent.v1.Agent.Token:input_type -> muster.agent.v1.TokenRequest
-	14, // 29: muster.agent.v1.Agent.Certificate:input_type -> muster.agent.v1.CertificateRequest
-	10, // 30: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
-	29, // 31: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
-	13, // 32: muster.agent.v1.Agent.Token:output_type -> muster.agent.v1.TokenResponse
-	15, // 33: muster.agent.v1.Agent.Certificate:output_type -> muster.agent.v1.CertificateResponse
-	30, // [30:34] is the sub-list for method output_type
-	26, // [26:30] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	10, // 6: muster.agent.v1.FromAgent.volume_reclaimed:type_name -> muster.agent.v1.VolumeReclaimed
+	19, // 7: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
+	20, // 8: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
+	21, // 9: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
+	22, // 10: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
+	23, // 11: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
+	27, // 12: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
+	5,  // 13: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
+	24, // 14: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
+	26, // 15: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
+	18, // 16: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
+	12, // 17: muster.agent.v1.ToAgent.content:type_name -> muster.agent.v1.Content
+	13, // 18: muster.agent.v1.ToAgent.reclaim_volume:type_name -> muster.agent.v1.ReclaimVolume
+	0,  // 19: muster.agent.v1.Content.kind:type_name -> muster.agent.v1.Content.Kind
+	1,  // 20: muster.agent.v1.CertificateResponse.outcome:type_name -> muster.agent.v1.CertificateResponse.Outcome
+	25, // 21: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
+	28, // 22: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
+	29, // 23: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
+	30, // 24: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
+	2,  // 25: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
+	32, // 26: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
+	33, // 27: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
+	3,  // 28: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
+	31, // 29: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
+	14, // 30: muster.agent.v1.Agent.Token:input_type -> muster.agent.v1.TokenRequest
+	16, // 31: muster.agent.v1.Agent.Certificate:input_type -> muster.agent.v1.CertificateRequest
+	11, // 32: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
+	31, // 33: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
+	15, // 34: muster.agent.v1.Agent.Token:output_type -> muster.agent.v1.TokenResponse
+	17, // 35: muster.agent.v1.Agent.Certificate:output_type -> muster.agent.v1.CertificateResponse
+	32, // [32:36] is the sub-list for method output_type
+	28, // [28:32] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2662,8 +2868,9 @@ func file_agent_v1_agent_proto_init() {
 		(*FromAgent_PodStatus)(nil),
 		(*FromAgent_PodGone)(nil),
 		(*FromAgent_Event)(nil),
+		(*FromAgent_VolumeReclaimed)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[7].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[8].OneofWrappers = []any{
 		(*ToAgent_Welcome)(nil),
 		(*ToAgent_PodPut)(nil),
 		(*ToAgent_PodRemove)(nil),
@@ -2675,8 +2882,9 @@ func file_agent_v1_agent_proto_init() {
 		(*ToAgent_GoAway)(nil),
 		(*ToAgent_Servers)(nil),
 		(*ToAgent_Content)(nil),
+		(*ToAgent_ReclaimVolume)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[22].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[24].OneofWrappers = []any{
 		(*OpenStream_Log)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
@@ -2687,7 +2895,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ import (
 	"github.com/musterhq/muster/control/controller/deployment"
 	"github.com/musterhq/muster/control/controller/disruption"
 	"github.com/musterhq/muster/control/controller/endpoints"
+	"github.com/musterhq/muster/control/controller/ephemeralvolume"
 	"github.com/musterhq/muster/control/controller/eventttl"
 	"github.com/musterhq/muster/control/controller/flowschema"
 	"github.com/musterhq/muster/control/controller/garbage"
@@ -172,6 +173,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		namespace.New(namespace.Config{Registry: registry, Caches: caches, Logger: log}),
 		policystatus.New(policystatus.Config{Registry: registry, Document: document, Logger: log}),
 		flowschema.New(flowschema.Config{Registry: registry, Logger: log}),
+		ephemeralvolume.New(ephemeralvolume.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		volumebinding.New(volumebinding.Config{Registry: registry, Caches: caches, Events: events, Logger: log}),
 		storageprotection.New(storageprotection.Config{Registry: registry, Caches: caches, Logger: log}),
 		resourcequota.New(resourcequota.Config{Registry: registry, Logger: log}),

@@ -35,5 +35,8 @@ func EnsureBootstrap(ctx context.Context, r *Registry) error {
 			return fmt.Errorf("bootstrap: namespace %s: %w", name, err)
 		}
 	}
-	return ensureAll(ctx, r, bootstrapClasses())
+	if err := ensureAll(ctx, r, bootstrapClasses()); err != nil {
+		return err
+	}
+	return ensureLocalPath(ctx, r)
 }

@@ -187,13 +187,23 @@ func (c *Cluster) Costs() measure.Costs { return measure.Costs{Servers: c.usage}
 
 func (c *Cluster) usage() (sum process.Usage, err error) {
 	for _, n := range c.Nodes {
-		for _, p := range n.Processes {
-			u, err := p.Usage()
-			if err != nil {
-				return sum, err
-			}
-			sum = sum.Plus(u)
+		u, err := n.Usage()
+		if err != nil {
+			return sum, err
 		}
+		sum = sum.Plus(u)
+	}
+	return sum, nil
+}
+
+// Usage is what all processes of the node have used so far.
+func (n *Node) Usage() (sum process.Usage, err error) {
+	for _, p := range n.Processes {
+		u, err := p.Usage()
+		if err != nil {
+			return sum, err
+		}
+		sum = sum.Plus(u)
 	}
 	return sum, nil
 }

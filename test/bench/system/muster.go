@@ -70,10 +70,10 @@ func (m Muster) restart(c *Cluster) error {
 	return nil
 }
 
-// AgentToken lets compute nodes join.
-func (m Muster) AgentToken(c *Cluster) (string, error) {
-	token, err := os.ReadFile(filepath.Join(c.Nodes[0].Dir, "agent-token"))
-	return strings.TrimSpace(string(token)), err
+// AgentToken lets compute nodes join. It is written by the first leader, a moment
+// after the node is ready.
+func (m Muster) AgentToken(ctx context.Context, c *Cluster) (string, error) {
+	return awaitFile(ctx, c.Nodes[0], "agent-token")
 }
 
 // Operator runs one of the verbs for operators.

@@ -37,14 +37,14 @@ func (l *lab) watchBound(ctx context.Context) (*tally, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{Limit: 1})
+	version, err := l.version(ctx)
 	if err != nil {
 		return nil, err
 	}
 	t := &tally{came: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		defer close(t.done)
-		err := t.follow(ctx, client, list.ResourceVersion)
+		err := t.follow(ctx, client, version)
 		t.mu.Lock()
 		t.err = err
 		t.mu.Unlock()

@@ -12,6 +12,8 @@ type aCase struct {
 	name string
 	setting
 	steps []step
+	// ours says that it is for Muster alone.
+	ours bool
 }
 
 // step is a row of the table.
@@ -28,8 +30,9 @@ var (
 )
 
 const (
-	// preemptNodes is the size of upstream's case; each node has four pods.
-	preemptNodes = 1_000
+	// fewNodes are enough for what does not depend on their number. Upstream's case
+	// of preemption is of that size.
+	fewNodes = 1_000
 	// selectedNamespaces have the pods that namespace selectors find.
 	selectedNamespaces = 10
 )
@@ -38,7 +41,7 @@ const (
 func (b *bench) cases(nodes int) (all []aCase) {
 	place := func(name string, goal float64, zones []string, p placing) {
 		add := func(name string, goal float64, want setting, p placing) {
-			all = append(all, aCase{name, want, []step{{name, goal, p.run}}})
+			all = append(all, aCase{name: name, setting: want, steps: []step{{name, goal, p.run}}})
 		}
 		if !b.quick || name == "basic" {
 			add(name+"/create", goal/2, setting{nodes: nodes, zones: zones}, p)
@@ -65,14 +68,24 @@ func (b *bench) cases(nodes int) (all []aCase) {
 	like("affinity/required/namespaces", oneZone, podAffinity.bySelector(), half, half)
 	like("anti-affinity/required/namespaces", nil, podAntiAffinity.bySelector(), nodes/5, min(half, nodes*2/5))
 	like("anti-affinity/preferred/namespaces", nil, podPreferredAntiAffinity.bySelector(), half, half)
-	if nodes <= preemptNodes {
+	if nodes <= fewNodes {
 		place("preemption", 0, nil, placing{pod: podHigh(), count: min(nodes, half), before: podLow(), beforeCount: 4 * nodes})
 	}
 	one := deploying{deployments: 1, replicas: b.pods / 5}
 	many := deploying{deployments: b.pods / 10, replicas: 2}
+	whole := setting{nodes: nodes, agents: true}
 	all = append(all,
-		aCase{"deployment", setting{nodes: nodes, agents: true}, []step{{"deployment/create", 8, one.create}, {"deployment/update", 0, one.update}}},
-		aCase{"deployments", setting{nodes: nodes, agents: true}, []step{{"deployments/create", 0, many.create}}})
+		aCase{name: "deployment", setting: whole, steps: []step{{"deployment/create", 8, one.create}, {"deployment/update", 0, one.update}}},
+		aCase{name: "deployments", setting: whole, steps: []step{{"deployments/create", 0, many.create}}})
+	if nodes <= fewNodes {
+		each := deploying{deployments: 1, replicas: 2 * nodes}
+		all = append(all,
+			aCase{name: "loss", ours: b.quick, setting: setting{nodes: nodes, agents: true, beats: true, victims: victims},
+				steps: []step{{"loss/fill", 0, each.create}, {"loss", 0, each.lose}}},
+			aCase{name: "idle", setting: setting{nodes: nodes, agents: true, beats: true}, steps: []step{{"idle", 0, idleCase}}})
+	} else if !b.quick {
+		all = append(all, aCase{name: "scale", ours: true, setting: whole, steps: []step{{"scale", 0, scale}}})
+	}
 	return all
 }
 

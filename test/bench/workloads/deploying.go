@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +34,8 @@ func (d deploying) create(ctx context.Context, l *lab) (Result, error) {
 	})
 }
 
+var errNotReady = errors.New("the pods do not become ready in time")
+
 func deployment(i, replicas int) *appsv1.Deployment {
 	count, labels := int32(replicas), map[string]string{"app": fmt.Sprintf("app-%04d", i)}
 	d := &appsv1.Deployment{
@@ -53,8 +54,9 @@ func (d deploying) update(ctx context.Context, l *lab) (Result, error) {
 	name := deployment(0, 0).Name
 	deployments := l.clients[0].AppsV1().Deployments(namespaceMeasured)
 	if cut, err := d.awaitUpdated(ctx, l, name, 0); cut || err != nil {
-		return Result{}, cmp.Or(err, errors.New("the pods do not become ready in time"))
+		return Result{}, errors.Join(err, errNotReady)
 	}
+	defer l.profile(ctx)()
 	meter, err := l.Costs().Begin()
 	if err != nil {
 		return Result{}, err

@@ -34,16 +34,21 @@ type lab struct {
 	bench   *bench
 	clients []*kubernetes.Clientset
 	hollow  []*process.Process // Muster's compute nodes
-	cancel  context.CancelFunc // ends what lives in this program
+	life    context.Context    // of what lives in this program
+	cancel  context.CancelFunc // ends it
 	ends    []func()           // and wait for it
+	step    string             // that is measured
+	dead    atomic.Bool        // the victims are
 }
 
 // setting is what a case wants of its cluster.
 type setting struct {
-	nodes  int
-	zones  []string
-	agents bool // pods are to become ready
-	paused bool // the scheduler is not to bind yet
+	nodes   int
+	zones   []string
+	agents  bool // pods are to become ready
+	paused  bool // the scheduler is not to bind yet
+	beats   bool // nodes are lost if nothing is heard of them; Muster's always are
+	victims int  // so many of the first will die
 }
 
 // neverLost is longer than any case: nobody says anything for Kubernetes' nodes.
@@ -57,8 +62,8 @@ func (b *bench) open(ctx context.Context, s system.System, servers int, want set
 	}
 	began := time.Now()
 	cluster, _, err := system.Start(ctx, s, dir, servers)
-	ctx, cancel := context.WithCancel(ctx)
-	l := &lab{Cluster: cluster, setting: want, bench: b, cancel: cancel}
+	l := &lab{Cluster: cluster, setting: want, bench: b}
+	l.life, l.cancel = context.WithCancel(ctx)
 	defer func() {
 		if err != nil {
 			l.close()
@@ -96,11 +101,15 @@ func (l *lab) startRest(ctx context.Context) error {
 			return s.Operator(ctx, l.Cluster, "scheduler", "pause")
 		}
 	case *system.Kubernetes:
-		if err := s.StartControllers(l.Cluster, neverLost); err != nil {
+		grace := neverLost
+		if l.beats {
+			grace = 0
+		}
+		if err := s.StartControllers(l.Cluster, grace); err != nil {
 			return err
 		}
 		if l.agents {
-			if err := l.pretend(ctx); err != nil {
+			if err := l.pretend(l.life); err != nil {
 				return err
 			}
 		}
@@ -195,6 +204,36 @@ func (l *lab) addNamespace(ctx context.Context, name string, labels map[string]s
 		}
 		measure.Sleep(ctx, 20*time.Millisecond)
 	}
+}
+
+const (
+	restEach = 500 * time.Millisecond
+	restMost = time.Minute
+)
+
+// rest returns once nothing is written any more, or there is no end of it.
+func (l *lab) rest(ctx context.Context) error {
+	until := time.Now().Add(restMost)
+	for before := ""; time.Now().Before(until); measure.Sleep(ctx, restEach) {
+		now, err := l.version(ctx)
+		if err != nil {
+			return err
+		}
+		if now == before {
+			return nil
+		}
+		before = now
+	}
+	return ctx.Err()
+}
+
+// version is that of the store: it grows with every write, of anything.
+func (l *lab) version(ctx context.Context) (string, error) {
+	list, err := l.clients[0].CoreV1().Pods("").List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return "", err
+	}
+	return list.ResourceVersion, nil
 }
 
 // highPriority is that of pods that preempt others, which have 0.

@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -37,6 +38,9 @@ type bench struct {
 	rounds  int
 	quick   bool
 	dir     string
+
+	profiles    string
+	profileTime time.Duration
 
 	report *Report
 }
@@ -85,6 +89,8 @@ func run(ctx context.Context) error {
 	)
 	flag.IntVar(&b.pods, "pods", 10_000, "pods of the largest cases; the goals are set for 10,000")
 	flag.DurationVar(&b.limit, "limit", 2*time.Minute, "a case ends then, and its rate is that of what was done")
+	flag.StringVar(&b.profiles, "profiles", "", "directory for a CPU profile of each step's first node and a heap profile after it; they cost what they show")
+	flag.DurationVar(&b.profileTime, "profile-time", 5*time.Second, "with --profiles: how long after a step's beginning the processors are watched")
 	flag.BoolVar(&b.quick, "quick", false, "one control node, 3,000 pods, at most 30 s for each step, and no pods that are created while they are placed but plain ones: unless other flags say otherwise")
 	flag.IntVar(&b.rounds, "rounds", 1, "how often all is measured, the systems taking turns")
 	flag.Parse()
@@ -172,7 +178,7 @@ func (b *bench) measure(ctx context.Context) error {
 			for _, nodes := range b.nodes {
 				for _, c := range b.cases(nodes) {
 					for _, s := range systems {
-						if !b.wants(c.name) {
+						if !b.wants(c.name) || c.ours && s.Name() != "muster" {
 							continue
 						}
 						if err := b.measureCase(ctx, s, servers, c); err != nil {
@@ -195,11 +201,9 @@ func (b *bench) measureCase(ctx context.Context, s system.System, servers int, c
 	}
 	defer l.close()
 	for _, step := range c.steps {
+		l.step = step.name
 		result, err := step.run(ctx, l)
-		if err == nil {
-			err = l.alive()
-		}
-		if err != nil {
+		if err := cmp.Or(err, l.alive()); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 		b.report.add(servers, c.nodes, step, s.Name(), result)

@@ -52,7 +52,12 @@ func (l *lab) addNodes(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, nodesTimeout)
 	defer cancel()
 	if _, ours := l.System.(system.Muster); ours {
-		if err := l.startHollow(0, l.nodes); err != nil {
+		for i := range l.victims {
+			if err := l.startHollow(ctx, i, 1); err != nil {
+				return err
+			}
+		}
+		if err := l.startHollow(ctx, l.victims, l.nodes-l.victims); err != nil {
 			return err
 		}
 	} else if err := l.createNodes(ctx); err != nil {
@@ -62,9 +67,9 @@ func (l *lab) addNodes(ctx context.Context) error {
 }
 
 // startHollow runs a process with some of the nodes. It ends with the lab.
-func (l *lab) startHollow(first, count int) error {
+func (l *lab) startHollow(ctx context.Context, first, count int) error {
 	muster := l.System.(system.Muster)
-	token, err := muster.AgentToken(l.Cluster)
+	token, err := muster.AgentToken(ctx, l.Cluster)
 	if err != nil {
 		return err
 	}
@@ -89,10 +94,14 @@ func (l *lab) startHollow(first, count int) error {
 
 // createNodes makes Node objects that nobody stands behind.
 func (l *lab) createNodes(ctx context.Context) error {
-	return l.all(ctx, l.nodes, func(ctx context.Context, client *kubernetes.Clientset, i int) error {
+	err := l.all(ctx, l.nodes, func(ctx context.Context, client *kubernetes.Clientset, i int) error {
 		_, err := client.CoreV1().Nodes().Create(ctx, nodeOf(i, l.zones), metav1.CreateOptions{})
 		return err
 	})
+	if err != nil || !l.beats {
+		return err
+	}
+	return l.renewLeases(l.life)
 }
 
 // awaitNodes returns once every node is ready and none is tainted.

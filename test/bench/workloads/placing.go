@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/musterhq/muster/test/bench/measure"
 	"github.com/musterhq/muster/test/bench/system"
 )
 
@@ -46,7 +45,9 @@ func (p placing) run(ctx context.Context, l *lab) (Result, error) {
 		return Result{}, fmt.Errorf("create: %w", err)
 	}
 	// What creation leaves to do is not scheduling.
-	measure.Sleep(ctx, settleTime)
+	if err := l.rest(ctx); err != nil {
+		return Result{}, err
+	}
 	return l.timed(ctx, p.count, l.letGo)
 }
 
@@ -60,6 +61,7 @@ func (l *lab) timed(ctx context.Context, count int, begin func(context.Context, 
 		return Result{}, err
 	}
 	defer func() { hangUp(); <-bound.done }()
+	defer l.profile(ctx)()
 	meter, err := l.Costs().Begin()
 	if err != nil {
 		return Result{}, err
@@ -134,5 +136,3 @@ func (l *lab) letGo(ctx context.Context, bound *tally) (since time.Time, err err
 	}
 	return since, nil
 }
-
-const settleTime = 2 * time.Second

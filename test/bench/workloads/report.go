@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/musterhq/muster/test/bench/measure"
@@ -25,15 +26,30 @@ type Report struct {
 // Latencies are from the beginning, so that P50 is when half of them were.
 type Result struct {
 	measure.Round
-	Cut bool `json:"cut,omitempty"` // the case took too long: the rest is not in it
+	Cut     bool     `json:"cut,omitempty"` // the case took too long: the rest is not in it
+	Figures []Figure `json:"figures,omitempty"`
+}
+
+// Figure is another thing that a case finds, in the unit that its name ends with.
+type Figure struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Most  float64 `json:"most,omitempty"` // what Muster's is to be at most; 0: no goal
 }
 
 func (r Result) String() string {
+	var figures []string
+	for _, f := range r.Figures {
+		figures = append(figures, f.Name+": "+measure.Figure(f.Value))
+	}
+	if r.Count == 0 {
+		return strings.Join(figures, "; ")
+	}
 	text := fmt.Sprintf("%d pods in %.2f s, %s/s, CPU %s µs each and %s of the clients", r.Count, r.Seconds, measure.Rate(r.Round), measure.Figure(r.ServerMicros), measure.Figure(r.ClientMicros))
 	if r.Cut {
 		text += "; it was cut short"
 	}
-	return text
+	return strings.Join(append([]string{text}, figures...), "; ")
 }
 
 // CaseResult has every round of one case, in order, and for each figure the
@@ -58,6 +74,16 @@ func (r *Report) add(servers, nodes int, s step, system string, result Result) {
 		median.Cut = median.Cut || one.Cut
 	}
 	median.Round = measure.MedianRound(rounds)
+	for i, f := range result.Figures {
+		var values []float64
+		for _, one := range k.Rounds[system] {
+			if i < len(one.Figures) {
+				values = append(values, one.Figures[i].Value)
+			}
+		}
+		f.Value = measure.Median(values)
+		median.Figures = append(median.Figures, f)
+	}
 	k.Median[system] = median
 }
 
@@ -76,6 +102,14 @@ func (r *Report) result(servers, nodes int, s step) *CaseResult {
 func (r *Report) goals() (goals []measure.Goal) {
 	for _, c := range r.Cases {
 		ours, theirs := c.Median["muster"], c.Median["kubernetes"]
+		for _, f := range ours.Figures {
+			if f.Most > 0 {
+				goals = append(goals, measure.Goal{
+					Goal:  fmt.Sprintf("%d control nodes, %d nodes: %s: %s: at most %s", c.Servers, c.Nodes, c.Name, f.Name, measure.Figure(f.Most)),
+					Found: measure.Figure(f.Value), Reached: f.Value <= f.Most,
+				})
+			}
+		}
 		if c.Goal == 0 || ours.Count == 0 || theirs.Count == 0 {
 			continue
 		}
@@ -95,6 +129,7 @@ func (r *Report) print(out io.Writer) {
 	}
 	fmt.Fprintf(out, "%d CPUs, Linux %s; load average %.2f before, %.2f after\n", r.Machine.CPUs, r.Machine.Kernel, r.Machine.LoadBegin, r.Machine.LoadEnd)
 	r.printCases(out)
+	r.printFigures(out)
 	measure.PrintGoals(out, r.Goals)
 }
 
@@ -112,6 +147,9 @@ func (r *Report) printCases(out io.Writer) {
 	}
 	rows := [][]string{head}
 	for _, c := range r.Cases {
+		if c.Median[r.Systems[0]].Count == 0 && len(c.Median[r.Systems[0]].Figures) > 0 {
+			continue
+		}
 		row := []string{c.Name, fmt.Sprint(c.Servers), fmt.Sprint(c.Nodes)}
 		for _, system := range r.Systems {
 			m, ok := c.Median[system]
@@ -137,6 +175,38 @@ func (r *Report) printCases(out io.Writer) {
 	}
 	measure.Table(out, rows)
 	fmt.Fprintln(out, "Medians of the rounds. CPU: of all servers together, for each pod. <: cut short after --limit; the rate is that of what was done until then.")
+}
+
+func (r *Report) printFigures(out io.Writer) {
+	rows := [][]string{append([]string{"figure", "control nodes", "nodes"}, r.Systems...)}
+	both := len(r.Systems) == 2
+	if both {
+		rows[0] = append(rows[0], "ratio", "goal")
+	}
+	for _, c := range r.Cases {
+		for i, f := range c.Median[r.Systems[0]].Figures {
+			row := []string{c.Name + ": " + f.Name, fmt.Sprint(c.Servers), fmt.Sprint(c.Nodes)}
+			var values []float64
+			for _, system := range r.Systems {
+				value, text := 0.0, "-"
+				if found := c.Median[system].Figures; i < len(found) {
+					value, text = found[i].Value, measure.Figure(found[i].Value)
+				}
+				values, row = append(values, value), append(row, text)
+			}
+			if both {
+				goal := ""
+				if f.Most > 0 {
+					goal = "≤ " + measure.Figure(f.Most)
+				}
+				row = append(row, measure.Ratio(values[0], values[1]), goal)
+			}
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) > 1 {
+		measure.Table(out, rows)
+	}
 }
 
 func (r *Report) write(path string) error {

@@ -6,12 +6,18 @@ import "math"
 // memory left once the pod is there.
 type leastAllocated struct{}
 
-func (leastAllocated) name() string          { return "NodeResourcesFit" }
-func (leastAllocated) weight() int64         { return 1 }
-func (leastAllocated) applies(*podInfo) bool { return true }
-func (leastAllocated) normalize([]int64)     {}
+func (leastAllocated) name() string        { return "NodeResourcesFit" }
+func (leastAllocated) weight() int64       { return 1 }
+func (leastAllocated) tells(*podInfo) bool { return true }
 
-func (leastAllocated) score(p *podInfo, n *nodeInfo) int64 {
+func (leastAllocated) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+	for _, n := range nodes {
+		scores = append(scores, shareLeft(p, n))
+	}
+	return scores
+}
+
+func shareLeft(p *podInfo, n *nodeInfo) int64 {
 	var sum, parts int64
 	part := func(requested, capacity int64) {
 		if capacity == 0 {
@@ -34,18 +40,20 @@ func (leastAllocated) score(p *podInfo, n *nodeInfo) int64 {
 // pod brings closer to each other, so that neither is stranded.
 type balancedAllocation struct{}
 
-func (balancedAllocation) name() string      { return "NodeResourcesBalancedAllocation" }
-func (balancedAllocation) weight() int64     { return 1 }
-func (balancedAllocation) normalize([]int64) {}
+func (balancedAllocation) name() string  { return "NodeResourcesBalancedAllocation" }
+func (balancedAllocation) weight() int64 { return 1 }
 
-func (balancedAllocation) applies(p *podInfo) bool {
+func (balancedAllocation) tells(p *podInfo) bool {
 	return p.requests.milliCPU > 0 || p.requests.memory > 0
 }
 
-func (balancedAllocation) score(p *podInfo, n *nodeInfo) int64 {
-	with := balance(n, n.requested.milliCPU+p.requests.milliCPU, n.requested.memory+p.requests.memory)
-	without := balance(n, n.requested.milliCPU, n.requested.memory)
-	return scoreMax/2 + (scoreMax/2+with-without)/2
+func (balancedAllocation) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+	for _, n := range nodes {
+		with := balance(n, n.requested.milliCPU+p.requests.milliCPU, n.requested.memory+p.requests.memory)
+		without := balance(n, n.requested.milliCPU, n.requested.memory)
+		scores = append(scores, scoreMax/2+(scoreMax/2+with-without)/2)
+	}
+	return scores
 }
 
 // balance is scoreMax when CPU and memory are used in equal shares and half of

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -25,6 +26,11 @@ type cluster struct {
 	gained map[string]struct{}
 	gains  uint64
 
+	index   *index
+	keepers keepers
+	slots   []*nodeInfo // nil: free
+	vacant  int         // how many are
+
 	scratch
 }
 
@@ -36,6 +42,8 @@ type scratch struct {
 	feasible []*nodeInfo
 	scores   []int64
 	totals   []int64
+	seen     []uint64 // by domain: the stamp when it was
+	stamp    uint64
 }
 
 // nodeInfo is a node and the sum of what is on it. Pods may be bound to a node
@@ -44,14 +52,16 @@ type nodeInfo struct {
 	name  string
 	node  *corev1.Node
 	index int // in order
+	slot  int // among all, for as long as it is known
+
+	domains []int32 // by slot of the topology, see topology
 
 	hardTaints, softTaints []corev1.Taint
 	allocatable, requested resources
 	scoredCPU              int64
 	scoredMemory           int64
 	pods                   map[types.UID]*podInfo
-	ports                  map[hostPort]int  // how many pods hold it
-	owners                 map[types.UID]int // pods of each controller
+	ports                  map[hostPort]int // how many pods hold it
 }
 
 // placed is a pod on a node.
@@ -69,6 +79,8 @@ func newCluster(sample int) *cluster {
 		pods:    make(map[types.UID]*placed),
 		sample:  sample,
 		gained:  make(map[string]struct{}),
+		index:   newIndex(),
+		keepers: newKeepers(),
 		scratch: scratch{refused: make(map[string]int)},
 	}
 }
@@ -77,11 +89,18 @@ func (c *cluster) node(name string) *nodeInfo {
 	n := c.nodes[name]
 	if n == nil {
 		n = &nodeInfo{
-			name:   name,
-			pods:   make(map[types.UID]*podInfo),
-			ports:  make(map[hostPort]int),
-			owners: make(map[types.UID]int),
+			name:  name,
+			slot:  len(c.slots),
+			pods:  make(map[types.UID]*podInfo),
+			ports: make(map[hostPort]int),
 		}
+		if i := slices.Index(c.slots, nil); c.vacant > 0 && i >= 0 {
+			n.slot = i
+			c.vacant--
+		} else {
+			c.slots = append(c.slots, nil)
+		}
+		c.slots[n.slot] = n
 		c.nodes[name] = n
 	}
 	return n
@@ -96,9 +115,17 @@ func (c *cluster) setNode(node *corev1.Node) {
 		n.index = len(c.order)
 		c.order = append(c.order, n)
 	}
+	hard, soft := taintsOf(node)
+	moved := old == nil || !maps.Equal(old.Labels, node.Labels) || !equality.Semantic.DeepEqual(n.hardTaints, hard)
+	if moved && old != nil {
+		c.index.detach(n)
+	}
 	n.node = node
 	n.allocatable = resourcesOf(node.Status.Allocatable)
-	n.hardTaints, n.softTaints = taintsOf(node)
+	n.hardTaints, n.softTaints = hard, soft
+	if moved {
+		c.index.attach(n)
+	}
 	if old == nil || old.Spec.Unschedulable != node.Spec.Unschedulable || ready(old) != ready(node) ||
 		!equality.Semantic.DeepEqual(old.Spec.Taints, node.Spec.Taints) ||
 		!equality.Semantic.DeepEqual(old.Status.Allocatable, node.Status.Allocatable) ||
@@ -115,8 +142,10 @@ func (c *cluster) removeNode(name string) {
 	last := c.order[len(c.order)-1]
 	c.order[n.index], last.index = last, n.index
 	c.order = c.order[:len(c.order)-1]
+	c.index.detach(n)
 	n.node = nil
 	delete(c.gained, name)
+	c.gains++ // a domain less: others may be the emptiest now
 	c.forget(n)
 }
 
@@ -124,24 +153,34 @@ func (c *cluster) removeNode(name string) {
 func (c *cluster) forget(n *nodeInfo) {
 	if n.node == nil && len(n.pods) == 0 {
 		delete(c.nodes, n.name)
+		c.slots[n.slot] = nil
+		c.vacant++
 	}
 }
 
 // bound takes over a pod that the cache says is on a node and still uses it.
 func (c *cluster) bound(pod *corev1.Pod) {
 	p := newBoundInfo(pod)
-	if old := c.pods[pod.UID]; old != nil {
-		same := old.on.name == pod.Spec.NodeName
-		old.on.take(old.podInfo, -1)
-		if !same || shrinks(&old.requests, &p.requests) {
-			c.gain(old.on)
-		}
-		if !same {
-			c.forget(old.on)
-		}
+	c.index.pin(p, 1)
+	old, on := c.pods[pod.UID], c.node(pod.Spec.NodeName)
+	if old == nil {
+		c.put(p, on)
+		c.pods[pod.UID] = &placed{podInfo: p, on: on}
+		return
 	}
-	on := c.node(pod.Spec.NodeName)
-	on.take(p, 1)
+	// The same pod where it was is no news to those who wait for others.
+	same := old.on == on
+	c.index.trying = same && old.kin == p.kin
+	c.lift(old.podInfo, old.on)
+	c.put(p, on)
+	c.index.trying = false
+	c.index.pin(old.podInfo, -1)
+	if !same || shrinks(&old.requests, &p.requests) {
+		c.gain(old.on)
+	}
+	if !same {
+		c.forget(old.on)
+	}
 	c.pods[pod.UID] = &placed{podInfo: p, on: on}
 }
 
@@ -160,7 +199,8 @@ func shrinks(before, now *resources) bool {
 
 // assume puts a pod where it was decided to go, ahead of the write.
 func (c *cluster) assume(p *podInfo, n *nodeInfo) {
-	n.take(p, 1)
+	c.index.pin(p, 1)
+	c.put(p, n)
 	c.pods[p.pod.UID] = &placed{podInfo: p, on: n, assumed: true}
 }
 
@@ -171,9 +211,18 @@ func (c *cluster) release(uid types.UID) {
 		return
 	}
 	delete(c.pods, uid)
-	p.on.take(p.podInfo, -1)
+	c.lift(p.podInfo, p.on)
+	c.index.pin(p.podInfo, -1)
 	c.gain(p.on)
 	c.forget(p.on)
+}
+
+// tidy drops what the index holds beyond its bounds, between decisions.
+func (c *cluster) tidy() {
+	epoch := c.index.epoch
+	if c.index.tidy(); c.index.epoch != epoch {
+		clear(c.keepers.known)
+	}
 }
 
 // gain notes that the node may take more than it could.
@@ -184,21 +233,39 @@ func (c *cluster) gain(n *nodeInfo) {
 	}
 }
 
+// put counts a pod in on a node, and lift counts it out again: all that filters
+// and scores read. They are each other's exact reverse, in whatever order pods
+// are lifted and put back, so whoever wants to know what would be if a pod were
+// not there, or were, lifts or puts it, asks, and takes that back; within try, so
+// that pods who wait don't hear of it. The pod must be known to the index: placed,
+// or prepared since the index was last tidied.
+func (c *cluster) put(p *podInfo, n *nodeInfo) {
+	n.take(p, 1)
+	n.pods[p.pod.UID] = p
+	c.index.put(p, n, 1)
+}
+
+func (c *cluster) lift(p *podInfo, n *nodeInfo) {
+	n.take(p, -1)
+	delete(n.pods, p.pod.UID)
+	c.index.put(p, n, -1)
+}
+
+// try runs what puts and lifts pods and leaves everything as it was.
+func (c *cluster) try(what func()) {
+	before := c.index.trying
+	c.index.trying = true
+	what()
+	c.index.trying = before
+}
+
 // take adds what a pod uses, or with sign -1 subtracts it.
 func (n *nodeInfo) take(p *podInfo, sign int64) {
 	n.requested.add(&p.requests, sign)
 	n.scoredCPU += sign * p.scoredCPU
 	n.scoredMemory += sign * p.scoredMemory
-	if sign > 0 {
-		n.pods[p.pod.UID] = p
-	} else {
-		delete(n.pods, p.pod.UID)
-	}
 	for _, port := range p.ports {
 		count(n.ports, port, int(sign))
-	}
-	if p.owner != "" {
-		count(n.owners, p.owner, int(sign))
 	}
 }
 

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,11 +20,15 @@ type core struct {
 	// misfits remembers for each class of pods the last diagnosis and the
 	// cluster's gains then: while nothing was gained, the next pod of the class
 	// fits nowhere either.
-	misfits map[string]misfit
+	misfits map[classKey]misfit
+	// again are classes of which a pod was woken for other pods' sake and went
+	// somewhere: the next may too.
+	again map[classKey]struct{}
 }
 
 type misfit struct {
-	gains     uint64
+	gains     uint64 // the cluster's
+	others    uint64 // the index's, for the class
 	diagnosis *Diagnosis
 }
 
@@ -35,7 +40,10 @@ type decision struct {
 }
 
 func newCore(sample int) *core {
-	return &core{cluster: newCluster(sample), queue: newQueue(), misfits: make(map[string]misfit)}
+	cl := newCluster(sample)
+	return &core{
+		cluster: cl, queue: newQueue(cl.index), misfits: make(map[classKey]misfit), again: make(map[classKey]struct{}),
+	}
 }
 
 func (c *core) setNode(n *corev1.Node) { c.cluster.setNode(n) }
@@ -79,31 +87,38 @@ func (c *core) unclaimed(e *entry) {
 		c.cluster.gain(n)
 	}
 	e.wokenBy = ""
+	if e.wokenAs != (classKey{}) {
+		c.again[e.wokenAs] = struct{}{}
+		e.wokenAs = classKey{}
+	}
 }
 
 // next decides about the first ready pod; false when none is ready. A pod with a
 // node is assumed to be there from now on: follow with bindFailed if it fails.
 func (c *core) next() (decision, bool) {
+	c.cluster.tidy()
 	c.wakeParked()
 	e := c.queue.pop()
 	if e == nil {
 		return decision{}, false
 	}
 	var n *nodeInfo
-	known, ok := c.misfits[e.class]
-	diagnosis := known.diagnosis
-	if !ok || known.gains != c.cluster.gains {
+	c.cluster.index.prepare(e.podInfo)
+	diagnosis := c.misfit(e.podInfo)
+	if diagnosis == nil {
 		n, diagnosis = c.cluster.place(e.podInfo)
 	}
 	if n == nil {
 		// What was taken from under a woken pod may have left room for a smaller
 		// one. The diagnosis has seen that room, so it is remembered after.
+		if e.wokenAs == e.classKey() {
+			e.wokenAs = classKey{} // nor does the next of them fit
+		}
 		c.unclaimed(e)
-		c.remember(e.class, diagnosis)
+		c.remember(e.podInfo, diagnosis)
 		c.queue.park(e)
 		return decision{entry: e, diagnosis: diagnosis}, true
 	}
-	delete(c.misfits, e.class)
 	c.queue.remove(e.pod.UID)
 	c.cluster.assume(e.podInfo, n)
 	if e.wokenBy == n.name {
@@ -117,11 +132,23 @@ func (c *core) next() (decision, bool) {
 // costs one search each.
 const misfitsMost = 10_000
 
-func (c *core) remember(class string, d *Diagnosis) {
+func (c *core) remember(p *podInfo, d *Diagnosis) {
 	if len(c.misfits) >= misfitsMost {
 		clear(c.misfits)
 	}
-	c.misfits[class] = misfit{gains: c.cluster.gains, diagnosis: d}
+	c.misfits[p.classKey()] = misfit{c.cluster.gains, c.cluster.index.gainsOf(p), d}
+}
+
+// misfit is why the pod fits nowhere if that is known, nil if it is not. What
+// fits nowhere whoever it is, fits nowhere.
+func (c *core) misfit(p *podInfo) *Diagnosis {
+	others := c.cluster.index.gainsOf(p)
+	for _, key := range [...]classKey{{asks: p.class}, p.classKey()} {
+		if known, ok := c.misfits[key]; ok && known.gains == c.cluster.gains && known.others == others {
+			return known.diagnosis
+		}
+	}
+	return nil
 }
 
 // bindFailed undoes a decision whose write failed. Unless the cache has meanwhile
@@ -162,12 +189,17 @@ func (c *core) undo(d decision, gone bool) bool {
 	return true
 }
 
-// wakeParked makes those parked pods ready that fit on a node which gained room
-// since the last call, in order and no more of them than fit there together.
-// Waking all that fit alone would have thousands of pods run for one free place.
+// wakeParked makes those parked pods ready that may fit somewhere by what
+// happened since the last call: those that fit on a node which gained room, in
+// order and no more of them than fit there together, and of those that other
+// pods had kept out the first of each class; if it goes somewhere, the next
+// follows. Waking all that fit alone would have thousands of pods run for one
+// free place.
 func (c *core) wakeParked() {
-	if len(c.cluster.gained) == 0 {
-		return
+	x := c.cluster.index
+	if len(x.barred) > 0 {
+		c.queue.part(x.barred)
+		x.barred = x.barred[:0]
 	}
 	for name := range c.cluster.gained {
 		if n := c.cluster.nodes[name]; n != nil && n.node != nil && len(c.queue.parked) > 0 {
@@ -175,27 +207,47 @@ func (c *core) wakeParked() {
 		}
 		delete(c.cluster.gained, name)
 	}
+	if x.shifted {
+		maps.Copy(x.heard, x.parked)
+		x.shifted = false
+	}
+	for key := range c.again {
+		if class := c.queue.classes[key]; class != nil {
+			x.heard[class] = struct{}{}
+		}
+		delete(c.again, key)
+	}
+	for class := range x.heard {
+		delete(x.heard, class)
+		if c.cluster.fitsSomewhere(class.entries[0].podInfo) {
+			c.queue.wakeFirst(class)
+		}
+	}
 }
 
 func (c *core) wakeFor(n *nodeInfo) {
-	refused := make(map[string]bool)
+	refused := make(map[*parkedClass]bool)
 	var woken []*entry
-	for _, e := range c.queue.parked {
-		if refused[e.class] {
-			continue
+	c.cluster.try(func() {
+		for _, e := range c.queue.parked {
+			if refused[e.parkedIn] {
+				continue
+			}
+			if c.cluster.fits(e.podInfo, n) {
+				c.cluster.put(e.podInfo, n)
+				woken = append(woken, e)
+				continue
+			}
+			refused[e.parkedIn] = true
+			if len(refused) == len(c.queue.classes) {
+				break
+			}
 		}
-		if c.cluster.fits(e.podInfo, n) {
-			n.take(e.podInfo, 1)
-			woken = append(woken, e)
-			continue
+		for _, e := range woken {
+			c.cluster.lift(e.podInfo, n)
 		}
-		refused[e.class] = true
-		if len(refused) == len(c.queue.classes) {
-			break
-		}
-	}
+	})
 	for _, e := range woken {
-		n.take(e.podInfo, -1)
 		c.queue.wake(e, n.name)
 	}
 }

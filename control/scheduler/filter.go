@@ -26,11 +26,14 @@ var filters = []filter{
 	nodeAffinity{},
 	nodePorts{},
 	resourcesFit{},
+	topologySpread{},
+	podAffinity{},
 	dynamicResources{},
 }
 
-// applicable are the filters that could refuse this pod.
-func applicable(p *podInfo, buf []filter) []filter {
+// applicable are the filters that could refuse this pod, which is prepared for them.
+func (c *cluster) applicable(p *podInfo, buf []filter) []filter {
+	c.index.prepare(p)
 	for _, f := range filters {
 		if f.applies(p) {
 			buf = append(buf, f)

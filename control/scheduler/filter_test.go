@@ -24,9 +24,6 @@ func TestFilters(t *testing.T) {
 	term := func(key string, op corev1.NodeSelectorOperator, values ...string) corev1.NodeSelectorTerm {
 		return corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: key, Operator: op, Values: values}}}
 	}
-	selecting := func(key, value string) func(*corev1.Pod) {
-		return func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{key: value} }
-	}
 	cordon := func(n *corev1.Node) { n.Spec.Unschedulable = true }
 	withInit := func(always bool, pairs ...string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) {
@@ -113,7 +110,7 @@ func TestFilters(t *testing.T) {
 				cl.bound(p)
 			}
 			p := newPodInfo(c.pod)
-			got, _ := refusal(applicable(p, nil), p, cl.nodes[c.node.Name], nil)
+			got, _ := refusal(cl.applicable(p, nil), p, cl.nodes[c.node.Name], nil)
 			if len(c.want) == 4 { // names come in map order after the standard three
 				slices.Sort(got[3:])
 			}

@@ -18,13 +18,18 @@ type inbox struct {
 	pods     map[types.UID]*corev1.Pod // nil: gone
 	podOrder []types.UID
 	nodes    map[string]*corev1.Node // nil: gone
+	others   map[objectKey]func(*cluster)
 }
+
+// objectKey names what is neither a pod nor a node.
+type objectKey struct{ kind, namespace, name string }
 
 func newInbox() *inbox {
 	return &inbox{
 		arrived: make(chan struct{}, 1),
 		pods:    make(map[types.UID]*corev1.Pod),
 		nodes:   make(map[string]*corev1.Node),
+		others:  make(map[objectKey]func(*cluster)),
 	}
 }
 
@@ -56,6 +61,14 @@ func (b *inbox) node(old, now *corev1.Node) {
 	} else {
 		b.nodes[old.Name] = nil
 	}
+	b.mu.Unlock()
+	b.ring()
+}
+
+// other keeps what an object's last state means to the cluster.
+func (b *inbox) other(of objectKey, means func(*cluster)) {
+	b.mu.Lock()
+	b.others[of] = means
 	b.mu.Unlock()
 	b.ring()
 }
@@ -96,4 +109,16 @@ func (b *inbox) takeNodes() map[string]*corev1.Node {
 	nodes := b.nodes
 	b.nodes = make(map[string]*corev1.Node)
 	return nodes
+}
+
+// takeOthers empties the box of everything else.
+func (b *inbox) takeOthers() map[objectKey]func(*cluster) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.others) == 0 {
+		return nil
+	}
+	others := b.others
+	b.others = make(map[objectKey]func(*cluster))
+	return others
 }

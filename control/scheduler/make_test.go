@@ -2,12 +2,14 @@ package scheduler
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
@@ -63,12 +65,18 @@ func on(node string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.Nod
 
 func priority(v int32) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.Priority = ptr.To(v) } }
 
+// ownedBy is kept by the replication controller that keep tells a cluster of.
 func ownedBy(uid string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
+		named("rc", uid)(p)
 		p.OwnerReferences = []metav1.OwnerReference{{
 			APIVersion: "v1", Kind: "ReplicationController", Name: uid, UID: types.UID(uid), Controller: ptr.To(true),
 		}}
 	}
+}
+
+func keep(c *cluster, uid string) {
+	c.keepers.setSet(objectKey{"ReplicationController", "default", uid}, labels.SelectorFromSet(labels.Set{"rc": uid}))
 }
 
 func tolerating(key string, effect corev1.TaintEffect) func(*corev1.Pod) {
@@ -104,4 +112,14 @@ func nodeNames(n int) []string {
 		names[i] = fmt.Sprintf("n%d", i)
 	}
 	return names
+}
+
+func named(key, value string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Labels = maps.Clone(p.Labels)
+		if p.Labels == nil {
+			p.Labels = map[string]string{}
+		}
+		p.Labels[key] = value
+	}
 }

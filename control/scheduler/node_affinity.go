@@ -7,11 +7,8 @@ type nodeAffinity struct{}
 func (nodeAffinity) name() string  { return "NodeAffinity" }
 func (nodeAffinity) weight() int64 { return 2 }
 
-// applies to filtering: whether the pod asks for nodes at all. As a scorer
-// nodeAffinity scores 0 everywhere for pods that prefer nothing.
-func (nodeAffinity) applies(p *podInfo) bool {
-	return len(p.pod.Spec.NodeSelector) > 0 || nodeAffinityOf(p.pod) != nil
-}
+func (nodeAffinity) applies(p *podInfo) bool { return p.chooses() }
+func (nodeAffinity) tells(p *podInfo) bool   { return p.preferred != nil }
 
 func (nodeAffinity) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 	// A selector that does not parse matches nothing.
@@ -21,11 +18,11 @@ func (nodeAffinity) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 	return reasons
 }
 
-func (nodeAffinity) score(p *podInfo, n *nodeInfo) int64 {
-	if p.preferred == nil {
-		return 0
+func (nodeAffinity) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+	from := len(scores)
+	for _, n := range nodes {
+		scores = append(scores, p.preferred.Score(n.node))
 	}
-	return p.preferred.Score(n.node)
+	normalizeByMax(scores[from:], false)
+	return scores
 }
-
-func (nodeAffinity) normalize(scores []int64) { normalizeByMax(scores, false) }

@@ -10,7 +10,7 @@ import "maps"
 // history gives the same placement.
 func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
 	total := len(c.order)
-	c.filters = applicable(p, c.filters[:0])
+	c.filters = c.applicable(p, c.filters[:0])
 	c.feasible = c.feasible[:0]
 	clear(c.refused)
 	visited := 0
@@ -39,10 +39,10 @@ func (c *cluster) best(p *podInfo) *nodeInfo {
 	}
 	c.totals = append(c.totals[:0], make([]int64, len(c.feasible))...)
 	for _, s := range scorers {
-		if !s.applies(p) {
+		if !s.tells(p) {
 			continue
 		}
-		c.scores = scoresOf(s, p, c.feasible, c.scores[:0])
+		c.scores = s.scores(c, p, c.feasible, c.scores[:0])
 		for i, score := range c.scores {
 			c.totals[i] += s.weight() * score
 		}
@@ -56,18 +56,22 @@ func (c *cluster) best(p *podInfo) *nodeInfo {
 	return c.feasible[best]
 }
 
-// scoresOf appends the normalized score of each node.
-func scoresOf(s scorer, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
-	for _, n := range nodes {
-		scores = append(scores, s.score(p, n))
+// fitsSomewhere reports whether any node can take the pod now.
+func (c *cluster) fitsSomewhere(p *podInfo) bool {
+	total := len(c.order)
+	c.filters = c.applicable(p, c.filters[:0])
+	for i := range total {
+		c.reasons, _ = refusal(c.filters, p, c.order[(c.next+i)%total], c.reasons[:0])
+		if len(c.reasons) == 0 {
+			return true
+		}
 	}
-	s.normalize(scores)
-	return scores
+	return false
 }
 
 // fits reports whether the node can take the pod now.
 func (c *cluster) fits(p *podInfo, n *nodeInfo) bool {
-	c.filters = applicable(p, c.filters[:0])
+	c.filters = c.applicable(p, c.filters[:0])
 	c.reasons, _ = refusal(c.filters, p, n, c.reasons[:0])
 	return len(c.reasons) == 0
 }

@@ -1,28 +1,31 @@
 package scheduler
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/labels"
 	schedulinghelper "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// podInfo is a pod with what decisions ask of it worked out once. It is never
-// changed after newPodInfo or newBoundInfo.
+// podInfo is a pod with what decisions ask of it worked out once. After
+// newPodInfo or newBoundInfo only what was looked up in the index changes.
 type podInfo struct {
 	pod      *corev1.Pod
 	requests resources
 	// cpu and memory as scores count them
 	scoredCPU, scoredMemory int64
 	ports                   []hostPort
-	// controller that keeps this pod, "" when there is none or the pod is leaving
-	owner types.UID
+	carries                 []carried // terms that others have to reckon with
+
+	// looked up in the index, as of its epoch
+	kin     *kin
+	knownAt uint64
 
 	// only of pods that wait for a node:
 
@@ -33,15 +36,44 @@ type podInfo struct {
 	preferred *nodeaffinity.PreferredSchedulingTerms
 	// what the pod tolerates without evicting or refusing it, for the score
 	softTolerations []corev1.Toleration
+	// rules about other pods, nil for a pod without
+	rules *rules
+}
+
+// rules are what a pod asks about other pods, with the tallies that tell, as of
+// an epoch of the index.
+type rules struct {
+	spread, soft           []spreadRule
+	near, apart, preferred []affinityRule
+	knownAt                uint64
+}
+
+// prepare looks up in the index what filters and scores read. Every question
+// about a pod begins with it.
+func (x *index) prepare(p *podInfo) {
+	x.know(p)
+	r := p.rules
+	if r == nil || r.knownAt == x.epoch {
+		return
+	}
+	r.knownAt = x.epoch
+	for i := range r.spread {
+		r.spread[i].lookUp(x, true)
+	}
+	for i := range r.soft {
+		r.soft[i].lookUp(x, false)
+	}
+	for _, list := range [...][]affinityRule{r.near, r.apart, r.preferred} {
+		for i := range list {
+			list[i].lookUp(x)
+		}
+	}
 }
 
 // newBoundInfo reads what a pod takes from the node that it is on.
 func newBoundInfo(pod *corev1.Pod) *podInfo {
-	p := &podInfo{pod: pod, requests: requestsOf(pod), ports: hostPortsOf(pod)}
+	p := &podInfo{pod: pod, requests: requestsOf(pod), ports: hostPortsOf(pod), carries: readCarried(pod)}
 	p.scoredCPU, p.scoredMemory = scoredOf(pod)
-	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil && pod.DeletionTimestamp == nil {
-		p.owner = ref.UID
-	}
 	return p
 }
 
@@ -59,8 +91,49 @@ func newPodInfo(pod *corev1.Pod) *podInfo {
 			p.softTolerations = append(p.softTolerations, t)
 		}
 	}
+	p.rules = readRules(p)
 	p.class = classOf(p)
 	return p
+}
+
+// tallies are those that filters read for the pod, with what may let it in.
+func (p *podInfo) tallies() iter.Seq2[*tally, news] {
+	return func(yield func(*tally, news) bool) {
+		if p.rules == nil {
+			return
+		}
+		for i := range p.rules.spread {
+			if !yield(p.rules.spread[i].tally, risen|fallen) {
+				return
+			}
+		}
+		for i := range p.rules.near {
+			if !yield(p.rules.near[i].tally, risen|fallen) {
+				return
+			}
+		}
+		for i := range p.rules.apart {
+			if !yield(p.rules.apart[i].tally, fallen) {
+				return
+			}
+		}
+	}
+}
+
+func readRules(p *podInfo) *rules {
+	a := p.pod.Spec.Affinity
+	if len(p.pod.Spec.TopologySpreadConstraints) == 0 && (a == nil || a.PodAffinity == nil && a.PodAntiAffinity == nil) {
+		return nil
+	}
+	r := &rules{spread: readSpread(p, corev1.DoNotSchedule), soft: readSpread(p, corev1.ScheduleAnyway)}
+	readAffinity(p.pod, r)
+	return r
+}
+
+// chooses says that the pod does not take every node.
+func (p *podInfo) chooses() bool {
+	a := nodeAffinityOf(p.pod)
+	return len(p.pod.Spec.NodeSelector) > 0 || a != nil && a.RequiredDuringSchedulingIgnoredDuringExecution != nil
 }
 
 func nodeAffinityOf(pod *corev1.Pod) *corev1.NodeAffinity {
@@ -80,22 +153,8 @@ func classOf(p *podInfo) string {
 		b.WriteString("\x00n")
 		b.WriteString(spec.NodeName)
 	}
-	for _, name := range slices.Sorted(maps.Keys(spec.NodeSelector)) {
-		b.WriteString("\x00s")
-		b.WriteString(name)
-		b.WriteByte('=')
-		b.WriteString(spec.NodeSelector[name])
-	}
-	if a := nodeAffinityOf(p.pod); a != nil && a.RequiredDuringSchedulingIgnoredDuringExecution != nil {
-		raw, _ := a.RequiredDuringSchedulingIgnoredDuringExecution.Marshal() // fails for no value
-		b.WriteString("\x00a")
-		b.Write(raw)
-	}
-	for i := range spec.Tolerations {
-		raw, _ := spec.Tolerations[i].Marshal()
-		b.WriteString("\x00t")
-		b.Write(raw)
-	}
+	nodeChoiceKey(p.pod, &b)
+	tolerationsKey(p.pod, &b)
 	if len(spec.ResourceClaims) > 0 {
 		b.WriteString("\x00d")
 	}
@@ -107,7 +166,54 @@ func classOf(p *podInfo) string {
 		b.WriteByte('/')
 		b.WriteString(strconv.Itoa(int(port.port)))
 	}
+	if p.rules != nil {
+		p.rules.key(p, &b)
+	}
 	return b.String()
+}
+
+// key writes down what filters read of the rules. Whether a pod's own terms
+// select it depends on its labels, and its namespace's.
+func (r *rules) key(p *podInfo, b *strings.Builder) {
+	for i := range r.spread {
+		r.spread[i].key(b)
+	}
+	for i := range r.near {
+		r.near[i].key(b, "\x00N")
+	}
+	if len(r.near) > 0 {
+		b.WriteString(p.pod.Namespace)
+		for _, part := range r.near[0].selector.parts {
+			b.WriteString(strconv.FormatBool(part.labels.Matches(labels.Set(p.pod.Labels))))
+		}
+	}
+	for i := range r.apart {
+		r.apart[i].key(b, "\x00A")
+	}
+}
+
+// nodeChoiceKey writes down which nodes the pod takes by their labels.
+func nodeChoiceKey(pod *corev1.Pod, b *strings.Builder) {
+	spec := &pod.Spec
+	for _, name := range slices.Sorted(maps.Keys(spec.NodeSelector)) {
+		b.WriteString("\x00s")
+		b.WriteString(name)
+		b.WriteByte('=')
+		b.WriteString(spec.NodeSelector[name])
+	}
+	if a := nodeAffinityOf(pod); a != nil && a.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		raw, _ := a.RequiredDuringSchedulingIgnoredDuringExecution.Marshal() // fails for no value
+		b.WriteString("\x00a")
+		b.Write(raw)
+	}
+}
+
+func tolerationsKey(pod *corev1.Pod, b *strings.Builder) {
+	for i := range pod.Spec.Tolerations {
+		raw, _ := pod.Spec.Tolerations[i].Marshal()
+		b.WriteString("\x00t")
+		b.Write(raw)
+	}
 }
 
 // finished pods have ended for good and use nothing of their node.

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"container/heap"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,9 +25,32 @@ type queue struct {
 	entries map[types.UID]*entry
 	ready   readyHeap
 	later   laterHeap
-	parked  []*entry       // in order
-	classes map[string]int // how many parked entries of each class
+	parked  []*entry // in order
+	classes map[classKey]*parkedClass
+	index   *index
 	seq     uint64
+}
+
+// classKey is the same for pods that filters treat alike: what they ask, and who
+// they are if some placed pod may be against it.
+type classKey struct {
+	asks string
+	kin  *kin // nil: nobody is
+}
+
+func (p *podInfo) classKey() classKey {
+	k := classKey{asks: p.class}
+	if p.kin.barring > 0 {
+		k.kin = p.kin
+	}
+	return k
+}
+
+// parkedClass are the parked entries of a class.
+type parkedClass struct {
+	key     classKey
+	entries []*entry // in order, never none
+	tallies []*tally // of its rules, pinned
 }
 
 // entry is a pod in the queue.
@@ -39,6 +63,10 @@ type entry struct {
 	retryAt  time.Time
 	// wokenBy is the node for whose sake a parked pod was made ready, "" for none.
 	wokenBy string
+	// wokenAs is the class of which it was made ready first, for the sake of other
+	// pods; the zero key for none.
+	wokenAs  classKey
+	parkedIn *parkedClass
 }
 
 type entryPlace int
@@ -50,8 +78,8 @@ const (
 	inParked
 )
 
-func newQueue() *queue {
-	return &queue{entries: make(map[types.UID]*entry), classes: make(map[string]int)}
+func newQueue(x *index) *queue {
+	return &queue{entries: make(map[types.UID]*entry), classes: make(map[classKey]*parkedClass), index: x}
 }
 
 // before orders by priority, then by arrival.
@@ -76,7 +104,7 @@ func (q *queue) set(p *podInfo) {
 		return
 	}
 	place := e.place
-	changed := e.class != p.class || e.priority != p.priority
+	changed := e.class != p.class || e.priority != p.priority || !maps.Equal(e.pod.Labels, p.pod.Labels)
 	q.take(e)
 	e.podInfo = p
 	if changed && place == inParked {
@@ -110,11 +138,34 @@ func (q *queue) park(e *entry) {
 	q.put(e, inParked)
 }
 
-// wake makes a parked entry ready.
+// wake makes a parked entry ready for the sake of a node.
 func (q *queue) wake(e *entry, by string) {
 	q.take(e)
 	e.wokenBy = by
 	q.put(e, inReady)
+}
+
+// wakeFirst makes the first entry of a class ready for the sake of other pods.
+func (q *queue) wakeFirst(class *parkedClass) {
+	e := class.entries[0]
+	q.take(e)
+	e.wokenAs = class.key
+	q.put(e, inReady)
+}
+
+// part moves parked kin, of whom it has begun to matter who they are, to classes of
+// their own.
+func (q *queue) part(barred []*kin) {
+	var moved []*entry
+	for _, e := range q.parked {
+		if e.parkedIn.key.kin == nil && slices.Contains(barred, e.kin) {
+			moved = append(moved, e)
+		}
+	}
+	for _, e := range moved {
+		q.take(e)
+		q.put(e, inParked)
+	}
 }
 
 // retry makes an entry ready again after a pause that grows with its failures.
@@ -146,9 +197,18 @@ func (q *queue) put(e *entry, place entryPlace) {
 	case inLater:
 		heap.Push(&q.later, e)
 	case inParked:
-		i, _ := slices.BinarySearchFunc(q.parked, e, compareEntries)
-		q.parked = slices.Insert(q.parked, i, e)
-		q.classes[e.class]++
+		q.parked = inserted(q.parked, e)
+		q.index.know(e.podInfo)
+		q.index.pinKin(e.kin, 1)
+		key := e.classKey()
+		class := q.classes[key]
+		if class == nil {
+			class = &parkedClass{key: key}
+			q.classes[key] = class
+			q.index.park(class, e.podInfo)
+		}
+		class.entries = inserted(class.entries, e)
+		e.parkedIn = class
 	}
 }
 
@@ -159,12 +219,28 @@ func (q *queue) take(e *entry) {
 	case inLater:
 		heap.Remove(&q.later, e.index)
 	case inParked:
-		if i, found := slices.BinarySearchFunc(q.parked, e, compareEntries); found {
-			q.parked = slices.Delete(q.parked, i, i+1)
+		q.parked = removed(q.parked, e)
+		class := e.parkedIn
+		e.parkedIn = nil
+		if class.entries = removed(class.entries, e); len(class.entries) == 0 {
+			delete(q.classes, class.key)
+			q.index.unpark(class)
 		}
-		count(q.classes, e.class, -1)
+		q.index.pinKin(e.kin, -1)
 	}
 	e.place = inNone
+}
+
+func inserted(list []*entry, e *entry) []*entry {
+	i, _ := slices.BinarySearchFunc(list, e, compareEntries)
+	return slices.Insert(list, i, e)
+}
+
+func removed(list []*entry, e *entry) []*entry {
+	if i, found := slices.BinarySearchFunc(list, e, compareEntries); found {
+		return slices.Delete(list, i, i+1)
+	}
+	return list
 }
 
 // readyHeap is ordered by priority and arrival.

@@ -85,6 +85,7 @@ func New(cfg Config) *Scheduler {
 	s.reports = newReports(s)
 	s.caches.Pods.OnChange(s.inbox.pod)
 	s.caches.Nodes.OnChange(s.inbox.node)
+	s.inbox.follow(s.caches)
 	return s
 }
 
@@ -169,13 +170,19 @@ func (s *Scheduler) decide(ctx context.Context) error {
 	}
 }
 
-// hear tells the core what caches have reported. Nodes are as new as the pods at
-// least: who cordons a node and then creates a pod finds that it does not go
-// there.
+// hear tells the core what caches have reported. Nodes and namespaces are as new
+// as the pods at least: who cordons a node and then creates a pod finds that it
+// does not go there.
 func (s *Scheduler) hear(ctx context.Context, core *core) error {
 	pods := s.inbox.takePods()
 	if err := s.caches.Nodes.WaitRevision(ctx, s.registry.Store().Revision()); err != nil {
 		return err
+	}
+	if err := s.caches.Namespaces.WaitRevision(ctx, s.registry.Store().Revision()); err != nil {
+		return err
+	}
+	for _, means := range s.inbox.takeOthers() {
+		means(core.cluster)
 	}
 	for name, node := range s.inbox.takeNodes() {
 		if node == nil {

@@ -8,18 +8,18 @@ type scorer interface {
 	name() string
 	// weight is what the normalized score is multiplied by; upstream's default profile.
 	weight() int64
-	// applies is false when the scorer would give every node the same.
-	applies(*podInfo) bool
-	score(*podInfo, *nodeInfo) int64
-	// normalize brings the scores of all candidates into 0..scoreMax.
-	normalize(scores []int64)
+	// tells is false when the scorer would give every node the same.
+	tells(*podInfo) bool
+	// scores appends what each node is worth, in 0..scoreMax among them all.
+	scores(c *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64
 }
 
 var scorers = []scorer{
 	taintToleration{},
 	nodeAffinity{},
-	spread{},
 	leastAllocated{},
+	topologySpread{},
+	podAffinity{},
 	balancedAllocation{},
 }
 

@@ -54,6 +54,7 @@ func TestScoresPrefer(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			for _, order := range [][]*corev1.Node{c.nodes, {c.nodes[1], c.nodes[0]}} {
 				cl := newCluster(100)
+				keep(cl, "rc")
 				for _, n := range order {
 					cl.setNode(n)
 				}
@@ -90,6 +91,7 @@ func TestNormalizeByMax(t *testing.T) {
 func TestPlaceSpreadsEvenly(t *testing.T) {
 	for _, sample := range []int{3, 10, 1000} {
 		c := newCluster(sample)
+		keep(c, "rc")
 		for _, name := range nodeNames(50) {
 			c.setNode(makeNode(name))
 		}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -13,6 +14,13 @@ type State struct {
 	Nodes []*corev1.Node
 	// Pods that are on a node and use it count; others are passed over.
 	Pods []*corev1.Pod
+	// What rules about other pods go by.
+	Namespaces []*corev1.Namespace
+	Services   []*corev1.Service
+	// What keeps pods, for how they are spread by default.
+	ReplicationControllers []*corev1.ReplicationController
+	ReplicaSets            []*appsv1.ReplicaSet
+	StatefulSets           []*appsv1.StatefulSet
 }
 
 // Snapshot is a cluster to ask questions of: the filters, scores and indexes
@@ -26,6 +34,22 @@ type Snapshot struct {
 // NewSnapshot counts the state.
 func NewSnapshot(state State) *Snapshot {
 	s := &Snapshot{cluster: newCluster(sampleDefault)}
+	for _, ns := range state.Namespaces {
+		s.cluster.index.setNamespace(ns.Name, ns.Labels)
+	}
+	k := &s.cluster.keepers
+	for _, svc := range state.Services {
+		k.setService(svc.Namespace, svc.Name, svc.Spec.Selector)
+	}
+	for _, rc := range state.ReplicationControllers {
+		k.setSet(objectKey{"ReplicationController", rc.Namespace, rc.Name}, controllerSelector(rc))
+	}
+	for _, rs := range state.ReplicaSets {
+		k.setSet(objectKey{"ReplicaSet", rs.Namespace, rs.Name}, replicaSetSelector(rs))
+	}
+	for _, set := range state.StatefulSets {
+		k.setSet(objectKey{"StatefulSet", set.Namespace, set.Name}, statefulSetSelector(set))
+	}
 	for _, n := range state.Nodes {
 		s.cluster.setNode(n)
 	}
@@ -78,7 +102,7 @@ type Score struct {
 func (s *Snapshot) Ask(pod *corev1.Pod) Answer {
 	c, p := s.cluster, newPodInfo(pod)
 	answer := Answer{Nodes: make([]NodeAnswer, len(c.order))}
-	fs := applicable(p, nil)
+	fs := c.applicable(p, nil)
 	var feasible []*nodeInfo
 	var open []*NodeAnswer
 	for i, n := range slices.SortedFunc(slices.Values(c.order), func(a, b *nodeInfo) int { return cmp.Compare(a.name, b.name) }) {
@@ -94,10 +118,10 @@ func (s *Snapshot) Ask(pod *corev1.Pod) Answer {
 		}
 	}
 	for _, sc := range scorers {
-		if !sc.applies(p) {
+		if !sc.tells(p) {
 			continue
 		}
-		for i, score := range scoresOf(sc, p, feasible, nil) {
+		for i, score := range sc.scores(c, p, feasible, nil) {
 			weighted := sc.weight() * score
 			open[i].Scores = append(open[i].Scores, Score{sc.name(), score, weighted})
 			open[i].Total += weighted

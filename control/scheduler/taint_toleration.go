@@ -28,17 +28,22 @@ func (taintToleration) refuse(p *podInfo, n *nodeInfo, reasons []string) []strin
 	return reasons
 }
 
-func (taintToleration) score(p *podInfo, n *nodeInfo) int64 {
-	var untolerated int64
-	for i := range n.softTaints {
-		if !tolerates(p.softTolerations, &n.softTaints[i]) {
-			untolerated++
-		}
-	}
-	return untolerated
-}
+func (taintToleration) tells(*podInfo) bool { return true }
 
-func (taintToleration) normalize(scores []int64) { normalizeByMax(scores, true) }
+func (taintToleration) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+	from := len(scores)
+	for _, n := range nodes {
+		var untolerated int64
+		for i := range n.softTaints {
+			if !tolerates(p.softTolerations, &n.softTaints[i]) {
+				untolerated++
+			}
+		}
+		scores = append(scores, untolerated)
+	}
+	normalizeByMax(scores[from:], true)
+	return scores
+}
 
 func tolerates(tolerations []corev1.Toleration, taint *corev1.Taint) bool {
 	for i := range tolerations {

@@ -1,0 +1,246 @@
+package scheduler
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/musterhq/muster/control/controller"
+)
+
+// keepers is what pods without constraints of their own are spread by: the
+// services that send to them and what keeps them. Upstream's system defaults.
+type keepers struct {
+	services map[string]map[string]labels.Set // selectors, by namespace and name
+	sets     map[objectKey]*keeper
+	// changes of services count per namespace, of sets all together.
+	changes map[string]uint64
+	known   map[defaultKey]*defaultRules
+}
+
+// keeper is what one of them selects, made anew when that changes.
+type keeper struct{ selects labels.Selector }
+
+// defaultKey is what pods have in common that are spread alike by default.
+type defaultKey struct {
+	kin   *kin
+	owner types.UID
+	scope string
+}
+
+type defaultRules struct {
+	rules   []spreadRule
+	epoch   uint64
+	changes uint64
+	set     *keeper
+}
+
+func newKeepers() keepers {
+	return keepers{
+		services: make(map[string]map[string]labels.Set),
+		sets:     make(map[objectKey]*keeper),
+		changes:  make(map[string]uint64),
+		known:    make(map[defaultKey]*defaultRules),
+	}
+}
+
+// setService takes over a service's selector; nil selects no pods.
+func (k *keepers) setService(namespace, name string, selects map[string]string) {
+	of := k.services[namespace]
+	if old := of[name]; (old == nil) == (selects == nil) && labels.Equals(old, selects) {
+		return
+	}
+	k.changes[namespace]++
+	if selects == nil {
+		delete(of, name)
+		return
+	}
+	if of == nil {
+		of = make(map[string]labels.Set)
+		k.services[namespace] = of
+	}
+	of[name] = selects
+}
+
+// setSet takes over what a controller of pods selects; nil: it is gone.
+func (k *keepers) setSet(key objectKey, selects labels.Selector) {
+	if selects == nil {
+		delete(k.sets, key)
+	} else {
+		k.sets[key] = &keeper{selects}
+	}
+}
+
+// selectorOf is upstream's DefaultSelector: the pod's services and its
+// controller, all at once.
+func (k *keepers) selectorOf(p *podInfo, set *keeper) labels.Selector {
+	merged := labels.Set{}
+	for _, selects := range k.services[p.pod.Namespace] {
+		if selects.AsSelectorPreValidated().Matches(labels.Set(p.pod.Labels)) {
+			merged = labels.Merge(merged, selects)
+		}
+	}
+	selector := merged.AsSelector()
+	if set != nil {
+		if r, selectable := set.selects.Requirements(); selectable {
+			selector = selector.Add(r...)
+		}
+	}
+	return selector
+}
+
+// set finds what the pod's controller selects, nil for none that is known.
+func (k *keepers) set(p *podInfo) *keeper {
+	ref := metav1.GetControllerOfNoCopy(p.pod)
+	if ref == nil {
+		return nil
+	}
+	switch {
+	case ref.Kind == "ReplicationController" && ref.APIVersion == corev1.SchemeGroupVersion.String():
+	case (ref.Kind == "ReplicaSet" || ref.Kind == "StatefulSet") && ref.APIVersion == appsv1.SchemeGroupVersion.String():
+	default:
+		return nil
+	}
+	return k.sets[objectKey{ref.Kind, p.pod.Namespace, ref.Name}]
+}
+
+// follow has the box hear of what rules about other pods go by: namespaces,
+// services, and what keeps pods. Most of their changes mean nothing here.
+func (b *inbox) follow(caches *controller.Caches) {
+	caches.Namespaces.OnChange(func(old, now *corev1.Namespace) {
+		if old != nil && now != nil && labels.Equals(old.Labels, now.Labels) {
+			return
+		}
+		name, set := nameOf(old, now), labels.Set(nil)
+		if now != nil {
+			set = now.Labels
+		}
+		b.other(objectKey{"Namespace", "", name.Name}, func(c *cluster) { c.index.setNamespace(name.Name, set) })
+	})
+	caches.Services.OnChange(func(old, now *corev1.Service) {
+		if old != nil && now != nil && labels.Equals(old.Spec.Selector, now.Spec.Selector) {
+			return
+		}
+		name, selects := nameOf(old, now), map[string]string(nil)
+		if now != nil {
+			selects = now.Spec.Selector
+		}
+		b.other(objectKey{"Service", name.Namespace, name.Name}, func(c *cluster) { c.keepers.setService(name.Namespace, name.Name, selects) })
+	})
+	caches.ReplicationControllers.OnChange(func(old, now *corev1.ReplicationController) {
+		if old != nil && now != nil && labels.Equals(old.Spec.Selector, now.Spec.Selector) {
+			return
+		}
+		b.set("ReplicationController", nameOf(old, now), controllerSelector(now))
+	})
+	caches.ReplicaSets.OnChange(func(old, now *appsv1.ReplicaSet) {
+		if old == nil || now == nil || old.UID != now.UID { // the selector never changes
+			b.set("ReplicaSet", nameOf(old, now), replicaSetSelector(now))
+		}
+	})
+	caches.StatefulSets.OnChange(func(old, now *appsv1.StatefulSet) {
+		if old == nil || now == nil || old.UID != now.UID {
+			b.set("StatefulSet", nameOf(old, now), statefulSetSelector(now))
+		}
+	})
+}
+
+func (b *inbox) set(kind string, name types.NamespacedName, selects labels.Selector) {
+	b.other(objectKey{kind, name.Namespace, name.Name}, func(c *cluster) {
+		c.keepers.setSet(objectKey{kind, name.Namespace, name.Name}, selects)
+	})
+}
+
+// nameOf names an object by whichever state there is.
+func nameOf[T interface {
+	comparable
+	metav1.Object
+}](old, now T) types.NamespacedName {
+	var none T
+	if now == none {
+		now = old
+	}
+	return types.NamespacedName{Namespace: now.GetNamespace(), Name: now.GetName()}
+}
+
+// What controllers select; nil for one that is gone, or selects no pods at all.
+
+func controllerSelector(rc *corev1.ReplicationController) labels.Selector {
+	if rc == nil {
+		return nil
+	}
+	return labels.SelectorFromSet(rc.Spec.Selector)
+}
+
+func replicaSetSelector(rs *appsv1.ReplicaSet) labels.Selector {
+	if rs == nil {
+		return nil
+	}
+	return readSelector(rs.Spec.Selector)
+}
+
+func statefulSetSelector(set *appsv1.StatefulSet) labels.Selector {
+	if set == nil {
+		return nil
+	}
+	return readSelector(set.Spec.Selector)
+}
+
+func readSelector(s *metav1.LabelSelector) labels.Selector {
+	selects, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return nil
+	}
+	return selects
+}
+
+// defaultsMost bounds what is remembered of pods that are spread by default;
+// beyond it all is forgotten, and read again.
+const defaultsMost = 10_000
+
+// defaults are the constraints of a pod that has none.
+func (c *cluster) defaults(p *podInfo) []spreadRule {
+	k := &c.keepers
+	set := k.set(p)
+	if set == nil && len(k.services[p.pod.Namespace]) == 0 {
+		return nil
+	}
+	scope := newScopeRule(p, nil, true, false)
+	key := defaultKey{kin: p.kin, owner: ownerOf(p.pod)}
+	if scope != nil {
+		key.scope = scope.key
+	}
+	changes := k.changes[p.pod.Namespace]
+	d := k.known[key]
+	if d != nil && d.epoch == c.index.epoch && d.changes == changes && d.set == set {
+		for i := range d.rules {
+			d.rules[i].tally.usedAt = c.index.uses
+		}
+		return d.rules
+	}
+	d = &defaultRules{epoch: c.index.epoch, changes: changes, set: set}
+	if selects := k.selectorOf(p, set); !selects.Empty() {
+		of := spreadSelector(p.pod.Namespace, selects)
+		d.rules = []spreadRule{
+			{topology: corev1.LabelHostname, maxSkew: 3, selector: of, scope: scope},
+			{topology: corev1.LabelTopologyZone, maxSkew: 5, selector: of, scope: scope},
+		}
+		for i := range d.rules {
+			d.rules[i].lookUp(c.index, false)
+		}
+	}
+	if len(k.known) >= defaultsMost {
+		clear(k.known)
+	}
+	k.known[key] = d
+	return d.rules
+}
+
+func ownerOf(pod *corev1.Pod) types.UID {
+	if ref := metav1.GetControllerOfNoCopy(pod); ref != nil {
+		return ref.UID
+	}
+	return ""
+}

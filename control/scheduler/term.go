@@ -1,0 +1,122 @@
+package scheduler
+
+// term is a rule of placed pods about others: an affinity or anti-affinity that
+// they carry. It says where its carriers are, and what that means for the pods
+// that it selects.
+type term struct {
+	key       string
+	selection *selection
+	topology  *topology
+
+	// bars says that somebody may carry it as a required anti-affinity; barring,
+	// by domain, how many do.
+	bars    bool
+	barring []int32
+	// favour is the weight, by domain, that carriers give to pods it selects.
+	favour []int64
+
+	gains uint64
+	pins  int // placed pods that carry it
+}
+
+// carried is a pod's own term.
+type carried struct {
+	selector selector
+	topology string
+	bars     bool
+	weight   int64
+	term     *term // once known
+}
+
+func (x *index) termOf(c *carried) *term {
+	key := c.selector.key + "\x03" + c.topology
+	if c.bars {
+		key += "\x03"
+	}
+	t := x.terms[key]
+	if t == nil {
+		t = &term{key: key, selection: x.selection(c.selector), topology: x.topology(c.topology), bars: c.bars, gains: x.tick()}
+		x.terms[key] = t
+		x.idleTerms++
+		t.topology.users++
+		t.selection.terms = append(t.selection.terms, t)
+		for k := range t.selection.kin {
+			x.concern(k, t)
+		}
+	}
+	return t
+}
+
+func (x *index) dropTerm(t *term) {
+	for k := range t.selection.kin {
+		x.release(k, t)
+	}
+	t.selection.terms = without(t.selection.terms, t)
+	t.topology.users--
+	delete(x.terms, t.key)
+}
+
+func (x *index) pinTerm(t *term, by int) {
+	if t.pins == 0 {
+		x.idleTerms--
+	}
+	if t.pins += by; t.pins == 0 {
+		x.idleTerms++
+	}
+}
+
+// concern notes that the term is about the kin.
+func (x *index) concern(k *kin, t *term) {
+	k.terms = append(k.terms, t)
+	if t.bars {
+		if k.barring++; k.barring == 1 {
+			x.barred = append(x.barred, k)
+		}
+	}
+}
+
+// release undoes concern.
+func (x *index) release(k *kin, t *term) {
+	k.terms = without(k.terms, t)
+	if t.bars {
+		k.barring--
+	}
+}
+
+// add counts a carrier on the node, or with by -1 takes it out.
+func (t *term) add(x *index, n *nodeInfo, c *carried, by int32) {
+	d := n.domain(t.topology)
+	if d == 0 {
+		return
+	}
+	if !c.bars {
+		for len(t.favour) <= int(d) {
+			t.favour = append(t.favour, 0)
+		}
+		t.favour[d] += c.weight * int64(by)
+		return
+	}
+	t.barring = grown(t.barring, d)
+	if t.barring[d] += by; t.barring[d] > 0 || x.trying {
+		return
+	}
+	t.gains = x.tick()
+	for class := range x.parked {
+		if k := class.key.kin; k != nil {
+			if _, about := t.selection.kin[k]; about {
+				x.heard[class] = struct{}{}
+			}
+		}
+	}
+}
+
+func (t *term) bar(domain int32) bool {
+	return int(domain) < len(t.barring) && t.barring[domain] > 0
+}
+
+func (t *term) favours(domain int32) int64 {
+	if int(domain) >= len(t.favour) {
+		return 0
+	}
+	return t.favour[domain]
+}

@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/musterhq/muster/agent/fence"
 	"github.com/musterhq/muster/agent/network"
 	"github.com/musterhq/muster/agent/node"
 	"github.com/musterhq/muster/agent/pod"
@@ -31,6 +32,7 @@ import (
 	"github.com/musterhq/muster/agent/runtime/hollow"
 	"github.com/musterhq/muster/agent/session"
 	"github.com/musterhq/muster/agent/volume"
+	"github.com/musterhq/muster/fencing"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
@@ -39,6 +41,10 @@ const (
 	Containerd = "containerd"
 	Hollow     = "hollow"
 )
+
+// StopAfterDefault is how long pods that must not run twice go on when this node
+// may be cut off.
+const StopAfterDefault = fencing.StopAfterDefault
 
 // Config is what an agent needs to know.
 type Config struct {
@@ -76,6 +82,10 @@ type Config struct {
 	Labels   map[string]string
 	Taints   []corev1.Taint
 	Version  string // of muster, as "v0.1.0"
+	// StopAfter is how long pods that must not run twice go on when this node may
+	// be cut off from the cluster: 0 for StopAfterDefault, negative for ever, in
+	// which case their replacement waits for a person. See package fencing.
+	StopAfter time.Duration
 	// Capacity is what a hollow node pretends to have; on a real one it overrides
 	// what is found.
 	Capacity corev1.ResourceList
@@ -95,6 +105,7 @@ type Agent struct {
 	session  *session.Session
 	contents *contents
 	reclaims *reclaims
+	fence    *fence.Fence
 	node     *node.Node
 	network  *network.Network // nil on a hollow node
 	hollow   *hollow.Runtime  // nil on a real one
@@ -134,13 +145,20 @@ func New(cfg Config) (*Agent, error) {
 	if err := a.makeRuntime(); err != nil {
 		return nil, err
 	}
+	kept := filepath.Join(cfg.Dir, "fence.json")
+	if a.hollow != nil {
+		kept = "" // what it pretends to run ends with it
+	}
+	if a.fence, err = fence.New(fence.Config{Name: cfg.Name, File: kept, StopAfter: cfg.StopAfter, Logger: a.log}); err != nil {
+		return nil, err
+	}
 	a.node = node.New(node.Config{
 		Name: cfg.Name, Hostname: cfg.Hostname, IP: cfg.NodeIP, Dir: cfg.Dir, Labels: cfg.Labels, Taints: cfg.Taints,
-		Version: cfg.Version, Capacity: cfg.Capacity, Health: a.health,
+		Version: cfg.Version, Capacity: cfg.Capacity, StopsWithin: a.fence.Promise(), Health: a.health,
 	})
 	a.contents = newContents(filepath.Join(cfg.Dir, "services"), a.log)
 	a.session, err = session.New(session.Config{
-		Servers: cfg.Servers, File: filepath.Join(cfg.Dir, "servers.json"), Dial: cfg.Dial, Handler: a, Version: cfg.Version, Bare: a.hollow != nil, Volumes: cfg.LocalVolumes, Logger: a.log,
+		Servers: cfg.Servers, File: filepath.Join(cfg.Dir, "servers.json"), Dial: cfg.Dial, Handler: a, Certainty: a.fence, Version: cfg.Version, Bare: a.hollow != nil, Volumes: cfg.LocalVolumes, Logger: a.log,
 	})
 	if err != nil {
 		return nil, err
@@ -157,6 +175,10 @@ func New(cfg Config) (*Agent, error) {
 	if a.pods, err = pod.New(podConfig); err != nil {
 		return nil, err
 	}
+	a.pods.SetFence(pod.Unclear)
+	a.fence.OnChange(func(state fence.State) {
+		a.pods.SetFence(map[fence.State]pod.Fence{fence.Undecided: pod.Unclear, fence.Going: pod.Open, fence.Stopped: pod.Closed}[state])
+	})
 	a.contents.session, a.contents.changed = a.session, a.pods.Refill
 	return a, nil
 }
@@ -228,6 +250,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return a.session.Run(ctx) })
 	group.Go(func() error { return a.reclaims.Run(ctx) })
+	group.Go(func() error { return a.fence.Run(ctx) })
 	group.Go(func() error { return a.node.Run(ctx, a.session.NodeStatus) })
 	group.Go(func() error {
 		if err := a.importImages(ctx); err != nil {
@@ -345,6 +368,13 @@ func (a *Agent) Reclaim(m *agentv1.ReclaimVolume) { a.reclaims.take(m) }
 
 // Network says where the other nodes' pods are.
 func (a *Agent) Network(list []*agentv1.NodeRoute) {
+	others := make([]string, 0, len(list))
+	for _, r := range list {
+		if r.Node != a.cfg.Name {
+			others = append(others, r.Node)
+		}
+	}
+	a.fence.Nodes(others)
 	if a.network == nil {
 		return
 	}

@@ -77,11 +77,16 @@ func NewMember(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	g, err := gossip.New(gossip.Config{
 		Name: cfg.Name, Role: string(identity.Agent), ClusterID: id.ClusterID, Key: id.GossipKey,
 		BindAddr: cfg.GossipAddress, AdvertiseAddr: cfg.GossipAddress,
-		Version: cfg.Version, Seeds: func() []string { return seeds }, Fast: cfg.GossipFast, Logger: cfg.Logger,
+		Version: cfg.Version, Seeds: func() []string { return seeds }, Fast: cfg.GossipFast,
+		Received: a.fence.Receive, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
+	a.fence.Through(g.Addr(), g.Send, func(name string) (string, bool) {
+		m, known := g.Member(name)
+		return m.Address, known
+	})
 	return &Member{agent: a, id: id, gossip: g, seeds: filepath.Join(cfg.Dir, seedsFile), log: cfg.Logger}, nil
 }
 

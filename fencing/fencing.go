@@ -73,6 +73,10 @@ func WaitFor(node *corev1.Node) (time.Duration, bool) {
 // leader to act (MayFence).
 func GoesOn(nodes, lacking int) bool { return 2*lacking > nodes }
 
+// SampleGoesOn is GoesOn for an agent that has asked some of very many others at
+// random: three quarters of them must lack it, so that chance does not decide.
+func SampleGoesOn(asked, lacking int) bool { return 4*lacking > 3*asked }
+
 // MayFence says whether a leader that has held sessions of so many of all nodes
 // for as long as it waits may take the others' pods for stopped.
 func MayFence(nodes, heard int) bool { return heard > 0 && 2*heard >= nodes }

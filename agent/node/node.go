@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/musterhq/muster/fencing"
 )
 
 // Config says what can't be found out.
@@ -25,6 +27,9 @@ type Config struct {
 	Labels             map[string]string
 	Taints             []corev1.Taint
 	Version            string // of muster
+	// StopsWithin is the promise about pods that must not run twice (package
+	// fencing), 0 for none.
+	StopsWithin time.Duration
 	// Capacity overrides what the machine has.
 	Capacity corev1.ResourceList
 	// Health asks the container runtime.
@@ -78,10 +83,14 @@ func (n *Node) Object() *corev1.Node {
 		"beta.kubernetes.io/os": goruntime.GOOS, "beta.kubernetes.io/arch": goruntime.GOARCH,
 	}
 	maps.Copy(labels, n.cfg.Labels)
+	var annotations map[string]string
+	if n.cfg.StopsWithin > 0 {
+		annotations = map[string]string{fencing.NodeAnnotation: n.cfg.StopsWithin.String()}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.cfg.Name, Labels: labels},
+		ObjectMeta: metav1.ObjectMeta{Name: n.cfg.Name, Labels: labels, Annotations: annotations},
 		Spec:       corev1.NodeSpec{Taints: n.cfg.Taints},
 		Status:     *n.status.DeepCopy(),
 	}

@@ -97,6 +97,7 @@ type Manager struct {
 	group   sync.WaitGroup
 	workers map[types.UID]*worker
 	byName  map[types.NamespacedName]*worker // the latest of that name
+	fence   Fence
 	// synced: the control plane has said once which pods there are. Before, what
 	// runs without our knowledge is left alone.
 	synced bool

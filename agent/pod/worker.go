@@ -180,7 +180,8 @@ func (w *worker) step(ctx context.Context) (again time.Duration, gone bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.m.mu.Lock()
-	pod, how, grace, unsure := w.pod, w.mode, w.grace, w.m.unsure(w)
+	pod, how, unsure := w.pod, w.mode, w.m.unsure(w)
+	fence, grace := w.fenced()
 	w.interrupt = cancel
 	w.m.mu.Unlock()
 
@@ -193,9 +194,18 @@ func (w *worker) step(ctx context.Context) (again time.Duration, gone bool) {
 	}
 	switch how {
 	case unknown:
+		if fence == Closed {
+			return w.suspend(ctx, pod, observed, grace), false
+		}
 		return -1, false
 	case terminating, removing:
 		return w.finish(ctx, pod, observed, how, grace)
+	}
+	if fence == Closed {
+		return w.suspend(ctx, pod, observed, grace), false
+	}
+	if fence == Unclear && !runs(observed) {
+		return -1, false
 	}
 	if unsure > 0 && !runs(observed) {
 		return unsure, false
@@ -289,11 +299,7 @@ func (w *worker) rest(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 		w.voice.now(&pod.Status)
 	}
 	for _, box := range observed.Sandboxes {
-		running := box.Ready
-		for _, c := range box.Containers {
-			running = running || c.State == runtime.Running || c.State == runtime.Unknown
-		}
-		if !running {
+		if !active(runtime.Pod{Sandboxes: []runtime.Sandbox{box}}) {
 			continue
 		}
 		if err := w.m.cfg.Runtime.StopSandbox(ctx, box.ID); err != nil {

@@ -53,13 +53,27 @@ type Frames interface {
 	CloseSend() error
 }
 
+// Certainty learns how certain the agent may be of the control plane. It must
+// not block.
+type Certainty interface {
+	// Clock is what this agent's clock says, for the control plane to echo.
+	Clock() int64
+	// Heard: a control node that has a quorum is heard.
+	Heard()
+	// Certain: such a node, which has told all pods, had heard this agent when its
+	// clock said so.
+	Certain(clock int64)
+}
+
 // Config is what a Session needs.
 type Config struct {
 	Servers []string // host:port of control nodes to begin with
 	File    string   // where later ones are kept
 	Dial    func(ctx context.Context, address string) (*grpc.ClientConn, error)
 	Handler Handler
-	Version string
+	// Certainty may be nil.
+	Certainty Certainty
+	Version   string
 	// Bare: the config maps and secrets of pods are of no use here.
 	Bare bool
 	// Volumes is the directory below which volumes of claims are made.
@@ -94,6 +108,13 @@ type Session struct {
 // ErrNoSession says that there is no control node to ask.
 var ErrNoSession = errors.New("no session with a control node")
 
+// indifferent is who has no use for certainty.
+type indifferent struct{}
+
+func (indifferent) Clock() int64  { return 0 }
+func (indifferent) Heard()        {}
+func (indifferent) Certain(int64) {}
+
 var errGoAway = errors.New("the control node is going away")
 
 func New(cfg Config) (*Session, error) {
@@ -105,6 +126,9 @@ func New(cfg Config) (*Session, error) {
 	}
 	if cfg.Patience == 0 {
 		cfg.Patience = 5 * time.Second
+	}
+	if cfg.Certainty == nil {
+		cfg.Certainty = indifferent{}
 	}
 	list, err := loadServers(cfg.File, cfg.Servers)
 	if err != nil {
@@ -247,6 +271,7 @@ type conversation struct {
 	address  string
 	end      context.CancelCauseFunc
 	welcomed atomic.Bool
+	echoes   bool                      // heartbeats tell of a quorum; only read uses it
 	heard    atomic.Pointer[time.Time] // when something last came, by the monotonic clock
 
 	streams    sync.WaitGroup
@@ -299,7 +324,8 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 			if message.GetGoAway() != nil {
 				return errGoAway
 			}
-			if message.GetHeartbeat() != nil {
+			if beat := message.GetHeartbeat(); beat != nil {
+				c.certainty(beat, false)
 				continue
 			}
 			return fmt.Errorf("%T before a welcome", message.Message)
@@ -327,6 +353,8 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 				handler.Retain(put)
 			}
 			synced, put = true, nil
+		case *agentv1.ToAgent_Heartbeat:
+			c.certainty(m.Heartbeat, synced)
 		case *agentv1.ToAgent_StatusStored:
 			c.outbox.stored(types.UID(m.StatusStored.Uid), m.StatusStored.Sequence)
 		case *agentv1.ToAgent_Network:
@@ -346,7 +374,23 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 	}
 }
 
+// certainty takes what a heartbeat tells. One from a control node of a version
+// that tells nothing counts as if it had a quorum and answered the last of ours.
+func (c *conversation) certainty(beat *agentv1.Heartbeat, synced bool) {
+	if synced && !c.echoes {
+		beat = &agentv1.Heartbeat{Clock: c.cfg.Certainty.Clock() - c.cfg.Heartbeat.Nanoseconds(), Quorum: true}
+	}
+	if !beat.Quorum {
+		return
+	}
+	c.cfg.Certainty.Heard()
+	if synced && beat.Clock != 0 {
+		c.cfg.Certainty.Certain(beat.Clock)
+	}
+}
+
 func (c *conversation) welcome(m *agentv1.Welcome) error {
+	c.echoes = m.Echoes
 	node := &corev1.Node{}
 	if err := node.Unmarshal(m.Node); err != nil {
 		return fmt.Errorf("read the node: %w", err)
@@ -374,7 +418,9 @@ func (c *conversation) learn(servers []string) {
 func (c *conversation) write(ctx context.Context, stream grpc.BidiStreamingClient[agentv1.FromAgent, agentv1.ToAgent]) error {
 	tick := time.NewTicker(c.cfg.Heartbeat)
 	defer tick.Stop()
-	alive := &agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{}}}
+	alive := func() *agentv1.FromAgent {
+		return &agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: c.cfg.Certainty.Clock()}}}
+	}
 	for {
 		beat := false
 		select {
@@ -386,7 +432,7 @@ func (c *conversation) write(ctx context.Context, stream grpc.BidiStreamingClien
 		}
 		if !c.welcomed.Load() {
 			// Presence counts before the control node can say what should run.
-			if beat && stream.Send(alive) != nil {
+			if beat && stream.Send(alive()) != nil {
 				return nil
 			}
 			continue
@@ -397,7 +443,7 @@ func (c *conversation) write(ctx context.Context, stream grpc.BidiStreamingClien
 			}
 		}
 		if beat {
-			if err := stream.Send(alive); err != nil {
+			if err := stream.Send(alive()); err != nil {
 				return nil
 			}
 		}

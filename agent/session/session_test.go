@@ -298,3 +298,61 @@ func TestServersAreRemembered(t *testing.T) {
 		t.Error("no server is known, and nothing is said about it")
 	}
 }
+
+// certainty remembers what it is told.
+type certainty struct {
+	mu      sync.Mutex
+	clock   int64
+	heard   int
+	certain []int64
+}
+
+func (c *certainty) Clock() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.clock++
+	return c.clock
+}
+
+func (c *certainty) Heard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard++
+}
+
+func (c *certainty) Certain(clock int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.certain = append(c.certain, clock)
+}
+
+func (c *certainty) counts() (heard, certain int, last int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.certain) > 0 {
+		last = c.certain[len(c.certain)-1]
+	}
+	return c.heard, len(c.certain), last
+}
+
+// What makes an agent certain is its own clock, back from a control node that has
+// a quorum; a control node without one, however alive, does not.
+func TestEchoOfAQuorumMakesCertain(t *testing.T) {
+	control := sessiontest.Start(t, "c1")
+	c := &certainty{}
+	run(t, &handler{}, func(cfg *session.Config) { cfg.Certainty = c }, control)
+	sessiontest.Eventually(t, 5*time.Second, "certainty that grows", func() bool {
+		_, certain, last := c.counts()
+		return certain >= 2 && last > 1
+	})
+
+	minority := sessiontest.Start(t, "c2")
+	minority.Minority = true
+	c, h := &certainty{}, &handler{}
+	run(t, h, func(cfg *session.Config) { cfg.Certainty = c }, minority)
+	sessiontest.Eventually(t, 5*time.Second, "a sync", func() bool { return h.syncs() == 1 })
+	time.Sleep(time.Second) // five heartbeats
+	if heard, certain, _ := c.counts(); heard != 0 || certain != 0 {
+		t.Errorf("heard %d times, certain %d times by a control node without a quorum, want neither", heard, certain)
+	}
+}

@@ -77,6 +77,7 @@ while the agent or its containerd restart.`,
 	flags.StringVar(&archives, "image-archives", "", "directory whose *.tar image archives (OCI or Docker) are imported at start")
 	flags.StringToStringVar(&labels, "label", nil, "label of the node, name=value; may be given several times")
 	flags.StringSliceVar(&taints, "taint", nil, "taint of the node when it is first registered, key[=value]:effect; may be given several times")
+	flags.DurationVar(&cfg.StopAfter, "stop-after", agent.StopAfterDefault, "how long pods that must not run twice, as those of stateful sets, go on when this node may be cut off from the cluster; negative: for ever, and nothing replaces them until a person decides")
 	logs.add(flags)
 	return cmd
 }

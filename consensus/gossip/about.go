@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"sync"
@@ -28,9 +29,11 @@ func parseAbout(meta []byte) about {
 	return a
 }
 
-// self is this node's memberlist.Delegate. Beside the meta data nothing is
-// exchanged.
+// self is this node's memberlist.Delegate. Beside the meta data, and what members
+// Send each other, nothing is exchanged.
 type self struct {
+	received func([]byte)
+
 	mu    sync.Mutex
 	about about
 }
@@ -62,7 +65,13 @@ func (s *self) NodeMeta(int) []byte {
 	return meta
 }
 
-func (s *self) NotifyMsg([]byte)                {}
+// NotifyMsg takes what was sent. The bytes are memberlist's.
+func (s *self) NotifyMsg(message []byte) {
+	if s.received != nil {
+		s.received(bytes.Clone(message))
+	}
+}
+
 func (s *self) GetBroadcasts(int, int) [][]byte { return nil }
 func (s *self) LocalState(bool) []byte          { return nil }
 func (s *self) MergeRemoteState([]byte, bool)   {}

@@ -47,8 +47,11 @@ type Config struct {
 	Seeds func() []string
 	// Fast notices a death in well under a second. For clusters within one
 	// machine; on a network it takes any hiccup for a death.
-	Fast   bool
-	Logger *slog.Logger // nil is silent
+	Fast bool
+	// Received is called with what another member has sent (Send), from gossip's
+	// own goroutine: it must not block. Nil ignores it.
+	Received func(message []byte)
+	Logger   *slog.Logger // nil is silent
 }
 
 // Gossip is one node's part in it.
@@ -80,7 +83,7 @@ func New(c Config) (*Gossip, error) {
 	if c.Seeds == nil {
 		c.Seeds = func() []string { return nil }
 	}
-	self := &self{about: about{Role: c.Role, API: c.APIAddress, Version: c.Version}}
+	self := &self{received: c.Received, about: about{Role: c.Role, API: c.APIAddress, Version: c.Version}}
 	if err := self.fits(); err != nil {
 		return nil, err
 	}
@@ -123,6 +126,13 @@ func New(c Config) (*Gossip, error) {
 
 // Addr is the advertised address, host:port.
 func (g *Gossip) Addr() string { return g.addr }
+
+// Send sends a few hundred bytes to the member of that name at that gossip
+// address, encrypted, by one UDP packet: it may be lost. The member may be one
+// that gossip calls dead, or has not heard of yet.
+func (g *Gossip) Send(address, name string, message []byte) error {
+	return g.list.SendToAddress(memberlist.Address{Addr: address, Name: name}, message)
+}
 
 // Member is a node as this one knows it; false if it was never heard of.
 func (g *Gossip) Member(name string) (Member, bool) { return g.members.get(name) }

@@ -327,3 +327,26 @@ func (w testWriter) Write(line []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(line)))
 	return len(line), nil
 }
+
+// A message is a packet to one member, also to one that this node does not hear.
+func TestMembersSendEachOther(t *testing.T) {
+	heard := make(chan string, 10)
+	first := start(t, "a", nil, func(c *gossip.Config) { c.Received = func(message []byte) { heard <- string(message) } })
+	second := start(t, "b", nil, nil)
+	deadline := time.After(10 * time.Second)
+	for {
+		if err := second.Send(first.Addr(), "a", []byte("are you there?")); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case got := <-heard:
+			if want := "are you there?"; got != want {
+				t.Errorf("heard %q, want %q", got, want)
+			}
+			return
+		case <-deadline:
+			t.Fatal("nothing was heard")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/fencing"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
@@ -369,3 +370,57 @@ func TestMergeNodeStatusKeepsTimesOfWhatDidNotChange(t *testing.T) {
 }
 
 var _ clusterv1.SessionsServer = (*Dispatcher)(nil)
+
+// An agent is certain of the control plane by its own clock, which comes back to
+// it from a control node that has a quorum.
+func TestHeartbeatsEchoTheAgentsClock(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	a := c.connect("n1")
+	c.givePodCIDR("n1")
+	a.hearUntilSynced()
+	echo := func(clock int64) *agentv1.Heartbeat {
+		t.Helper()
+		if err := a.session.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: clock}}}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			message, err := a.session.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if beat := message.GetHeartbeat(); beat != nil && beat.Clock == clock {
+				return beat
+			}
+		}
+	}
+	for _, cutOff := range []bool{false, true} {
+		c.cutOff.Store(cutOff)
+		if beat := echo(map[bool]int64{false: 41, true: 42}[cutOff]); beat.Quorum == cutOff {
+			t.Errorf("cut off %v, and the heartbeat says quorum %v", cutOff, beat.Quorum)
+		}
+	}
+}
+
+// What an agent promises about pods that must not run twice is its to change.
+func TestPromiseFollowsTheAgent(t *testing.T) {
+	c := newControlNodes(t, "c1")[0]
+	a := c.connect("n2")
+	c.givePodCIDR("n2")
+	a.hearUntilSynced()
+	for _, promise := range []string{"15s", "30s", ""} {
+		said := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+		if promise != "" {
+			said.Annotations = map[string]string{fencing.NodeAnnotation: promise}
+		}
+		if err := c.register(t.Context(), said); err != nil {
+			t.Fatal(err)
+		}
+		node, err := store.Of[*corev1.Node](c.store, store.Nodes).Get(t.Context(), "", "n1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := node.Annotations[fencing.NodeAnnotation]; got != promise {
+			t.Errorf("promise %q is stored as %q", promise, got)
+		}
+	}
+}

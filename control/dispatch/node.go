@@ -11,12 +11,14 @@ import (
 
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/fencing"
 )
 
 // register creates the agent's Node, or brings labels, annotations and status of the
-// one that exists up to what the agent says. Spec, and labels and annotations that
-// the agent does not name, belong to the cluster and stay. It is called behind a
-// read barrier.
+// one that exists up to what the agent says; a promise to stop pods (package
+// fencing) that it does not give any more goes. Spec, and other labels and
+// annotations that the agent does not name, belong to the cluster and stay. It is
+// called behind a read barrier.
 func (d *Dispatcher) register(ctx context.Context, said *corev1.Node) error {
 	nodes := d.cfg.Registry.Kind(store.Nodes.Resource)
 	node := said.DeepCopy()
@@ -37,6 +39,9 @@ func (d *Dispatcher) register(ctx context.Context, said *corev1.Node) error {
 				node.Annotations = map[string]string{}
 			}
 			maps.Copy(node.Annotations, said.Annotations)
+			if _, promises := said.Annotations[fencing.NodeAnnotation]; !promises {
+				delete(node.Annotations, fencing.NodeAnnotation)
+			}
 			return node, nil
 		}, resource.UpdateOptions{FieldManager: "muster-agent"})
 		if err != nil {

@@ -69,8 +69,14 @@ func (s *session) beat() error {
 	if s.servers != nil && !s.d.cfg.Owns(s.node, s.key) {
 		return errReplacedMachine // its Node was deleted, and another machine took the name
 	}
+	// Read before the quorum is asked for: what the agent may conclude from both
+	// (package fencing) must not be newer than that.
+	s.mu.Lock()
+	clock := s.clock
+	s.mu.Unlock()
+	quorum := s.d.cfg.Quorum()
 	switch {
-	case s.d.cfg.Quorum():
+	case quorum:
 		s.alone = time.Time{}
 	case s.alone.IsZero():
 		s.alone = time.Now()
@@ -84,7 +90,7 @@ func (s *session) beat() error {
 			return err
 		}
 	}
-	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{}}})
+	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: clock, Quorum: quorum}}})
 }
 
 // sentPod remembers what the agent was told of a pod, so that a removal names
@@ -129,7 +135,7 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat 
 	}
 	s.servers = s.d.cfg.Servers()
 	if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Welcome{Welcome: &agentv1.Welcome{
-		ControlNode: s.d.cfg.Name, Node: raw, Servers: s.servers,
+		ControlNode: s.d.cfg.Name, Node: raw, Servers: s.servers, Echoes: true,
 	}}}); err != nil {
 		return nil, err
 	}

@@ -74,6 +74,7 @@ type session struct {
 	// What is to be stored, the latest for each pod.
 	reports reports
 	heard   time.Time
+	clock   int64 // what the agent's last heartbeat said
 
 	toSend   chan struct{} // capacity 1: there is something to send
 	toReport chan struct{} // capacity 1: there is something to store
@@ -195,6 +196,9 @@ func (s *session) receive() error {
 		s.mu.Lock()
 		s.heard = time.Now()
 		changed := s.reports.take(message)
+		if beat := message.GetHeartbeat(); beat != nil {
+			s.clock = beat.Clock
+		}
 		s.mu.Unlock()
 		if changed {
 			signal(s.toReport)

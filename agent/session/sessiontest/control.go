@@ -31,6 +31,8 @@ type Control struct {
 	Servers []string
 	// Mute: nothing is said after the welcome, not even heartbeats.
 	Mute bool
+	// Minority: it has no quorum.
+	Minority bool
 	// Forgetful: statuses are not answered.
 	Forgetful bool
 
@@ -46,6 +48,7 @@ type Control struct {
 	gone     []types.UID
 	events   []string
 	beats    int
+	clock    int64 // what the agent's last one said
 	streams  map[string]chan Stream
 }
 
@@ -101,7 +104,7 @@ func (c *Control) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, age
 	if err != nil {
 		return err
 	}
-	out <- &agentv1.ToAgent{Message: &agentv1.ToAgent_Welcome{Welcome: &agentv1.Welcome{ControlNode: c.Name, Node: raw, Servers: c.Servers}}}
+	out <- &agentv1.ToAgent{Message: &agentv1.ToAgent_Welcome{Welcome: &agentv1.Welcome{ControlNode: c.Name, Node: raw, Servers: c.Servers, Echoes: true}}}
 	for _, pod := range c.Pods {
 		out <- put(pod)
 	}
@@ -130,7 +133,9 @@ func (c *Control) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, age
 			if mute {
 				continue
 			}
-			message = &agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{}}}
+			c.mu.Lock()
+			message = &agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: c.clock, Quorum: !c.Minority}}}
+			c.mu.Unlock()
 		}
 		if err := stream.Send(message); err != nil {
 			return err
@@ -156,6 +161,7 @@ func (c *Control) receive(stream grpc.BidiStreamingServer[agentv1.FromAgent, age
 		switch m := message.Message.(type) {
 		case *agentv1.FromAgent_Heartbeat:
 			c.beats++
+			c.clock = m.Heartbeat.Clock
 		case *agentv1.FromAgent_PodStatus:
 			status := &corev1.PodStatus{}
 			if err := status.Unmarshal(m.PodStatus.Status); err != nil {

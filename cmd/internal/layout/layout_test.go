@@ -30,6 +30,8 @@ var matrix = []struct {
 	{"agent", []string{"agent/...", "fencing", "consensus/identity", "consensus/transport", "consensus/gossip", "proto/..."}, "the agent never imports control or fsm"},
 	{"agent/pod", []string{"fencing", "agent/runtime", "agent/runtime/logs", "agent/volume", "agent/probe", "proto/agent/..."}, ""},
 	{"agent/session", []string{"consensus/transport", "proto/agent/..."}, ""},
+	{"agent/fence", []string{"fencing"}, ""},
+	{"agent/node", []string{"fencing"}, ""},
 	{"agent/runtime/runtimetest", []string{"agent/runtime", "agent/runtime/logs"}, ""},
 	{"agent/runtime/cri", []string{"agent/runtime", "agent/runtime/bundle"}, ""},
 	{"agent/runtime/hollow", []string{"agent/runtime", "agent/runtime/logs"}, ""},
@@ -40,7 +42,7 @@ var matrix = []struct {
 
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},
 	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/aggregate", "control/audit", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},
-	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
+	{"control/dispatch", []string{"fencing", "control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
 	{"control/operator", []string{"consensus/transport", "control/store", "control/store/keyring", "fsm/kv", "fsm/watch", "proto/..."}, ""},
 	{"control/autopilot", []string{"consensus", "control/store", "fsm", "proto/cluster/..."}, "a leader's duty, and answers to operators"},
 	{"control/operator/kvclient", []string{"proto/..."}, ""},

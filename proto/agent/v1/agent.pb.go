@@ -428,9 +428,14 @@ func (x *Hello) GetVolumes() string {
 	return ""
 }
 
-// Heartbeat is sent each second. Nothing is stored for it.
+// Heartbeat is sent each second, by both. Nothing is stored for it.
 type Heartbeat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From the agent: what its own clock says, which means nothing to anybody else.
+	// From the control node: the latest that it has heard of the agent; 0 for none.
+	Clock int64 `protobuf:"varint,1,opt,name=clock,proto3" json:"clock,omitempty"`
+	// From the control node: it leads, or hears a leader.
+	Quorum        bool `protobuf:"varint,2,opt,name=quorum,proto3" json:"quorum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -463,6 +468,20 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_agent_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Heartbeat) GetClock() int64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetQuorum() bool {
+	if x != nil {
+		return x.Quorum
+	}
+	return false
 }
 
 type NodeStatus struct {
@@ -1553,7 +1572,9 @@ type Welcome struct {
 	// core/v1 Node as stored, with its podCIDR.
 	Node []byte `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// host:port of every control node, for later sessions.
-	Servers       []string `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
+	Servers []string `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
+	// Heartbeats say clock and quorum. An earlier version's do not.
+	Echoes        bool `protobuf:"varint,4,opt,name=echoes,proto3" json:"echoes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1607,6 +1628,13 @@ func (x *Welcome) GetServers() []string {
 		return x.Servers
 	}
 	return nil
+}
+
+func (x *Welcome) GetEchoes() bool {
+	if x != nil {
+		return x.Echoes
+	}
+	return false
 }
 
 type PodPut struct {
@@ -2578,8 +2606,10 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12)\n" +
 	"\x10without_contents\x18\x04 \x01(\bR\x0fwithoutContents\x12\x18\n" +
-	"\avolumes\x18\x05 \x01(\tR\avolumes\"\v\n" +
-	"\tHeartbeat\"$\n" +
+	"\avolumes\x18\x05 \x01(\tR\avolumes\"9\n" +
+	"\tHeartbeat\x12\x14\n" +
+	"\x05clock\x18\x01 \x01(\x03R\x05clock\x12\x16\n" +
+	"\x06quorum\x18\x02 \x01(\bR\x06quorum\"$\n" +
 	"\n" +
 	"NodeStatus\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\fR\x06status\"\x83\x01\n" +
@@ -2672,11 +2702,12 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x06FAILED\x10\x03\"#\n" +
 	"\aServers\x12\x18\n" +
-	"\aservers\x18\x01 \x03(\tR\aservers\"Z\n" +
+	"\aservers\x18\x01 \x03(\tR\aservers\"r\n" +
 	"\aWelcome\x12!\n" +
 	"\fcontrol_node\x18\x01 \x01(\tR\vcontrolNode\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\fR\x04node\x12\x18\n" +
-	"\aservers\x18\x03 \x03(\tR\aservers\"\x1a\n" +
+	"\aservers\x18\x03 \x03(\tR\aservers\x12\x16\n" +
+	"\x06echoes\x18\x04 \x01(\bR\x06echoes\"\x1a\n" +
 	"\x06PodPut\x12\x10\n" +
 	"\x03pod\x18\x01 \x01(\fR\x03pod\"O\n" +
 	"\tPodRemove\x12\x1c\n" +

@@ -38,6 +38,10 @@ status: lab ## List the hosts of that cluster and what runs on them
 chaos-smoke: deps build images ## Kill hosts of a cluster of its own under load, and print what it cost (root)
 	go test -count=1 -timeout 20m -v ./test/netns -args -full
 
+.PHONY: node-loss
+node-loss: deps build images ## Lose compute hosts, alone and with the leader, and print how long their pods took to run elsewhere (root)
+	go test -count=1 -timeout 20m -v ./test/netns -run 'TestLosesNodes|TestCutsOffNode' -args -full
+
 .PHONY: chaos
 chaos: ## Linearizability under faults, for SEED (1; also 1..20) and TIME each (5m) (root)
 	go test -count=1 -timeout 0 -v ./test/chaos -run TestPromisesHoldUnderFaults -args -seeds '$(or $(SEED),1)' -time $(or $(TIME),5m)

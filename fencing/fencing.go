@@ -39,8 +39,8 @@ const (
 	// run differently, and a runtime that is slow to kill.
 	Slack = 5 * time.Second
 	// SettledAge is how long a node must have existed to be counted: agents hear
-	// of new ones a moment later.
-	SettledAge = time.Minute
+	// of new ones within a heartbeat or two.
+	SettledAge = 15 * time.Second
 )
 
 // Guards says whether a pod must not run twice.

@@ -34,9 +34,9 @@ const (
 	// last certainty: early enough for an answer before StopAfter is over.
 	askEvery = 2 * time.Second
 	askAfter = fencing.LackingAfter
-	// decideWithin is how long a starting agent waits for answers before it stops
-	// what it finds running.
-	decideWithin = 1500 * time.Millisecond
+	// decideWithin is how long a starting agent waits for answers, which come with
+	// the second heartbeat, before it stops what it finds running.
+	decideWithin = 2500 * time.Millisecond
 	// keepEvery is how often the last certainty is written down.
 	keepEvery = 2 * time.Second
 

@@ -82,6 +82,8 @@ func (c *cluster) Leader(context.Context) (string, error) {
 
 func (c *cluster) Kill(_ context.Context, host string) error  { return c.Stop(host) }
 func (c *cluster) Start(_ context.Context, host string) error { return c.Cluster.Start(host) }
+func (c *cluster) Cut(context.Context, string) error          { return errors.ErrUnsupported }
+func (c *cluster) Mend(context.Context, string) error         { return errors.ErrUnsupported }
 func (c *cluster) Containers(context.Context, string) ([]string, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -129,6 +129,22 @@ func (h *hosts) Start(ctx context.Context, name string) error {
 	return host.Start(ctx)
 }
 
+func (h *hosts) Cut(_ context.Context, name string) error {
+	host, err := h.lab.Host(name)
+	if err != nil {
+		return err
+	}
+	return host.Unplug()
+}
+
+func (h *hosts) Mend(_ context.Context, name string) error {
+	host, err := h.lab.Host(name)
+	if err != nil {
+		return err
+	}
+	return host.Plug()
+}
+
 func (h *hosts) Containers(_ context.Context, name string) ([]string, error) {
 	host, err := h.lab.Host(name)
 	if err != nil {

@@ -30,7 +30,13 @@ type client struct {
 
 func newClient(t *testing.T, c Cluster) *client {
 	t.Helper()
-	hosts := &client{names: c.Control(), hosts: map[string]kubernetes.Interface{}}
+	return newClientOf(t, c, c.Control())
+}
+
+// newClientOf asks some of the control hosts only.
+func newClientOf(t *testing.T, c Cluster, names []string) *client {
+	t.Helper()
+	hosts := &client{names: names, hosts: map[string]kubernetes.Interface{}}
 	for _, name := range hosts.names {
 		config := rest.CopyConfig(c.Config(name))
 		config.Timeout = attemptTimeout

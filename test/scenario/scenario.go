@@ -32,6 +32,11 @@ type Cluster interface {
 	// It does not wait until the host is of use again.
 	Start(ctx context.Context, host string) error
 
+	// Cut takes a host off the network, both ways, and leaves it running; Mend puts
+	// it back. Their error is errors.ErrUnsupported where hosts share a network.
+	Cut(ctx context.Context, host string) error
+	Mend(ctx context.Context, host string) error
+
 	// Containers names the pod ("namespace/name") of every container that runs
 	// on a compute host, once for each, by looking at the host and not at what
 	// the cluster says. Its error is errors.ErrUnsupported where containers are
@@ -44,6 +49,7 @@ type Cluster interface {
 func All(t *testing.T, c Cluster) {
 	t.Run("runs and replaces pods", func(t *testing.T) { RunsAndReplaces(t, c) })
 	t.Run("moves the pods of a lost node", func(t *testing.T) { LosesNode(t, c) })
+	t.Run("moves the pods of a node that is lost with the leader", func(t *testing.T) { LosesNodes(t, c, Losses{Count: 1, WithLeader: true}) })
 	t.Run("goes on without its leader", func(t *testing.T) { LosesLeader(t, c, Short) })
 	t.Run("comes back from a total outage", func(t *testing.T) { LosesEverything(t, c) })
 }

@@ -17,6 +17,8 @@ type attendance struct {
 	mu     sync.Mutex
 	byNode map[string]attended
 	lost   map[string]time.Time
+	// doubted are lost nodes of which it was said that they can't be fenced.
+	doubted map[string]bool
 }
 
 type attended struct {
@@ -27,7 +29,7 @@ type attended struct {
 }
 
 func newAttendance() *attendance {
-	return &attendance{byNode: make(map[string]attended), lost: make(map[string]time.Time)}
+	return &attendance{byNode: make(map[string]attended), lost: make(map[string]time.Time), doubted: make(map[string]bool)}
 }
 
 // session notes whether there is one.
@@ -54,6 +56,7 @@ func (a *attendance) stored(node *corev1.Node, now time.Time) {
 	c := conditionOf(node, corev1.NodeReady)
 	if c == nil || c.Status != corev1.ConditionUnknown {
 		delete(a.lost, node.Name)
+		delete(a.doubted, node.Name)
 	} else if _, known := a.lost[node.Name]; !known {
 		a.lost[node.Name] = now
 	}
@@ -90,4 +93,14 @@ func (a *attendance) forget(node string) {
 	defer a.mu.Unlock()
 	delete(a.byNode, node)
 	delete(a.lost, node)
+	delete(a.doubted, node)
+}
+
+// firstDoubt is true once for each time that the node is lost.
+func (a *attendance) firstDoubt(node string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	first := !a.doubted[node]
+	a.doubted[node] = true
+	return first
 }

@@ -58,7 +58,9 @@ func (c *Controller) fence(ctx context.Context, key types.NamespacedName) error 
 		return nil
 	}
 	if nodes, heard := c.witnesses(node, wait, now); !fencing.MayFence(nodes, heard) {
-		c.log.Warn("a pod is not known to have stopped: too few nodes are heard", "pod", key, "node", node.Name, "nodes", nodes, "heard", heard)
+		if c.attendance.firstDoubt(node.Name) {
+			c.log.Warn("a lost node's pods are not known to have stopped: too few of all nodes have been heard since", "node", node.Name, "nodes", nodes, "heard", heard)
+		}
 		c.fences.AddAfter(key, fenceAgain)
 		return nil
 	}

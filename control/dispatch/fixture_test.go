@@ -97,7 +97,7 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 	ctx, cancel := context.WithCancel(t.Context())
 	var group errgroup.Group
 	for _, n := range nodes {
-		server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 			return handler(transport.NewContext(ctx, callerOf(ctx)), request)
 		}), grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 			return handler(srv, &asCaller{stream, transport.NewContext(stream.Context(), callerOf(stream.Context()))})

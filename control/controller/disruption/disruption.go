@@ -1,6 +1,7 @@
 // Package disruption keeps the status of PodDisruptionBudgets: how many of the pods
 // that each selects may go now. Evictions, which are not its business, count down from
-// there in the transaction that lets a pod go.
+// there in the transaction that lets a pod go. It also takes back what conditions of pods
+// say of a disruption that does not come.
 //
 // A status is only written over the very one that it was worked out from, so an
 // eviction meanwhile is never undone: it asks for a new look.
@@ -13,6 +14,7 @@ import (
 	"maps"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -45,12 +47,14 @@ type Controller struct {
 	caches   *controller.Caches
 	events   controller.Source
 	loop     *controller.Loop[types.NamespacedName]
+	stale    *controller.Loop[types.NamespacedName] // pods
 }
 
 // New listens to the caches, which must not run yet.
 func New(cfg Config) *Controller {
 	c := &Controller{registry: cfg.Registry, caches: cfg.Caches, events: cfg.Events.Source("controllermanager")}
 	c.loop = controller.NewLoop("disruption", workers, cfg.Logger, c.reconcile)
+	c.stale = controller.NewLoop("disruption-stale", 1, cfg.Logger, c.clearStale)
 	c.caches.PodDisruptionBudgets.OnChange(func(_, now *policyv1.PodDisruptionBudget) {
 		if now != nil {
 			c.add(now)
@@ -82,7 +86,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	if !c.caches.Synced(ctx) {
 		return nil
 	}
-	return c.loop.Run(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.loop.Run(ctx) })
+	group.Go(func() error { return c.stale.Run(ctx) })
+	return group.Wait()
 }
 
 func (c *Controller) add(budget *policyv1.PodDisruptionBudget) {
@@ -90,6 +97,11 @@ func (c *Controller) add(budget *policyv1.PodDisruptionBudget) {
 }
 
 func (c *Controller) onPod(old, now *corev1.Pod) {
+	if now != nil {
+		if wait, stale := staleIn(now, time.Now()); stale {
+			c.stale.AddAfter(types.NamespacedName{Namespace: now.Namespace, Name: now.Name}, wait)
+		}
+	}
 	if old != nil && now != nil {
 		_, was := controller.ReadySince(old)
 		_, is := controller.ReadySince(now)

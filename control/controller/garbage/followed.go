@@ -3,12 +3,14 @@ package garbage
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
@@ -111,15 +113,52 @@ func (f *following) waitRevision(ctx context.Context, revision uint64) error {
 	return err
 }
 
+// dependent is an object that names another as an owner.
+type dependent struct {
+	object
+	meta *metav1.PartialObjectMetadata
+}
+
 // dependents lists what names an object as an owner.
-func (f *followed) dependents(uid types.UID) []object {
-	var found []object
+func (f *followed) dependents(uid types.UID) []dependent {
+	var found []dependent
 	for kind, following := range f.all() {
 		for _, obj := range following.cache.ByIndex(byOwner, string(uid)) {
-			found = append(found, object{kind, obj.Namespace, obj.Name})
+			found = append(found, dependent{object{kind, obj.Namespace, obj.Name}, obj})
 		}
 	}
 	return found
+}
+
+// blocking are the dependents without which an owner that is deleted in the foreground
+// does not go: those that say so. Where owners go round in a circle and all are being
+// deleted, nobody waits for one that waits for him.
+func (f *followed) blocking(owner types.UID) []dependent {
+	return slices.DeleteFunc(f.named(owner), func(d dependent) bool {
+		return f.leadsTo(owner, d, map[types.UID]bool{})
+	})
+}
+
+func (f *followed) named(owner types.UID) []dependent {
+	return slices.DeleteFunc(f.dependents(owner), func(d dependent) bool { return !blocks(d.meta, owner) })
+}
+
+// leadsTo says that a dependent waits, be it through others, for the owner to go first.
+func (f *followed) leadsTo(owner types.UID, d dependent, seen map[types.UID]bool) bool {
+	if d.meta.UID == owner {
+		return true
+	}
+	if seen[d.meta.UID] || !inForeground(d.meta) {
+		return false
+	}
+	seen[d.meta.UID] = true
+	return slices.ContainsFunc(f.named(d.meta.UID), func(next dependent) bool { return f.leadsTo(owner, next, seen) })
+}
+
+func blocks(obj *metav1.PartialObjectMetadata, owner types.UID) bool {
+	return slices.ContainsFunc(obj.OwnerReferences, func(ref metav1.OwnerReference) bool {
+		return ref.UID == owner && ptr.Deref(ref.BlockOwnerDeletion, false)
+	})
 }
 
 // uid is that of an object, empty if there is none; known says whether its kind

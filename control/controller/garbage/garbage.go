@@ -89,7 +89,7 @@ func (c *Controller) changed(kind schema.GroupKind, old, now *metav1.PartialObje
 	if now == nil {
 		c.gone.add(old.UID)
 		for _, d := range c.kinds.dependents(old.UID) {
-			c.loop.Add(d)
+			c.loop.Add(d.object)
 		}
 		c.wakeOwners(old)
 		return
@@ -98,9 +98,14 @@ func (c *Controller) changed(kind schema.GroupKind, old, now *metav1.PartialObje
 		c.loop.Add(object{kind, now.GetNamespace(), now.GetName()})
 	}
 	// An owner in foreground deletion waits for its dependents to let go.
-	if old != nil && len(old.OwnerReferences) > len(now.OwnerReferences) {
+	if old != nil && slices.ContainsFunc(old.OwnerReferences, func(ref metav1.OwnerReference) bool { return blocks(old, ref.UID) && !blocks(now, ref.UID) }) {
 		c.wakeOwners(old)
 	}
+}
+
+// inForeground says that an object is being deleted, its dependents first.
+func inForeground(obj store.Object) bool {
+	return obj.GetDeletionTimestamp() != nil && finalizerOf(obj) == metav1.FinalizerDeleteDependents
 }
 
 // waits says whether the object is an owner whose deletion is ours to complete.
@@ -177,40 +182,55 @@ func (c *Controller) reconcile(ctx context.Context, key object) error {
 	if obj.GetDeletionTimestamp() != nil {
 		return nil
 	}
-	stay, left, err := c.sortOwners(ctx, obj)
+	return c.collect(ctx, kind, obj)
+}
+
+// collect deletes an object, as it was read, that has no owner any more, or lets go of
+// those that it has not.
+func (c *Controller) collect(ctx context.Context, kind *resource.Kind, obj store.Object) error {
+	stay, left, waiting, err := c.sortOwners(ctx, obj)
 	switch {
 	case err != nil || len(left) == 0:
 		return err
 	case len(stay) > 0:
 		return c.dropOwners(ctx, kind, obj, left)
 	}
-	uid := obj.GetUID()
-	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
-	if finalizerOf(obj) == "" {
+	// As it was when its owners were looked for: one that lets it live changes it first.
+	uid, version := obj.GetUID(), obj.GetResourceVersion()
+	options := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}
+	switch {
+	case waiting && len(c.kinds.dependents(uid)) > 0:
+		// Its owner waits for what it owns, too.
+		options.PropagationPolicy = ptr.To(metav1.DeletePropagationForeground)
+	case finalizerOf(obj) == "":
 		options.PropagationPolicy = ptr.To(metav1.DeletePropagationBackground)
 	}
-	_, _, err = c.registry.Delete(ctx, kind, key.namespace, key.name, options)
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+	_, _, err = c.registry.Delete(ctx, kind, obj.GetNamespace(), obj.GetName(), options)
+	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
 // sortOwners tells the owners that stay from those that are gone, or are being
-// deleted and wait for their dependents to go first.
-func (c *Controller) sortOwners(ctx context.Context, obj store.Object) (stay, left []types.UID, err error) {
+// deleted and wait for their dependents to go first; waiting says that there is one
+// of the latter.
+func (c *Controller) sortOwners(ctx context.Context, obj store.Object) (stay, left []types.UID, waiting bool, err error) {
 	for _, ref := range obj.GetOwnerReferences() {
 		owner, exists, err := c.owner(ctx, obj.GetNamespace(), ref)
 		switch {
 		case err != nil:
-			return nil, nil, err
-		case !exists, owner != nil && owner.GetDeletionTimestamp() != nil && finalizerOf(owner) == metav1.FinalizerDeleteDependents:
+			return nil, nil, false, err
+		case owner != nil && inForeground(owner):
+			waiting = true
+			left = append(left, ref.UID)
+		case !exists:
 			left = append(left, ref.UID)
 		default:
 			stay = append(stay, ref.UID)
 		}
 	}
-	return stay, left, nil
+	return stay, left, waiting, nil
 }
 
 // owner finds an owner in the store. An owner of a kind that nobody here knows
@@ -258,11 +278,13 @@ func (c *Controller) finish(ctx context.Context, kind *resource.Kind, owner stor
 	if err := c.kinds.waitRevision(ctx, c.registry.Store().Revision()); err != nil {
 		return err
 	}
-	dependents := c.kinds.dependents(owner.GetUID())
 	finalizer := finalizerOf(owner)
-	if finalizer == metav1.FinalizerDeleteDependents && len(dependents) > 0 {
-		for _, d := range dependents {
-			c.loop.Add(d)
+	var dependents []dependent // to be orphaned
+	if finalizer == metav1.FinalizerOrphanDependents {
+		dependents = c.kinds.dependents(owner.GetUID())
+	} else if blocking := c.kinds.blocking(owner.GetUID()); len(blocking) > 0 {
+		for _, d := range blocking {
+			c.loop.Add(d.object)
 		}
 		return nil // their going wakes the owner
 	}

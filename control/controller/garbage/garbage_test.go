@@ -1,6 +1,7 @@
 package garbage
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -8,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
@@ -99,6 +101,23 @@ func TestOrphanedDependentsLive(t *testing.T) {
 	})
 }
 
+// A dependent was read, its owner lets it live and goes, and then the owner is looked for: that
+// must not be taken for an object that lost its owner.
+func TestADependentThatIsOrphanedMeanwhileLives(t *testing.T) {
+	m := test.Begin(t, storetest.New(t))
+	c := New(Config{Registry: m.Registry, Logger: m.Logger})
+	a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+	read := test.Create(m, resource.Pods, owned("of-a", ref(a)))
+	test.Change(m, resource.Pods, "default", "of-a", "", func(now *corev1.Pod) { now.OwnerReferences = nil })
+	m.Delete(resource.ReplicationControllers, "default", "a")
+	if err := c.collect(t.Context(), resource.Pods, read); !apierrors.IsConflict(err) {
+		t.Errorf("error %v, want a conflict", err)
+	}
+	if _, ok := test.Get[*corev1.Pod](m, store.Pods, "default", "of-a"); !ok {
+		t.Error("the dependent was deleted")
+	}
+}
+
 func TestForegroundDeletionTakesDependentsFirst(t *testing.T) {
 	in(t, func(t *testing.T, m *test.Term) {
 		a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
@@ -134,6 +153,80 @@ func TestForegroundDeletionLetsSharedDependentsGo(t *testing.T) {
 			t.Error("the owner waits for a dependent that is not its own any more")
 		}
 	})
+}
+
+// A deployment's foreground deletion is over when its pods are gone, which the replica
+// sets between them own. What does not block an owner goes after it.
+func TestForegroundDeletionGoesAllTheWayDown(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
+		middle := test.ReplicationController("middle", 0)
+		middle.OwnerReferences = []metav1.OwnerReference{ref(a)}
+		middle = test.Create(m, resource.ReplicationControllers, middle)
+		running := owned("running", ref(middle))
+		running.Spec.NodeName = "n1"
+		test.Create(m, resource.Pods, running)
+		beside := ref(a)
+		beside.BlockOwnerDeletion = nil
+		free := owned("beside", beside)
+		free.Spec.NodeName = "n1"
+		test.Create(m, resource.Pods, free)
+		deleteRC(m, "a", metav1.DeletePropagationForeground)
+		time.Sleep(time.Second)
+		if !rcExists(m, "a") || !rcExists(m, "middle") {
+			t.Errorf("owner there %v, the one between %v; want both until the pod is gone", rcExists(m, "a"), rcExists(m, "middle"))
+		}
+		m.Delete(resource.Pods, "default", "running", metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0))})
+		time.Sleep(time.Second)
+		if rcExists(m, "a") || rcExists(m, "middle") {
+			t.Error("owners are there after what blocked them")
+		}
+		left, ok := test.Get[*corev1.Pod](m, store.Pods, "default", "beside")
+		if !ok || left.DeletionTimestamp == nil {
+			t.Error("what did not block the owner is not being deleted after it")
+		}
+	})
+}
+
+// Owners that go round in a circle, of one, two or three objects that say that nobody may go
+// before them. However one of them or all are deleted, all go.
+func TestCirclesOfOwnersGo(t *testing.T) {
+	for count := 1; count <= 3; count++ {
+		for _, policy := range []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground} {
+			for _, all := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%d, %s, all %v", count, policy, all), func(t *testing.T) {
+					in(t, func(t *testing.T, m *test.Term) {
+						var circle []*corev1.ReplicationController
+						for i := range count {
+							circle = append(circle, test.Create(m, resource.ReplicationControllers, test.ReplicationController(fmt.Sprint("c", i), 0)))
+						}
+						for i, rc := range circle {
+							test.Change(m, resource.ReplicationControllers, "default", rc.Name, "", func(now *corev1.ReplicationController) {
+								now.OwnerReferences = []metav1.OwnerReference{ref(circle[(i+1)%count])}
+							})
+						}
+						test.Create(m, resource.Pods, owned("of-all", ref(circle[count-1])))
+						time.Sleep(time.Second)
+						for i, rc := range circle {
+							if !all && i > 0 {
+								continue
+							}
+							_, _, err := m.Registry.Delete(t.Context(), resource.ReplicationControllers, "default", rc.Name, &metav1.DeleteOptions{PropagationPolicy: &policy})
+							if err != nil && !apierrors.IsNotFound(err) {
+								t.Fatal(err)
+							}
+						}
+						wantPods(t, m)
+						for _, rc := range circle {
+							if rcExists(m, rc.Name) {
+								t.Errorf("%s is still there", rc.Name)
+							}
+						}
+					})
+				})
+			}
+		}
+	}
 }
 
 // A dependent that is created when its owner is gone already, or whose owner was

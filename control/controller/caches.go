@@ -57,6 +57,7 @@ type Caches struct {
 	PersistentVolumeClaims *store.Cache[*corev1.PersistentVolumeClaim]
 	PersistentVolumes      *store.Cache[*corev1.PersistentVolume]
 	StorageClasses         *store.Cache[*storagev1.StorageClass]
+	CSINodes               *store.Cache[*storagev1.CSINode]
 
 	all []runner
 }
@@ -111,11 +112,12 @@ func NewCaches(s *store.Store) *Caches {
 			},
 		}),
 		StorageClasses: store.NewCache[*storagev1.StorageClass](s, store.StorageClasses, nil),
+		CSINodes:       store.NewCache[*storagev1.CSINode](s, store.CSINodes, nil),
 	}
 	c.all = []runner{
 		c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.StatefulSets,
 		c.ControllerRevisions, c.Jobs, c.CronJobs, c.PodDisruptionBudgets, c.Services,
-		c.PersistentVolumeClaims, c.PersistentVolumes, c.StorageClasses,
+		c.PersistentVolumeClaims, c.PersistentVolumes, c.StorageClasses, c.CSINodes,
 	}
 	return c
 }

@@ -28,6 +28,7 @@ type cluster struct {
 
 	index   *index
 	keepers keepers
+	volumes *volumes
 	slots   []*nodeInfo // nil: free
 	vacant  int         // how many are
 
@@ -54,7 +55,8 @@ type nodeInfo struct {
 	index int // in order
 	slot  int // among all, for as long as it is known
 
-	domains []int32 // by slot of the topology, see topology
+	volumes *volumes // the cluster's
+	domains []int32  // by slot of the topology, see topology
 
 	hardTaints, softTaints []corev1.Taint
 	allocatable, requested resources
@@ -81,6 +83,7 @@ func newCluster(sample int) *cluster {
 		gained:  make(map[string]struct{}),
 		index:   newIndex(),
 		keepers: newKeepers(),
+		volumes: newVolumes(),
 		scratch: scratch{refused: make(map[string]int)},
 	}
 }
@@ -89,10 +92,11 @@ func (c *cluster) node(name string) *nodeInfo {
 	n := c.nodes[name]
 	if n == nil {
 		n = &nodeInfo{
-			name:  name,
-			slot:  len(c.slots),
-			pods:  make(map[types.UID]*podInfo),
-			ports: make(map[hostPort]int),
+			name:    name,
+			volumes: c.volumes,
+			slot:    len(c.slots),
+			pods:    make(map[types.UID]*podInfo),
+			ports:   make(map[hostPort]int),
 		}
 		if i := slices.Index(c.slots, nil); c.vacant > 0 && i >= 0 {
 			n.slot = i
@@ -267,6 +271,7 @@ func (n *nodeInfo) take(p *podInfo, sign int64) {
 	for _, port := range p.ports {
 		count(n.ports, port, int(sign))
 	}
+	n.volumes.use(p, sign)
 }
 
 func count[K comparable](m map[K]int, key K, by int) {

@@ -15,8 +15,9 @@ import (
 // What it promises: whenever next has nothing to offer, no parked pod fits on
 // any node.
 type core struct {
-	cluster *cluster
-	queue   *queue
+	cluster   *cluster
+	queue     *queue
+	claimants claimants
 	// misfits remembers for each class of pods the last diagnosis and the
 	// cluster's gains then: while nothing was gained, the next pod of the class
 	// fits nowhere either.
@@ -37,12 +38,16 @@ type decision struct {
 	entry     *entry
 	node      string
 	diagnosis *Diagnosis // nil when there is a node
+	// volumes are what its claims are to have, if they are not bound yet; the pod
+	// is to be bound once they are, see choose. attempt tells decisions of a pod apart.
+	volumes map[string]choice
+	attempt uint64
 }
 
 func newCore(sample int) *core {
 	cl := newCluster(sample)
 	return &core{
-		cluster: cl, queue: newQueue(cl.index), misfits: make(map[classKey]misfit), again: make(map[classKey]struct{}),
+		cluster: cl, queue: newQueue(cl.index), claimants: newClaimants(), misfits: make(map[classKey]misfit), again: make(map[classKey]struct{}),
 	}
 }
 
@@ -57,6 +62,7 @@ func (c *core) setPod(pod *corev1.Pod) {
 	case pod.Spec.NodeName != "":
 		c.drop(pod.UID)
 		c.cluster.bound(pod)
+		c.settleVolumes(pod.UID, nil)
 	case c.cluster.pods[pod.UID] != nil:
 		// Decided, and the binding is on its way. If it fails, this state counts.
 		c.cluster.pods[pod.UID].latest = pod
@@ -70,13 +76,23 @@ func (c *core) setPod(pod *corev1.Pod) {
 // removePod forgets a pod that is gone or has finished.
 func (c *core) removePod(uid types.UID) {
 	c.drop(uid)
+	c.release(uid)
+}
+
+// release takes a pod off its node, and back what was decided about its claims.
+func (c *core) release(uid types.UID) {
+	p := c.cluster.pods[uid]
 	c.cluster.release(uid)
+	if p != nil {
+		c.settleVolumes(uid, p.podInfo)
+	}
 }
 
 // drop takes a pod out of the queue. If it had been woken for room on a node, the
 // room goes to the next.
 func (c *core) drop(uid types.UID) {
 	if e := c.queue.remove(uid); e != nil {
+		c.unfollow(e.podInfo)
 		c.unclaimed(e)
 	}
 }
@@ -117,15 +133,19 @@ func (c *core) next() (decision, bool) {
 		c.unclaimed(e)
 		c.remember(e.podInfo, diagnosis)
 		c.queue.park(e)
+		c.claimants.follow(e.podInfo)
 		return decision{entry: e, diagnosis: diagnosis}, true
 	}
 	c.queue.remove(e.pod.UID)
+	c.unfollow(e.podInfo)
+	d := decision{entry: e, node: n.name}
+	c.choose(&d, n)
 	c.cluster.assume(e.podInfo, n)
 	if e.wokenBy == n.name {
 		e.wokenBy = ""
 	}
 	c.unclaimed(e)
-	return decision{entry: e, node: n.name}, true
+	return d, true
 }
 
 // misfitsMost bounds the memory of classes; beyond it all are forgotten, which
@@ -142,6 +162,9 @@ func (c *core) remember(p *podInfo, d *Diagnosis) {
 // misfit is why the pod fits nowhere if that is known, nil if it is not. What
 // fits nowhere whoever it is, fits nowhere.
 func (c *core) misfit(p *podInfo) *Diagnosis {
+	if len(p.claims) > 0 {
+		return nil // its claims may have changed since
+	}
 	others := c.cluster.index.gainsOf(p)
 	for _, key := range [...]classKey{{asks: p.class}, p.classKey()} {
 		if known, ok := c.misfits[key]; ok && known.gains == c.cluster.gains && known.others == others {
@@ -175,7 +198,7 @@ func (c *core) undo(d decision, gone bool) bool {
 	if p == nil || !p.assumed {
 		return false
 	}
-	c.cluster.release(uid)
+	c.release(uid)
 	if gone {
 		return false
 	}

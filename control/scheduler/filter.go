@@ -26,6 +26,10 @@ var filters = []filter{
 	nodeAffinity{},
 	nodePorts{},
 	resourcesFit{},
+	volumeRestrictions{},
+	volumeLimits{},
+	volumeBinding{},
+	volumeZone{},
 	topologySpread{},
 	podAffinity{},
 	dynamicResources{},
@@ -57,6 +61,8 @@ func refusal(fs []filter, p *podInfo, n *nodeInfo, reasons []string) ([]string, 
 type Diagnosis struct {
 	Nodes   int            // how many nodes there are
 	Reasons map[string]int // reason → how many nodes gave it
+	// Message is why the pod can't go to any, whatever they are like; "" if it is they.
+	Message string
 }
 
 // Error is the message that users of Kubernetes know:
@@ -64,6 +70,9 @@ type Diagnosis struct {
 func (d *Diagnosis) Error() string {
 	if d.Nodes == 0 {
 		return "no nodes available to schedule pods"
+	}
+	if d.Message != "" {
+		return fmt.Sprintf("0/%d nodes are available: %s.", d.Nodes, d.Message)
 	}
 	counted := make([]string, 0, len(d.Reasons))
 	for reason, n := range d.Reasons {

@@ -10,6 +10,9 @@ import "maps"
 // history gives the same placement.
 func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
 	total := len(c.order)
+	if refusal := c.volumes.refusalOf(p); refusal != "" {
+		return nil, &Diagnosis{Nodes: total, Message: refusal}
+	}
 	c.filters = c.applicable(p, c.filters[:0])
 	c.feasible = c.feasible[:0]
 	clear(c.refused)

@@ -21,6 +21,7 @@ type podInfo struct {
 	// cpu and memory as scores count them
 	scoredCPU, scoredMemory int64
 	ports                   []hostPort
+	claims                  []claimUse
 	carries                 []carried // terms that others have to reckon with
 
 	// looked up in the index, as of its epoch
@@ -72,7 +73,7 @@ func (x *index) prepare(p *podInfo) {
 
 // newBoundInfo reads what a pod takes from the node that it is on.
 func newBoundInfo(pod *corev1.Pod) *podInfo {
-	p := &podInfo{pod: pod, requests: requestsOf(pod), ports: hostPortsOf(pod), carries: readCarried(pod)}
+	p := &podInfo{pod: pod, requests: requestsOf(pod), ports: hostPortsOf(pod), claims: claimsOf(pod), carries: readCarried(pod)}
 	p.scoredCPU, p.scoredMemory = scoredOf(pod)
 	return p
 }
@@ -157,6 +158,17 @@ func classOf(p *podInfo) string {
 	tolerationsKey(p.pod, &b)
 	if len(spec.ResourceClaims) > 0 {
 		b.WriteString("\x00d")
+	}
+	for _, c := range p.claims {
+		b.WriteString("\x00v")
+		b.WriteString(c.key)
+	}
+	for i := range spec.Volumes {
+		if isDisk(spec.Volumes[i]) {
+			raw, _ := spec.Volumes[i].Marshal()
+			b.WriteString("\x00k")
+			b.Write(raw)
+		}
 	}
 	for _, port := range p.ports {
 		b.WriteString("\x00p")

@@ -57,6 +57,9 @@ type Scheduler struct {
 	batches chan []decision  // to bind; holds one
 	bound   chan []outcome   // from bind; holds one
 	reports *reports
+	// what is heard, and to be written, of pods' volumes
+	volumeNews   *volumeNews
+	volumeWrites *volumeWrites
 }
 
 // outcome is what became of a decision's write.
@@ -83,6 +86,8 @@ func New(cfg Config) *Scheduler {
 		s.sample = sampleDefault
 	}
 	s.reports = newReports(s)
+	s.volumeWrites = newVolumeWrites(s)
+	s.volumeNews = newVolumeNews(s.caches, s.inbox)
 	s.caches.Pods.OnChange(s.inbox.pod)
 	s.caches.Nodes.OnChange(s.inbox.node)
 	s.inbox.follow(s.caches)
@@ -100,6 +105,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	g.Go(func() error { return s.decide(ctx) })
 	g.Go(func() error { return s.bind(ctx) })
 	g.Go(func() error { return s.reports.loop.Run(ctx) })
+	g.Go(func() error { return s.volumeWrites.loop.Run(ctx) })
 	g.Go(func() error { return s.followBrake(ctx) })
 	return g.Wait()
 }
@@ -127,13 +133,18 @@ func (s *Scheduler) decide(ctx context.Context) error {
 		} else {
 			timer.Stop()
 		}
+		if more {
+			ready = append(ready, core.takeDue()...)
+		}
 		// A bounded stretch, so that news and the binder are not kept waiting.
 		for i := 0; more && i < batchMost && len(ready) < batchMost; i++ {
 			var d decision
 			if d, more = core.next(); !more {
 				break
 			}
-			if d.diagnosis != nil {
+			if len(d.volumes) > 0 {
+				s.volumeWrites.add(d)
+			} else if d.diagnosis != nil {
 				s.reports.tell(d.entry.pod, corev1.PodReasonUnschedulable, d.diagnosis.Error())
 			} else {
 				ready = append(ready, d)
@@ -170,16 +181,18 @@ func (s *Scheduler) decide(ctx context.Context) error {
 	}
 }
 
-// hear tells the core what caches have reported. Nodes and namespaces are as new
-// as the pods at least: who cordons a node and then creates a pod finds that it
+// hear tells the core what caches have reported. Nodes, namespaces, claims and
+// volumes are as new as the pods at least: who cordons a node and then creates a pod finds that it
 // does not go there.
 func (s *Scheduler) hear(ctx context.Context, core *core) error {
-	pods := s.inbox.takePods()
-	if err := s.caches.Nodes.WaitRevision(ctx, s.registry.Store().Revision()); err != nil {
-		return err
-	}
-	if err := s.caches.Namespaces.WaitRevision(ctx, s.registry.Store().Revision()); err != nil {
-		return err
+	pods, written := s.inbox.takePods(), s.volumeWrites.take()
+	revision := s.registry.Store().Revision()
+	for _, cache := range []interface {
+		WaitRevision(context.Context, uint64) error
+	}{s.caches.Nodes, s.caches.Namespaces, s.caches.StorageClasses, s.caches.PersistentVolumes, s.caches.PersistentVolumeClaims} {
+		if err := cache.WaitRevision(ctx, revision); err != nil {
+			return err
+		}
 	}
 	for _, means := range s.inbox.takeOthers() {
 		means(core.cluster)
@@ -191,6 +204,8 @@ func (s *Scheduler) hear(ctx context.Context, core *core) error {
 			core.setNode(node)
 		}
 	}
+	s.volumeNews.tell(core)
+	s.settleVolumes(core, written)
 	for uid, pod := range pods {
 		if pod == nil {
 			core.removePod(uid)
@@ -207,6 +222,30 @@ func (s *Scheduler) settle(core *core, outcomes []outcome) {
 		if o.err != nil {
 			core.bindFailed(o.decision, apierrors.IsNotFound(o.err), time.Now())
 		}
+	}
+}
+
+// settleVolumes takes over what became of writes about pods' volumes, and of those
+// volumes.
+func (s *Scheduler) settleVolumes(core *core, written []outcome) {
+	failed := func(d decision, err error) {
+		s.volumeWrites.forget(d)
+		pod := d.entry.pod
+		s.log.Debug("volumes of a pod were not bound", "pod", key(pod), "node", d.node, "err", err)
+		if !apierrors.IsConflict(err) {
+			s.reports.tell(pod, "SchedulerError", fmt.Sprintf("running PreBind plugin %q: %v", volumeBinding{}.name(), err))
+		}
+	}
+	for _, o := range written {
+		switch {
+		case o.err == nil:
+			core.chosen(o.decision)
+		case core.volumesFailed(o.decision, time.Now()):
+			failed(o.decision, o.err)
+		}
+	}
+	for _, f := range core.checkVolumes(time.Now()) {
+		failed(f.decision, f.err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 )
 
 // State is the part of a cluster that decisions depend on. What is in it is
@@ -21,6 +22,11 @@ type State struct {
 	ReplicationControllers []*corev1.ReplicationController
 	ReplicaSets            []*appsv1.ReplicaSet
 	StatefulSets           []*appsv1.StatefulSet
+	// What pods' volumes go by.
+	Claims         []*corev1.PersistentVolumeClaim
+	Volumes        []*corev1.PersistentVolume
+	StorageClasses []*storagev1.StorageClass
+	CSINodes       []*storagev1.CSINode
 }
 
 // Snapshot is a cluster to ask questions of: the filters, scores and indexes
@@ -50,6 +56,7 @@ func NewSnapshot(state State) *Snapshot {
 	for _, set := range state.StatefulSets {
 		k.setSet(objectKey{"StatefulSet", set.Namespace, set.Name}, statefulSetSelector(set))
 	}
+	s.cluster.volumes.set(state)
 	for _, n := range state.Nodes {
 		s.cluster.setNode(n)
 	}

@@ -136,7 +136,7 @@ func busyboxImage(program string) (*image, error) {
 			{name: "etc/group", mode: 0o644, data: []byte("root:x:0:\nnobody:x:65534:\n")},
 			{name: "root/", mode: 0o700},
 			{name: "home/", mode: 0o755},
-			{name: "tmp/", mode: 0o1777},
+			{name: "tmp/", mode: 0o1777}, {name: "var/tmp/", mode: 0o1777},
 		},
 	}
 	for applet := range strings.FieldsSeq(string(out)) {

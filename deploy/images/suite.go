@@ -136,7 +136,7 @@ func (s *suite) agnhost() (*image, error) {
 			{name: "agnhost", mode: 0o755, data: program},
 			{name: "agnhost-2", mode: 0o777, link: "agnhost"},
 			{name: "uploads/", mode: 0o755},
-			{name: "tmp/", mode: 0o1777},
+			{name: "tmp/", mode: 0o1777}, {name: "var/tmp/", mode: 0o1777},
 			{name: "root/", mode: 0o700},
 			// Users that specs of supplemental groups look for.
 			{name: "etc/passwd", mode: 0o644, data: []byte("root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/home:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")},

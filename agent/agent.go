@@ -32,7 +32,7 @@ import (
 	"github.com/musterhq/muster/agent/runtime/hollow"
 	"github.com/musterhq/muster/agent/session"
 	"github.com/musterhq/muster/agent/volume"
-	"github.com/musterhq/muster/fencing"
+	"github.com/musterhq/muster/proto/agent/fencing"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 

@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/musterhq/muster/fencing"
+	"github.com/musterhq/muster/proto/agent/fencing"
 )
 
 // Config says what can't be found out.

@@ -7,7 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/musterhq/muster/agent/runtime"
-	"github.com/musterhq/muster/fencing"
+	"github.com/musterhq/muster/proto/agent/fencing"
 )
 
 // Fence says whether pods that must not run twice may run here.

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/musterhq/muster/control/store"
-	"github.com/musterhq/muster/fencing"
+	"github.com/musterhq/muster/proto/agent/fencing"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )

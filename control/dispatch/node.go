@@ -11,7 +11,7 @@ import (
 
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
-	"github.com/musterhq/muster/fencing"
+	"github.com/musterhq/muster/proto/agent/fencing"
 )
 
 // register creates the agent's Node, or brings labels, annotations and status of the

@@ -14,7 +14,7 @@ import (
 	"github.com/musterhq/muster/control/controller"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
-	"github.com/musterhq/muster/fencing"
+	"github.com/musterhq/muster/proto/agent/fencing"
 )
 
 // fenceAgain is when a pod is looked at again of which it can't be said yet

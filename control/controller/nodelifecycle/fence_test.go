@@ -9,7 +9,7 @@ import (
 	test "github.com/musterhq/muster/control/controller/controllertest"
 	"github.com/musterhq/muster/control/resource"
 	"github.com/musterhq/muster/control/store"
-	"github.com/musterhq/muster/fencing"
+	"github.com/musterhq/muster/proto/agent/fencing"
 )
 
 // waits is how long the leader waits for an agent that promises the usual.

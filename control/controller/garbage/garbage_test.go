@@ -109,7 +109,7 @@ func TestADependentThatIsOrphanedMeanwhileLives(t *testing.T) {
 	a := test.Create(m, resource.ReplicationControllers, test.ReplicationController("a", 0))
 	read := test.Create(m, resource.Pods, owned("of-a", ref(a)))
 	test.Change(m, resource.Pods, "default", "of-a", "", func(now *corev1.Pod) { now.OwnerReferences = nil })
-	m.Delete(resource.ReplicationControllers, "default", "a")
+	deleteRC(m, "a", metav1.DeletePropagationBackground)
 	if err := c.collect(t.Context(), resource.Pods, read); !apierrors.IsConflict(err) {
 		t.Errorf("error %v, want a conflict", err)
 	}

@@ -46,6 +46,10 @@ node-loss: deps build images ## Lose compute hosts, alone and with the leader, a
 chaos: ## Linearizability under faults, for SEED (1; also 1..20) and TIME each (5m) (root)
 	go test -count=1 -timeout 0 -v ./test/chaos -run TestPromisesHoldUnderFaults -args -seeds '$(or $(SEED),1)' -time $(or $(TIME),5m)
 
+.PHONY: chaos-workloads
+chaos-workloads: ## Leaders killed at every step of rollouts, jobs, stateful and daemon sets, for SEED (1..50), every state checked
+	go test -count=1 -timeout 60m -v ./test/workloads -args -seeds '$(or $(SEED),1..50)' -every
+
 .PHONY: conformance
 conformance: deps build lab bin/e2e.test bin/ginkgo ## Kubernetes' own conformance suite, for FOCUS (areas; those of API server, scheduler and controllers); writes docs/conformance.md (root)
 	@go run ./deploy/images -suite bin/e2e.test bin/suite-images

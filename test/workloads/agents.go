@@ -1,0 +1,247 @@
+package workloads
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/musterhq/muster/agent/pod"
+	"github.com/musterhq/muster/agent/probe"
+	"github.com/musterhq/muster/agent/runtime"
+	"github.com/musterhq/muster/agent/runtime/hollow"
+	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/store"
+)
+
+// retryEvery is between attempts of agents and users while nobody leads.
+const retryEvery = 100 * time.Millisecond
+
+// agent is a machine: the real workers of pods on a pretended runtime. What a
+// session with a control node does is done here.
+type agent struct {
+	w       *world
+	name    string
+	runtime *hollow.Runtime
+	pods    *pod.Manager
+
+	mu       sync.Mutex
+	statuses map[types.UID]resource.PodStatusUpdate
+	gone     map[types.UID]types.NamespacedName
+	wake     chan struct{} // room for one
+}
+
+func newAgent(w *world, name string) *agent {
+	a := &agent{
+		w: w, name: name, wake: make(chan struct{}, 1),
+		statuses: map[types.UID]resource.PodStatusUpdate{}, gone: map[types.UID]types.NamespacedName{},
+		runtime: hollow.New(hollow.Config{
+			SandboxDelay: time.Millisecond + w.upTo(200*time.Millisecond), StartDelay: time.Millisecond + w.upTo(500*time.Millisecond),
+		}),
+	}
+	if err := a.runtime.SetPodCIDR(fmt.Sprintf("10.42.%s.0/24", strings.TrimPrefix(name, "n"))); err != nil {
+		w.t.Fatal(err)
+	}
+	var err error
+	a.pods, err = pod.New(pod.Config{
+		Dir: w.t.TempDir(), Runtime: a.runtime, Reporter: a, Prober: probe.Pretended{}, Unsynced: true, Logger: slog.New(slog.DiscardHandler),
+		Node: func() pod.Node {
+			return pod.Node{Name: name, Hostname: name, IP: "192.0.2.1", RuntimeName: "hollow", Allocatable: node(name).Status.Allocatable}
+		},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// run registers the machine, runs its pods and says how they are.
+func (a *agent) run(ctx context.Context) {
+	a.w.do(ctx, func() error {
+		_, err := a.w.client.Create(ctx, resource.Nodes, "", node(a.name), resource.CreateOptions{})
+		return err
+	})
+	a.w.do(ctx, func() error {
+		_, _, err := a.w.client.Update(ctx, resource.Nodes, "", a.name, "status", func(current store.Object) (store.Object, error) {
+			n := current.(*corev1.Node)
+			n.Status = node(a.name).Status
+			return n, nil
+		}, resource.UpdateOptions{})
+		return err
+	})
+	var group sync.WaitGroup
+	group.Go(func() { _ = a.pods.Run(ctx) })
+	group.Go(func() { a.report(ctx) })
+	group.Wait()
+}
+
+func (a *agent) report(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		}
+		for !a.say(ctx) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(retryEvery):
+			}
+		}
+	}
+}
+
+// say stores what there is to say; false if it must be said again.
+func (a *agent) say(ctx context.Context) bool {
+	a.mu.Lock()
+	statuses, gone := a.statuses, a.gone
+	a.statuses, a.gone = map[types.UID]resource.PodStatusUpdate{}, map[types.UID]types.NamespacedName{}
+	a.mu.Unlock()
+	all := true
+	for uid, update := range statuses {
+		if err := a.w.client.UpdatePodStatus(ctx, update); err != nil && !apierrors.IsNotFound(err) {
+			all = false
+			a.mu.Lock()
+			if _, newer := a.statuses[uid]; !newer {
+				a.statuses[uid] = update
+			}
+			a.mu.Unlock()
+		}
+	}
+	for uid, key := range gone {
+		if err := a.finish(ctx, uid, key); err != nil {
+			all = false
+			a.mu.Lock()
+			a.gone[uid] = key
+			a.mu.Unlock()
+		}
+	}
+	return all
+}
+
+// finish removes the object of a deleted pod of which nothing runs any more.
+func (a *agent) finish(ctx context.Context, uid types.UID, key types.NamespacedName) error {
+	p, err := store.Of[*corev1.Pod](a.w.store, store.Pods).Get(ctx, key.Namespace, key.Name)
+	if err != nil || p.UID != uid || p.DeletionTimestamp == nil {
+		return nil
+	}
+	_, _, err = a.w.client.Delete(ctx, resource.Pods, key.Namespace, key.Name, &metav1.DeleteOptions{GracePeriodSeconds: ptr.To(int64(0)), Preconditions: &metav1.Preconditions{UID: &uid}})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
+// Status, Gone, Forget and Event implement pod.Reporter.
+func (a *agent) Status(p *corev1.Pod, status *corev1.PodStatus) {
+	a.mu.Lock()
+	a.statuses[p.UID] = resource.PodStatusUpdate{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Node: a.name, Status: *status}
+	a.mu.Unlock()
+	a.nudge()
+}
+
+func (a *agent) Gone(namespace, name string, uid types.UID) {
+	a.mu.Lock()
+	a.gone[uid] = types.NamespacedName{Namespace: namespace, Name: name}
+	a.mu.Unlock()
+	a.nudge()
+}
+
+func (a *agent) Forget(uid types.UID) {
+	a.mu.Lock()
+	delete(a.statuses, uid)
+	a.mu.Unlock()
+}
+
+func (a *agent) Event(*corev1.ObjectReference, string, string, string) {}
+
+func (a *agent) nudge() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// tellAgents tells each of its pods, as dispatch does.
+func (w *world) tellAgents(ctx context.Context, agents []*agent) {
+	watch, err := w.store.Table(store.Pods).Watch(ctx, store.WatchOptions{})
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	byName := map[string]*agent{}
+	for _, a := range agents {
+		byName[a.name] = a
+	}
+	for {
+		events, _, err := watch.Next(ctx)
+		if err != nil {
+			return
+		}
+		for _, e := range events {
+			obj, err := store.Decode(store.Pods, e.Item)
+			if err != nil {
+				w.t.Error(err)
+				return
+			}
+			p := obj.(*corev1.Pod)
+			a := byName[p.Spec.NodeName]
+			switch {
+			case a == nil:
+			case e.Type == "DELETED":
+				a.pods.Remove(p.UID)
+			default:
+				a.pods.Put(p)
+			}
+		}
+	}
+}
+
+// watchTwins looks for containers of one pod name that run on two machines.
+func (w *world) watchTwins(ctx context.Context, agents []*agent) {
+	told := map[string]bool{}
+	for ctx.Err() == nil {
+		runs := map[string]string{}
+		for _, a := range agents {
+			pods, err := a.runtime.Pods(ctx)
+			if err != nil {
+				return
+			}
+			for _, p := range pods {
+				key := p.Namespace + "/" + p.Name
+				if !running(p) {
+					continue
+				}
+				if other := runs[key]; other != "" && !told[key] {
+					told[key] = true
+					w.violated(Violation{Promise: oneOrdinal, Why: fmt.Sprintf("%s runs as %s and as %s on %s", key, other, p.UID, a.name)})
+				}
+				runs[key] = fmt.Sprintf("%s on %s", p.UID, a.name)
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func running(p runtime.Pod) bool {
+	for _, box := range p.Sandboxes {
+		for _, c := range box.Containers {
+			if c.State == runtime.Running {
+				return true
+			}
+		}
+	}
+	return false
+}

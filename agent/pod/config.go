@@ -191,11 +191,7 @@ func subPath(volume, sub string) (string, error) {
 		return "", err
 	}
 	defer root.Close()
-	if _, err := root.Stat(sub); os.IsNotExist(err) {
-		if err := root.MkdirAll(sub, 0o750); err != nil {
-			return "", err
-		}
-	} else if err != nil {
+	if err := makeBelow(root, sub); err != nil {
 		return "", err
 	}
 	// What the runtime mounts is resolved again, so it is given resolved.
@@ -211,6 +207,33 @@ func subPath(volume, sub string) (string, error) {
 		return "", fmt.Errorf("leads out of the volume")
 	}
 	return path, nil
+}
+
+// makeBelow makes what is not there of a path. It is for those whom the volume is
+// for, as kubelet has it.
+func makeBelow(root *os.Root, path string) error {
+	if _, err := root.Stat(path); !os.IsNotExist(err) {
+		return err
+	}
+	volume, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	mode := volume.Mode() & (os.ModePerm | os.ModeSetgid)
+	at := ""
+	for name := range strings.SplitSeq(filepath.Clean(path), "/") {
+		at = filepath.Join(at, name)
+		switch err := root.Mkdir(at, 0o750); {
+		case os.IsExist(err):
+		case err != nil:
+			return err
+		default:
+			if err := root.Chmod(at, mode); err != nil { // past the umask
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func propagation(p *corev1.MountPropagationMode) runtime.Propagation {

@@ -205,6 +205,24 @@ func TestSubPathStaysBelow(t *testing.T) {
 	}
 }
 
+// Who may write to a volume may write to what is made in it for a subPath.
+func TestSubPathIsForThoseWhomTheVolumeIsFor(t *testing.T) {
+	volume := t.TempDir()
+	want := 0o777 | os.ModeSetgid
+	if err := os.Chmod(volume, want); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := subPath(volume, "new/dir"); err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range []string{"new", "new/dir"} {
+		info, err := os.Stat(filepath.Join(volume, sub))
+		if err != nil || info.Mode()&(os.ModePerm|os.ModeSetgid) != want {
+			t.Errorf("%s has mode %v, %v, want %v", sub, info.Mode(), err, want)
+		}
+	}
+}
+
 // Only failures in a row count.
 func TestProbeThresholds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

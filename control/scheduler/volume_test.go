@@ -339,7 +339,7 @@ func (w *storedWorld) step(t *testing.T) {
 // Claims, volumes, nodes and pods come and go, writes fail: no pod waits that
 // could go, and none is bound before its volumes are, nor away from them.
 func TestVolumesInRandomHistories(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range uint64(100) {
 		w := &storedWorld{
 			core: newCore(2), r: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0),
 			claims: map[string]*corev1.PersistentVolumeClaim{}, volumes: map[string]*corev1.PersistentVolume{}, pods: map[string]*corev1.Pod{},

@@ -277,7 +277,7 @@ func TestVolumesOfClaimsThatWentDoAsTheirPolicySays(t *testing.T) {
 // Whatever users ask for, in whatever order it is looked at: a volume is one
 // claim's, a claim has one volume, both say the same, and nobody has less than they asked for.
 func TestVolumeIsOneClaims(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(100) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		c := newPretended()
 		pick := func(of ...string) string { return of[r.IntN(len(of))] }

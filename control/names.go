@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/musterhq/muster/consensus/identity"
 	"github.com/musterhq/muster/control/pki"
@@ -34,6 +35,14 @@ type names struct {
 	store *store.Store
 	// member says whether a control node of this name is configured.
 	member func(name string) bool
+	// read holds each record as it was last read, by name, with its revision: every
+	// session asks once a second.
+	read sync.Map
+}
+
+type readRecord struct {
+	nameRecord
+	revision uint64
 }
 
 func (n *names) Claim(ctx context.Context, role identity.Role, name string, key [sha256.Size]byte) error {
@@ -129,8 +138,12 @@ func (n *names) find(name string) (holder nameRecord, revision uint64, err error
 	if err != nil {
 		return holder, 0, err
 	}
+	if known, ok := n.read.Load(name); ok && known.(readRecord).revision == revision {
+		return known.(readRecord).nameRecord, revision, nil
+	}
 	if err := json.Unmarshal(value, &holder); err != nil {
 		return holder, 0, fmt.Errorf("record %s%s: %w", namePrefix, name, err)
 	}
+	n.read.Store(name, readRecord{holder, revision})
 	return holder, revision, nil
 }

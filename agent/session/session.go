@@ -228,7 +228,8 @@ func (s *Session) converse(ctx context.Context, address string, lingering *sync.
 			_ = conn.Close()
 		})
 	}()
-	c.hears()
+	c.silent = time.AfterFunc(c.patience(), c.tooSilent)
+	defer c.silent.Stop()
 	group, together := errgroup.WithContext(life)
 	stream, err := c.client.Session(together)
 	if err != nil {
@@ -238,7 +239,6 @@ func (s *Session) converse(ctx context.Context, address string, lingering *sync.
 	if err != nil {
 		return false, err
 	}
-	group.Go(func() error { return c.watchSilence(together) })
 	group.Go(func() error {
 		if err := stream.Send(hello); err != nil {
 			return nil // the reader knows why
@@ -271,8 +271,8 @@ type conversation struct {
 	address  string
 	end      context.CancelCauseFunc
 	welcomed atomic.Bool
-	echoes   bool                      // heartbeats tell of a quorum; only read uses it
-	heard    atomic.Pointer[time.Time] // when something last came, by the monotonic clock
+	echoes   bool        // heartbeats tell of a quorum; only read uses it
+	silent   *time.Timer // ends the conversation
 
 	streams    sync.WaitGroup
 	open       atomic.Int64
@@ -280,33 +280,20 @@ type conversation struct {
 	endStreams context.CancelFunc
 }
 
-// hears notes that something has come. A time as a number would be the wall
-// clock's, and end every conversation when that jumps.
-func (c *conversation) hears() {
-	now := time.Now()
-	c.heard.Store(&now)
+// hears notes that something has come: the conversation ends when nothing else
+// does for too long.
+func (c *conversation) hears() { c.silent.Reset(c.patience()) }
+
+// patience is how long nothing may come.
+func (c *conversation) patience() time.Duration {
+	if c.welcomed.Load() {
+		return c.cfg.Silence
+	}
+	return c.cfg.Patience
 }
 
-// watchSilence ends the conversation when nothing is heard for too long.
-func (c *conversation) watchSilence(ctx context.Context) error {
-	tick := time.NewTicker(c.cfg.Silence / 10)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-		limit := c.cfg.Patience
-		if c.welcomed.Load() {
-			limit = c.cfg.Silence
-		}
-		if silent := time.Since(*c.heard.Load()); silent > limit {
-			err := fmt.Errorf("nothing heard for %v", silent.Round(time.Millisecond))
-			c.end(err)
-			return err
-		}
-	}
+func (c *conversation) tooSilent() {
+	c.end(fmt.Errorf("nothing heard for %v", c.patience()))
 }
 
 // read hears the control node out.
@@ -403,6 +390,7 @@ func (c *conversation) welcome(m *agentv1.Welcome) error {
 	c.servers.succeeded(c.address)
 	c.outbox.begin()
 	c.welcomed.Store(true)
+	c.hears()
 	c.log.Info("session with the control plane", "server", c.address, "control_node", m.ControlNode)
 	c.cfg.Handler.Welcome(node)
 	return nil

@@ -30,7 +30,8 @@ import (
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
-// HeartbeatInterval is how often both ends of a session say that they live.
+// HeartbeatInterval is how often both ends of a session say that they live: the
+// agent of its own accord, and this end in answer.
 const HeartbeatInterval = time.Second
 
 // silence ends a session: three heartbeats did not come.

@@ -47,6 +47,7 @@ func TestAgentIsToldOfNewControlNodes(t *testing.T) {
 	a := c.connect("n1")
 	c.givePodCIDR("n1")
 	a.hearUntilSynced()
+	a.keepBeating()
 	c.addresses.Store(&[]string{"10.0.0.1:6443", "10.0.0.2:6443"})
 	for {
 		message, err := a.session.Recv()
@@ -68,6 +69,7 @@ func TestSessionSendsNoPodsWithoutAQuorum(t *testing.T) {
 	a.hearUntilSynced()
 	c.log.Refuse(errors.New("no leader"))
 	again := c.connect("n1")
+	again.keepBeating()
 	heartbeats := 0
 	for heartbeats < 2 {
 		message, err := again.session.Recv()

@@ -16,9 +16,7 @@ import (
 // send greets the agent, sends it all its pods, and then what changes. Only
 // this goroutine sends on the stream.
 func (s *session) send(ctx context.Context, registered *corev1.Node, version string) error {
-	heartbeat := time.NewTicker(HeartbeatInterval)
-	defer heartbeat.Stop()
-	known, err := s.greet(ctx, registered, heartbeat.C)
+	known, err := s.greet(ctx, registered)
 	if err != nil {
 		return err
 	}
@@ -29,7 +27,7 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 				_ = s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_GoAway{GoAway: &agentv1.GoAway{}}})
 			}
 			return context.Cause(ctx)
-		case <-heartbeat.C:
+		case <-s.toBeat:
 			if err := s.beat(); err != nil {
 				return err
 			}
@@ -62,7 +60,9 @@ func (s *session) doubted(ctx context.Context) bool {
 	return false
 }
 
-// beat sends a heartbeat, and the control nodes if they are others than before.
+// beat answers a heartbeat, and says who the control nodes are if they are others
+// than before. Answering wakes this process once for both; a ticker of its own
+// for each of thousands of sessions costs as much as all the rest of them.
 // An agent can't see that its control node is cut off from the others, who take
 // the agent for silent then: after aloneMax it is sent to one of them.
 func (s *session) beat() error {
@@ -105,7 +105,7 @@ type sentPod struct {
 // replica is as new as the log, and sends Welcome, the pods and Synced. Without
 // a quorum it keeps trying, and heartbeats keep the session, so that the agent
 // goes on with what it has.
-func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat <-chan time.Time) (map[string]sentPod, error) {
+func (s *session) greet(ctx context.Context, registered *corev1.Node) (map[string]sentPod, error) {
 	type outcome struct {
 		node *corev1.Node
 		err  error
@@ -118,7 +118,7 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat 
 	var node *corev1.Node
 	for node == nil {
 		select {
-		case <-heartbeat:
+		case <-s.toBeat:
 			if err := s.beat(); err != nil {
 				return nil, err
 			}
@@ -143,7 +143,7 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node, heartbeat 
 	for _, key := range s.d.desired.keys(s.node) {
 		s.pods[key] = true
 	}
-	s.network, s.reclaims = true, true
+	s.network, s.reclaims = !s.bare, true
 	s.mu.Unlock()
 	known := map[string]sentPod{}
 	if err := s.sendChanges(known); err != nil {

@@ -73,13 +73,16 @@ type session struct {
 	stored   []*agentv1.StatusStored
 	// What is to be stored, the latest for each pod.
 	reports reports
-	heard   time.Time
 	clock   int64 // what the agent's last heartbeat said
 
 	toSend   chan struct{} // capacity 1: there is something to send
 	toReport chan struct{} // capacity 1: there is something to store
 	// capacity 1: the node's object changed.
 	nodeMoved chan struct{}
+	// capacity 1: the agent has sent a heartbeat, which is answered.
+	toBeat chan struct{}
+	// silent ends the session, unless something is heard before.
+	silent *time.Timer
 }
 
 // Session serves one agent until either side goes.
@@ -112,8 +115,8 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	s := &session{
 		id: rand.Text(), node: node, key: caller.Key(), d: d, stream: stream, cancel: cancel,
 		bare: hello.WithoutContents, referred: map[string]int{}, reclaiming: map[string]string{}, contents: map[string]bool{},
-		pods: map[string]bool{}, heard: time.Now(), reports: newReports(),
-		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1),
+		pods: map[string]bool{}, reports: newReports(),
+		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1), toBeat: make(chan struct{}, 1),
 	}
 	// Before it takes the place of a session of the machine that is this node.
 	if err := s.owned(ctx); err != nil {
@@ -124,13 +127,14 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	}
 	defer d.sessions.remove(s)
 	defer d.forget(s)
+	s.silent = time.AfterFunc(silence, func() { s.end(errSilent) })
+	defer s.silent.Stop()
 	log := d.log.With("node", node, "session", s.id)
 	log.Info("agent connected", "version", hello.Version)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.send(ctx, registered, hello.Version) })
 	group.Go(func() error { return s.report(ctx) })
-	group.Go(func() error { return s.listen(ctx) })
 	// Recv ends only when the handler returns or the agent goes, so it is not
 	// waited for: gRPC ends the stream's context, and with it Recv, on return.
 	received := make(chan error, 1)
@@ -168,37 +172,22 @@ func (s *session) owned(ctx context.Context) error {
 
 func (s *session) end(cause error) { s.cancel(cause) }
 
-// listen ends the session when heartbeats stop.
-func (s *session) listen(ctx context.Context) error {
-	ticker := time.NewTicker(HeartbeatInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-ticker.C:
-			s.mu.Lock()
-			quiet := time.Since(s.heard)
-			s.mu.Unlock()
-			if quiet > silence {
-				return errSilent
-			}
-		}
-	}
-}
-
 func (s *session) receive() error {
 	for {
 		message, err := s.stream.Recv()
 		if err != nil {
 			return err
 		}
-		s.mu.Lock()
-		s.heard = time.Now()
-		changed := s.reports.take(message)
+		s.silent.Reset(silence)
 		if beat := message.GetHeartbeat(); beat != nil {
+			s.mu.Lock()
 			s.clock = beat.Clock
+			s.mu.Unlock()
+			signal(s.toBeat)
+			continue
 		}
+		s.mu.Lock()
+		changed := s.reports.take(message)
 		s.mu.Unlock()
 		if changed {
 			signal(s.toReport)
@@ -222,9 +211,17 @@ func (s *session) mark(change func()) {
 
 func (s *session) markPod(key string)     { s.mark(func() { s.pods[key] = true }) }
 func (s *session) markContent(key string) { s.mark(func() { s.contents[key] = true }) }
-func (s *session) markNetwork()           { s.mark(func() { s.network = true }) }
 func (s *session) markReclaims()          { s.mark(func() { s.reclaims = true }) }
 func (s *session) markNode()              { signal(s.nodeMoved) }
+
+// markNetwork has the routes to all other nodes sent again. Pods that are only
+// pretended speak to nobody, and thousands of such nodes would be told of each
+// other for minutes.
+func (s *session) markNetwork() {
+	if !s.bare {
+		s.mark(func() { s.network = true })
+	}
+}
 
 func (s *session) open(request *agentv1.OpenStream) {
 	s.mark(func() { s.opens = append(s.opens, request) })

@@ -157,4 +157,5 @@ func (idle) Remove(types.UID)                                            {}
 func (idle) Retain(map[types.UID]bool)                                   {}
 func (idle) Network([]*agentv1.NodeRoute)                                {}
 func (idle) Content(*agentv1.Content)                                    {}
+func (idle) Reclaim(*agentv1.ReclaimVolume)                              {}
 func (idle) Stream(context.Context, *agentv1.OpenStream, session.Frames) {}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -37,15 +39,34 @@ const (
 	selectedNamespaces = 10
 )
 
+// quickFew and quickMany are what --quick has of the cases, with up to fewNodes
+// and with more: what depends on the number of nodes is measured with many.
+var (
+	quickFew  = []string{"basic/", "preemption/beforehand", "deployments", "loss", "idle"}
+	quickMany = []string{"basic/", "spread/required/beforehand", "affinity/required/beforehand", "anti-affinity/preferred/beforehand", "deployment/"}
+)
+
 // cases are those for clusters of so many compute nodes.
-func (b *bench) cases(nodes int) (all []aCase) {
+func (b *bench) cases(nodes int) []aCase {
+	all := b.allCases(nodes)
+	if !b.quick || len(b.only) > 0 {
+		return all
+	}
+	chosen := quickMany
+	if nodes <= fewNodes {
+		chosen = quickFew
+	}
+	return slices.DeleteFunc(all, func(c aCase) bool {
+		return !slices.ContainsFunc(chosen, func(begin string) bool { return strings.HasPrefix(c.steps[0].name, begin) })
+	})
+}
+
+func (b *bench) allCases(nodes int) (all []aCase) {
 	place := func(name string, goal float64, zones []string, p placing) {
 		add := func(name string, goal float64, want setting, p placing) {
 			all = append(all, aCase{name: name, setting: want, steps: []step{{name, goal, p.run}}})
 		}
-		if !b.quick || name == "basic" {
-			add(name+"/create", goal/2, setting{nodes: nodes, zones: zones}, p)
-		}
+		add(name+"/create", goal/2, setting{nodes: nodes, zones: zones}, p)
 		p.created = true
 		add(name+"/beforehand", goal, setting{nodes: nodes, zones: zones, paused: true}, p)
 	}
@@ -83,7 +104,7 @@ func (b *bench) cases(nodes int) (all []aCase) {
 			aCase{name: "loss", ours: b.quick, setting: setting{nodes: nodes, agents: true, beats: true, victims: victims},
 				steps: []step{{"loss/fill", 0, each.create}, {"loss", 0, each.lose}}},
 			aCase{name: "idle", setting: setting{nodes: nodes, agents: true, beats: true}, steps: []step{{"idle", 0, idleCase}}})
-	} else if !b.quick {
+	} else {
 		all = append(all, aCase{name: "scale", ours: true, setting: whole, steps: []step{{"scale", 0, scale}}})
 	}
 	return all

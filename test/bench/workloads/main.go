@@ -91,7 +91,7 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&b.limit, "limit", 2*time.Minute, "a case ends then, and its rate is that of what was done")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for a CPU profile of each step's first node and a heap profile after it; they cost what they show")
 	flag.DurationVar(&b.profileTime, "profile-time", 5*time.Second, "with --profiles: how long after a step's beginning the processors are watched")
-	flag.BoolVar(&b.quick, "quick", false, "one control node, 3,000 pods, at most 30 s for each step, and no pods that are created while they are placed but plain ones: unless other flags say otherwise")
+	flag.BoolVar(&b.quick, "quick", false, "a choice of the cases with one control node, 3,000 pods and at most 30 s for each step, unless other flags say otherwise")
 	flag.IntVar(&b.rounds, "rounds", 1, "how often all is measured, the systems taking turns")
 	flag.Parse()
 	if b.quick {

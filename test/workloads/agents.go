@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"github.com/musterhq/muster/agent/fence"
 	"github.com/musterhq/muster/agent/pod"
 	"github.com/musterhq/muster/agent/probe"
 	"github.com/musterhq/muster/agent/runtime"
@@ -25,16 +27,21 @@ import (
 // retryEvery is between attempts of agents and users while nobody leads.
 const retryEvery = 100 * time.Millisecond
 
-// agent is a machine: the real workers of pods on a pretended runtime. What a
-// session with a control node does is done here.
+// slowAgent is a bug that is planted in agents.
+const slowAgent = "slow-agent"
+
+// agent is a machine: the real workers of pods on a pretended runtime, and the real
+// fence. What a session with a control node does is done here.
 type agent struct {
 	w       *world
 	name    string
 	runtime *hollow.Runtime
 	pods    *pod.Manager
+	fence   *fence.Fence
 
 	mu       sync.Mutex
-	statuses map[types.UID]resource.PodStatusUpdate
+	statuses map[types.UID]resource.PodStatusUpdate // to be said
+	latest   map[types.UID]resource.PodStatusUpdate
 	gone     map[types.UID]types.NamespacedName
 	wake     chan struct{} // room for one
 }
@@ -42,7 +49,7 @@ type agent struct {
 func newAgent(w *world, name string) *agent {
 	a := &agent{
 		w: w, name: name, wake: make(chan struct{}, 1),
-		statuses: map[types.UID]resource.PodStatusUpdate{}, gone: map[types.UID]types.NamespacedName{},
+		statuses: map[types.UID]resource.PodStatusUpdate{}, latest: map[types.UID]resource.PodStatusUpdate{}, gone: map[types.UID]types.NamespacedName{},
 		runtime: hollow.New(hollow.Config{
 			SandboxDelay: time.Millisecond + w.upTo(200*time.Millisecond), StartDelay: time.Millisecond + w.upTo(500*time.Millisecond),
 		}),
@@ -60,11 +67,109 @@ func newAgent(w *world, name string) *agent {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	cfg := fence.Config{Name: name, Clock: func() time.Duration { return time.Hour + time.Since(w.began) }}
+	if w.bug == slowAgent {
+		cfg.StopAfter = time.Minute
+	}
+	if a.fence, err = fence.New(cfg); err != nil {
+		w.t.Fatal(err)
+	}
+	a.pods.SetFence(pod.Unclear)
+	a.fence.OnChange(func(s fence.State) {
+		a.pods.SetFence(map[fence.State]pod.Fence{fence.Undecided: pod.Unclear, fence.Going: pod.Open, fence.Stopped: pod.Closed}[s])
+	})
 	return a
 }
 
-// run registers the machine, runs its pods and says how they are.
+// meet lets agents ask each other.
+func (a *agent) meet(all []*agent) {
+	byName := map[string]*agent{}
+	for _, other := range all {
+		byName[other.name] = other
+	}
+	a.fence.Through(a.name, func(_, name string, message []byte) error {
+		if a.w.air.reaches(a.name, name) {
+			time.Sleep(time.Millisecond)
+			byName[name].fence.Receive(message)
+		}
+		return nil
+	}, func(name string) (string, bool) { return name, true })
+}
+
+// run runs its pods and says how they are, while the machine is connected.
 func (a *agent) run(ctx context.Context) {
+	var group sync.WaitGroup
+	group.Go(func() { _ = a.pods.Run(ctx) })
+	group.Go(func() { _ = a.fence.Run(ctx) })
+	group.Go(func() { a.report(ctx) })
+	group.Go(func() {
+		for ctx.Err() == nil {
+			if a.w.air.connected(a.name) {
+				a.session(ctx)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryEvery):
+			}
+		}
+	})
+	group.Wait()
+}
+
+// session is one with a control node: the machine is registered, all pods are told
+// and what changes, and heartbeats come back, until the machine is cut off.
+func (a *agent) session(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	a.register(ctx)
+	if ctx.Err() != nil || !a.w.air.connected(a.name) {
+		return
+	}
+	var others []string
+	for i := range machines {
+		if name := nodeName(i); name != a.name {
+			others = append(others, name)
+		}
+	}
+	a.fence.Nodes(others)
+	told := make(chan struct{})
+	group.Go(func() { a.hear(ctx, told) })
+	var sent int64
+	for at := a.w.upTo(time.Second); ; at = time.Second {
+		// A break is noticed as late as it may be.
+		changed := a.w.air.Changed()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(at):
+		case <-changed:
+			if !a.w.air.connected(a.name) {
+				return
+			}
+			continue
+		}
+		if !a.w.air.connected(a.name) {
+			return
+		}
+		select {
+		case <-told:
+			if sent != 0 && a.w.gate.isOpen() {
+				a.fence.Certain(sent)
+			}
+		default:
+		}
+		if a.w.gate.isOpen() {
+			a.fence.Heard()
+		}
+		sent = a.fence.Clock()
+	}
+}
+
+// register stores the machine's object, or that it is well.
+func (a *agent) register(ctx context.Context) {
 	a.w.do(ctx, func() error {
 		_, err := a.w.client.Create(ctx, resource.Nodes, "", node(a.name), resource.CreateOptions{})
 		return err
@@ -77,10 +182,6 @@ func (a *agent) run(ctx context.Context) {
 		}, resource.UpdateOptions{})
 		return err
 	})
-	var group sync.WaitGroup
-	group.Go(func() { _ = a.pods.Run(ctx) })
-	group.Go(func() { a.report(ctx) })
-	group.Wait()
 }
 
 func (a *agent) report(ctx context.Context) {
@@ -102,6 +203,9 @@ func (a *agent) report(ctx context.Context) {
 
 // say stores what there is to say; false if it must be said again.
 func (a *agent) say(ctx context.Context) bool {
+	if !a.w.air.connected(a.name) {
+		return false
+	}
 	a.mu.Lock()
 	statuses, gone := a.statuses, a.gone
 	a.statuses, a.gone = map[types.UID]resource.PodStatusUpdate{}, map[types.UID]types.NamespacedName{}
@@ -144,7 +248,8 @@ func (a *agent) finish(ctx context.Context, uid types.UID, key types.NamespacedN
 // Status, Gone, Forget and Event implement pod.Reporter.
 func (a *agent) Status(p *corev1.Pod, status *corev1.PodStatus) {
 	a.mu.Lock()
-	a.statuses[p.UID] = resource.PodStatusUpdate{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Node: a.name, Status: *status}
+	update := resource.PodStatusUpdate{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Node: a.name, Status: *status}
+	a.statuses[p.UID], a.latest[p.UID] = update, update
 	a.mu.Unlock()
 	a.nudge()
 }
@@ -159,7 +264,26 @@ func (a *agent) Gone(namespace, name string, uid types.UID) {
 func (a *agent) Forget(uid types.UID) {
 	a.mu.Lock()
 	delete(a.statuses, uid)
+	delete(a.latest, uid)
 	a.mu.Unlock()
+}
+
+// put tells the machine of a pod, and has it say again how the pod is if that is
+// not what is stored: the node lifecycle calls pods of lost nodes not ready.
+func (a *agent) put(p *corev1.Pod) {
+	a.pods.Put(p)
+	a.mu.Lock()
+	if update, ok := a.latest[p.UID]; ok && saysReady(&update.Status) != saysReady(&p.Status) {
+		a.statuses[p.UID] = update
+	}
+	a.mu.Unlock()
+	a.nudge()
+}
+
+func saysReady(s *corev1.PodStatus) bool {
+	return slices.ContainsFunc(s.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 func (a *agent) Event(*corev1.ObjectReference, string, string, string) {}
@@ -171,16 +295,26 @@ func (a *agent) nudge() {
 	}
 }
 
-// tellAgents tells each of its pods, as dispatch does.
-func (w *world) tellAgents(ctx context.Context, agents []*agent) {
-	watch, err := w.store.Table(store.Pods).Watch(ctx, store.WatchOptions{})
+// hear tells the machine all its pods, and then what changes, as dispatch does.
+func (a *agent) hear(ctx context.Context, told chan<- struct{}) {
+	pods := store.Of[*corev1.Pod](a.w.store, store.Pods)
+	all, revision, err := pods.List(ctx, store.ListOptions{})
 	if err != nil {
-		w.t.Error(err)
 		return
 	}
-	byName := map[string]*agent{}
-	for _, a := range agents {
-		byName[a.name] = a
+	mine := map[types.UID]bool{}
+	for _, p := range all {
+		if p.Spec.NodeName == a.name {
+			mine[p.UID] = true
+			a.put(p)
+		}
+	}
+	a.pods.Retain(mine)
+	close(told)
+	watch, err := a.w.store.Table(store.Pods).Watch(ctx, store.WatchOptions{After: revision})
+	if err != nil {
+		a.w.t.Error(err)
+		return
 	}
 	for {
 		events, _, err := watch.Next(ctx)
@@ -190,17 +324,15 @@ func (w *world) tellAgents(ctx context.Context, agents []*agent) {
 		for _, e := range events {
 			obj, err := store.Decode(store.Pods, e.Item)
 			if err != nil {
-				w.t.Error(err)
+				a.w.t.Error(err)
 				return
 			}
-			p := obj.(*corev1.Pod)
-			a := byName[p.Spec.NodeName]
-			switch {
-			case a == nil:
+			switch p := obj.(*corev1.Pod); {
+			case p.Spec.NodeName != a.name || !a.w.air.connected(a.name):
 			case e.Type == "DELETED":
 				a.pods.Remove(p.UID)
 			default:
-				a.pods.Put(p)
+				a.put(p)
 			}
 		}
 	}

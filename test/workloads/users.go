@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -96,7 +97,19 @@ func reaches[T store.Object](w *world, spec *store.Spec, name, what string, righ
 			return
 		}
 	}
-	w.violated(Violation{Promise: finalState, Why: fmt.Sprintf("%s: %s is not reached in %v: %s", name, what, reachMost, last)})
+	w.violated(Violation{Promise: finalState, Why: fmt.Sprintf("%s: %s is not reached in %v: %s; pods: %s", name, what, reachMost, last, w.describe())})
+}
+
+// describe is what there is of pods, for the reader of a violation.
+func (w *world) describe() string {
+	var b strings.Builder
+	for _, p := range listOf[*corev1.Pod](context.Background(), w, store.Pods) {
+		fmt.Fprintf(&b, "[%s on %q: %s, ready %v, deleted %v]", p.Name, p.Spec.NodeName, p.Status.Phase, isReady(p), p.DeletionTimestamp)
+	}
+	for _, n := range listOf[*corev1.Node](context.Background(), w, store.Nodes) {
+		fmt.Fprintf(&b, "[%s: taints %v]", n.Name, n.Spec.Taints)
+	}
+	return b.String()
 }
 
 // vanishes waits until the object and all that belongs to it is gone.
@@ -237,6 +250,39 @@ func scaleStateful(w *world) {
 	complete("2 replicas")
 	change(w, resource.StatefulSets, "db", func(s *appsv1.StatefulSet) { s.Spec.Template.Spec.Containers[0].Image = "second" })
 	complete("the second version")
+	w.remove(resource.StatefulSets, "db")
+	vanishes[*appsv1.StatefulSet](w, store.StatefulSets, "db")
+}
+
+// keepStateful has a set, ordered or not, scaled and updated now and then while
+// machines are lost.
+func keepStateful(w *world) {
+	set := &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "db"},
+		Spec: appsv1.StatefulSetSpec{
+			Replicas: ptr.To(int32(4)), PodManagementPolicy: []appsv1.PodManagementPolicyType{appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement}[w.chance(2)],
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+			Template: template("db", 60, deaf...),
+		},
+	}
+	for _, key := range []string{corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable} { // as admission does
+		set.Spec.Template.Spec.Tolerations = append(set.Spec.Template.Spec.Tolerations, corev1.Toleration{
+			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To(int64(2))})
+	}
+	create(w, resource.StatefulSets, set)
+	for began := time.Now(); time.Since(began) < lossesFor+time.Minute; time.Sleep(w.upTo(time.Minute)) {
+		n := int32(2 + w.chance(4))
+		change(w, resource.StatefulSets, "db", func(s *appsv1.StatefulSet) {
+			s.Spec.Replicas = ptr.To(n)
+			s.Spec.Template.Spec.Containers[0].Image = []string{"first", "second"}[n%2]
+		})
+	}
+	reaches(w, store.StatefulSets, "db", "an end", func(s *appsv1.StatefulSet) string {
+		if n := *s.Spec.Replicas; s.Status.ObservedGeneration < s.Generation || s.Status.ReadyReplicas != n || s.Status.UpdatedReplicas != n {
+			return fmt.Sprintf("status %+v, want %d of everything", s.Status, n)
+		}
+		return ""
+	})
 	w.remove(resource.StatefulSets, "db")
 	vanishes[*appsv1.StatefulSet](w, store.StatefulSets, "db")
 }

@@ -71,6 +71,37 @@ func TestWorkloadsSurviveTheirLeaders(t *testing.T) {
 	}
 }
 
+// Machines are cut off, alone and together, for moments and for long, while leaders
+// die: no ordinal ever runs twice, and all is well in the end.
+func TestNoOrdinalTwiceWhenMachinesAreCutOff(t *testing.T) {
+	first, last, err := seedRange(*seeds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			o := do(t, Run{Seed: seed, Deaths: deaths(seed, 0, 20), Users: Lossy, Lossy: true})
+			for _, v := range o.Violations {
+				t.Error(v)
+			}
+			t.Logf("%d leaders, %d revisions", o.Terms, o.Revisions)
+		})
+	}
+}
+
+// An agent that stops later than it promises is found.
+func TestSlowAgentIsFound(t *testing.T) {
+	for seed := range uint64(5) {
+		for _, v := range do(t, Run{Seed: seed, Bug: slowAgent, Users: Lossy, Lossy: true}).Violations {
+			if v.Promise == oneOrdinal {
+				t.Log(v)
+				return
+			}
+		}
+	}
+	t.Errorf("%q is not found broken", oneOrdinal)
+}
+
 // One leader dies, at each of the writes that one user's work takes, with that
 // write committed and not; in short, at a few of them.
 func TestLeaderDiesAtEveryStep(t *testing.T) {

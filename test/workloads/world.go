@@ -37,14 +37,16 @@ import (
 	"github.com/musterhq/muster/control/scheduler"
 	"github.com/musterhq/muster/control/store"
 	"github.com/musterhq/muster/control/store/storetest"
+	"github.com/musterhq/muster/proto/agent/fencing"
 )
 
 const (
 	machines = 4
 	// electionMost bounds the time without a leader.
 	electionMost = 1500 * time.Millisecond
-	// graceOfRest is how long nothing is written before the end counts as reached.
-	graceOfRest = 30 * time.Second
+	// graceOfRest is how long nothing is written before the end counts as reached. It
+	// is longer than any pod asks for to end.
+	graceOfRest = 2 * time.Minute
 )
 
 // Run is one life of a cluster: some users do something while leaders die.
@@ -57,6 +59,9 @@ type Run struct {
 	Users []User
 	// Bug is planted; see bugs.
 	Bug string
+	// Lossy: machines are lost, and with them what is available. Only what holds all
+	// the same is checked: no ordinal twice, and the end.
+	Lossy bool
 }
 
 // Death is how one leader ends.
@@ -78,6 +83,8 @@ type world struct {
 	seed uint64
 	bug  string
 
+	began  time.Time
+	air    *air
 	store  *store.Store
 	log    *storetest.Log
 	gate   *gate
@@ -92,7 +99,7 @@ type world struct {
 // Do runs it, within a bubble.
 func (r Run) Do(t *testing.T) Outcome {
 	s, log, _ := storetest.Open(t)
-	w := &world{t: t, seed: r.Seed, bug: r.Bug, store: s, log: log, gate: &gate{Log: log}, random: rand.New(rand.NewPCG(r.Seed, 1))}
+	w := &world{t: t, seed: r.Seed, bug: r.Bug, began: time.Now(), air: newAir(), store: s, log: log, gate: &gate{Log: log}, random: rand.New(rand.NewPCG(r.Seed, 1))}
 	w.client = resource.New(s.WithLog(w.gate), resource.AdmitAll{})
 	if err := resource.EnsureBootstrap(t.Context(), resource.New(s, resource.AdmitAll{})); err != nil {
 		t.Fatal(err)
@@ -107,11 +114,12 @@ func (r Run) Do(t *testing.T) Outcome {
 	below.Go(func() { w.reign(ctx, r.Deaths) })
 	var agents []*agent
 	for i := range machines {
-		a := newAgent(w, fmt.Sprintf("n%d", i))
-		agents = append(agents, a)
+		agents = append(agents, newAgent(w, nodeName(i)))
+	}
+	for _, a := range agents {
+		a.meet(agents)
 		below.Go(func() { a.run(ctx) })
 	}
-	below.Go(func() { w.tellAgents(ctx, agents) })
 	below.Go(func() { w.watchTwins(ctx, agents) })
 
 	users := r.Users
@@ -125,8 +133,12 @@ func (r Run) Do(t *testing.T) Outcome {
 	w.rest()
 	cancel()
 	below.Wait()
-	events := history.sorted()
-	return Outcome{Violations: append(w.violations, Check(events)...), Terms: w.terms, Revisions: int(s.Revision())}
+	for _, v := range Check(history.sorted()) {
+		if !r.Lossy || v.Promise == nothingLeft || v.Promise == livingOwner {
+			w.violated(v)
+		}
+	}
+	return Outcome{Violations: w.violations, Terms: w.terms, Revisions: int(s.Revision())}
 }
 
 // rest waits until nothing is written any more.
@@ -156,6 +168,13 @@ func (w *world) upTo(most time.Duration) time.Duration {
 	return time.Duration(w.random.Int64N(int64(most)))
 }
 
+func (w *world) shuffled(n int) []int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.random.Perm(n)
+}
+
+// chance is a random number below n.
 func (w *world) chance(n int) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -198,22 +217,15 @@ func (w *world) lead(m *controllertest.Term) {
 		job.New(job.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run,
 		statefulset.New(statefulset.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run,
 		disruption.New(disruption.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Logger: m.Logger}).Run,
-		nodelifecycle.New(nodelifecycle.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Presence: everybodyHeard{}, Logger: m.Logger}).Run,
+		nodelifecycle.New(nodelifecycle.Config{Registry: m.Registry, Caches: m.Caches, Events: m.Events, Presence: w.air, Logger: m.Logger}).Run,
 		podgc.New(podgc.Config{Registry: m.Registry, Caches: m.Caches, Logger: m.Logger}).Run,
 		garbage.New(garbage.Config{Registry: m.Registry, Logger: m.Logger}).Run,
 	}
-	if w.bug != "" {
-		planted := bugs[w.bug]
+	if planted := bugs[w.bug]; planted != nil {
 		duties = append(duties, func(ctx context.Context) error { planted(ctx, w, m); return nil })
 	}
 	m.Run(duties...)
 }
-
-type everybodyHeard struct{}
-
-func (everybodyHeard) Alive(string) (session, gossip bool) { return true, true }
-func (everybodyHeard) Ready() bool                         { return true }
-func (everybodyHeard) Changed() <-chan struct{}            { return nil }
 
 var errNoLeader = errors.New("no leader")
 
@@ -230,11 +242,14 @@ func (g *gate) set(open bool) {
 	g.open = open
 }
 
-func (g *gate) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
+func (g *gate) isOpen() bool {
 	g.mu.Lock()
-	open := g.open
-	g.mu.Unlock()
-	if !open {
+	defer g.mu.Unlock()
+	return g.open
+}
+
+func (g *gate) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
+	if !g.isOpen() {
 		return nil, errNoLeader
 	}
 	return g.Log.Propose(ctx, cmd)
@@ -268,5 +283,11 @@ func (f *mortal) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	return f.Log.Propose(ctx, cmd)
 }
 
+func nodeName(n int) string { return fmt.Sprintf("n%d", n) }
+
 // node is a machine's object, as its agent registers it.
-func node(name string) *corev1.Node { return controllertest.Node(name) }
+func node(name string) *corev1.Node {
+	n := controllertest.Node(name)
+	n.Annotations = map[string]string{fencing.NodeAnnotation: fencing.StopsWithin(fencing.StopAfterDefault).String()}
+	return n
+}

@@ -85,7 +85,7 @@ func (r *Registry) Evict(ctx context.Context, ns, name string, eviction *policyv
 			}
 			writes = append(writes, budget...)
 		}
-		write, err := planEviction(ctx, pod, deletion.DeepCopy(), now)
+		write, err := planEviction(ctx, pod, deletion.DeepCopy(), "EvictionByEvictionAPI", "Eviction API: evicting")
 		if err != nil || dryRun {
 			return true, err
 		}
@@ -95,7 +95,7 @@ func (r *Registry) Evict(ctx context.Context, ns, name string, eviction *policyv
 }
 
 // planEviction is the deletion of a pod that says why it ends.
-func planEviction(ctx context.Context, pod *corev1.Pod, options *metav1.DeleteOptions, now time.Time) (store.Write, error) {
+func planEviction(ctx context.Context, pod *corev1.Pod, options *metav1.DeleteOptions, reason, message string) (store.Write, error) {
 	guard, err := revision(pod)
 	if err != nil {
 		return store.Write{}, err
@@ -109,9 +109,8 @@ func planEviction(ctx context.Context, pod *corev1.Pod, options *metav1.DeleteOp
 	}
 	going := planned.DeepCopyObject().(*corev1.Pod)
 	setCondition(&going.Status, corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
-		Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
-	}, now)
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason, Message: message,
+	}, time.Now())
 	return store.Write{Verb: store.Update, Spec: store.Pods, Object: going, Guard: guard}, nil
 }
 

@@ -32,6 +32,9 @@ type cluster struct {
 	slots   []*nodeInfo // nil: free
 	vacant  int         // how many are
 
+	nominations *nominations
+	ranks       map[int32]int // how many placed pods have each priority
+
 	scratch
 }
 
@@ -76,14 +79,19 @@ type placed struct {
 }
 
 func newCluster(sample int) *cluster {
+	x := newIndex()
 	return &cluster{
 		nodes:   make(map[string]*nodeInfo),
 		pods:    make(map[types.UID]*placed),
 		sample:  sample,
 		gained:  make(map[string]struct{}),
-		index:   newIndex(),
+		index:   x,
 		keepers: newKeepers(),
 		volumes: newVolumes(),
+
+		nominations: newNominations(x),
+		ranks:       make(map[int32]int),
+
 		scratch: scratch{refused: make(map[string]int)},
 	}
 }
@@ -167,11 +175,13 @@ func (c *cluster) bound(pod *corev1.Pod) {
 	p := newBoundInfo(pod)
 	c.index.pin(p, 1)
 	old, on := c.pods[pod.UID], c.node(pod.Spec.NodeName)
+	count(c.ranks, p.priority, 1)
 	if old == nil {
 		c.put(p, on)
 		c.pods[pod.UID] = &placed{podInfo: p, on: on}
 		return
 	}
+	count(c.ranks, old.priority, -1)
 	// The same pod where it was is no news to those who wait for others.
 	same := old.on == on
 	c.index.trying = same && old.kin == p.kin
@@ -205,6 +215,7 @@ func shrinks(before, now *resources) bool {
 func (c *cluster) assume(p *podInfo, n *nodeInfo) {
 	c.index.pin(p, 1)
 	c.put(p, n)
+	count(c.ranks, p.priority, 1)
 	c.pods[p.pod.UID] = &placed{podInfo: p, on: n, assumed: true}
 }
 
@@ -217,8 +228,19 @@ func (c *cluster) release(uid types.UID) {
 	delete(c.pods, uid)
 	c.lift(p.podInfo, p.on)
 	c.index.pin(p.podInfo, -1)
+	count(c.ranks, p.priority, -1)
 	c.gain(p.on)
 	c.forget(p.on)
+}
+
+// outranks says whether any placed pod has a lower priority.
+func (c *cluster) outranks(priority int32) bool {
+	for rank := range c.ranks {
+		if rank < priority {
+			return true
+		}
+	}
+	return false
 }
 
 // tidy drops what the index holds beyond its bounds, between decisions.

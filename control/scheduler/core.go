@@ -13,7 +13,8 @@ import (
 // history to it. One goroutine owns it.
 //
 // What it promises: whenever next has nothing to offer, no parked pod fits on
-// any node.
+// any node, nor would if pods of lower priority were evicted from one, unless it
+// waits for such pods to leave.
 type core struct {
 	cluster   *cluster
 	queue     *queue
@@ -25,12 +26,20 @@ type core struct {
 	// again are classes of which a pod was woken for other pods' sake and went
 	// somewhere: the next may too.
 	again map[classKey]struct{}
+
+	budgets budgets
+	// evicting are pods that are to make room, and for whom, from when that was
+	// decided until they are gone.
+	evicting    map[types.UID]types.UID
+	nextVictims int        // where in the cluster's order the next search for victims starts
+	lower       []*podInfo // reused
 }
 
 type misfit struct {
 	gains     uint64 // the cluster's
 	others    uint64 // the index's, for the class
 	diagnosis *Diagnosis
+	useless   string // why preemption does not help, "" if it may
 }
 
 // decision is a pod and where it goes, or why nowhere.
@@ -42,17 +51,39 @@ type decision struct {
 	// is to be bound once they are, see choose. attempt tells decisions of a pod apart.
 	volumes map[string]choice
 	attempt uint64
+
+	// of a pod that goes nowhere yet:
+
+	preemption *preemption // what is done about it; nil for nothing
+	why        string      // what preemption has to say, in upstream's words
+	// nominated is the node that the pod's status is to name, nil to leave it.
+	nominated *string
+}
+
+// message is what a pod that goes nowhere is told.
+func (d *decision) message() string {
+	if d.diagnosis.Nodes == 0 {
+		return d.diagnosis.Error()
+	}
+	return d.diagnosis.Error() + " preemption: " + d.why
 }
 
 func newCore(sample int) *core {
 	cl := newCluster(sample)
 	return &core{
 		cluster: cl, queue: newQueue(cl.index), claimants: newClaimants(), misfits: make(map[classKey]misfit), again: make(map[classKey]struct{}),
+		budgets: make(budgets), evicting: make(map[types.UID]types.UID),
 	}
 }
 
 func (c *core) setNode(n *corev1.Node) { c.cluster.setNode(n) }
-func (c *core) removeNode(name string) { c.cluster.removeNode(name) }
+
+func (c *core) removeNode(name string) {
+	c.cluster.removeNode(name)
+	for _, it := range c.cluster.nominations.on[name] {
+		c.rouse(it.pod.UID) // there is nothing to wait for
+	}
+}
 
 // setPod takes over a pod's state as the cache has it.
 func (c *core) setPod(pod *corev1.Pod) {
@@ -67,14 +98,25 @@ func (c *core) setPod(pod *corev1.Pod) {
 		// Decided, and the binding is on its way. If it fails, this state counts.
 		c.cluster.pods[pod.UID].latest = pod
 	case wantsNode(pod):
-		c.queue.set(newPodInfo(pod))
+		p := newPodInfo(pod)
+		c.queue.set(p)
+		c.heed(p)
 	default:
 		c.drop(pod.UID)
 	}
 }
 
+// heed follows what a waiting pod's status says about where room is made for it.
+func (c *core) heed(p *podInfo) {
+	if lost := c.cluster.nominations.heed(p); lost != "" {
+		c.lost(lost)
+		c.rouse(p.pod.UID)
+	}
+}
+
 // removePod forgets a pod that is gone or has finished.
 func (c *core) removePod(uid types.UID) {
+	delete(c.evicting, uid)
 	c.drop(uid)
 	c.release(uid)
 }
@@ -91,6 +133,7 @@ func (c *core) release(uid types.UID) {
 // drop takes a pod out of the queue. If it had been woken for room on a node, the
 // room goes to the next.
 func (c *core) drop(uid types.UID) {
+	c.lost(c.cluster.nominations.remove(uid))
 	if e := c.queue.remove(uid); e != nil {
 		c.unfollow(e.podInfo)
 		c.unclaimed(e)
@@ -118,29 +161,41 @@ func (c *core) next() (decision, bool) {
 	if e == nil {
 		return decision{}, false
 	}
-	var n *nodeInfo
-	c.cluster.index.prepare(e.podInfo)
-	diagnosis := c.misfit(e.podInfo)
-	if diagnosis == nil {
-		n, diagnosis = c.cluster.place(e.podInfo)
-	}
+	n, known := c.search(e)
 	if n == nil {
 		// What was taken from under a woken pod may have left room for a smaller
 		// one. The diagnosis has seen that room, so it is remembered after.
-		if e.wokenAs == e.classKey() {
-			e.wokenAs = classKey{} // nor does the next of them fit
-		}
+		as := e.wokenAs
+		e.wokenAs = classKey{}
 		c.unclaimed(e)
-		c.remember(e.podInfo, diagnosis)
+		known.gains, known.others = c.cluster.gains, c.cluster.index.gainsOf(e.podInfo)
+		d := decision{entry: e, diagnosis: known.diagnosis, why: known.useless}
+		if known.useless == "" || c.cluster.nominations.of[e.pod.UID] != nil {
+			var useless bool
+			d.preemption, d.why, useless = c.preempt(e)
+			if useless {
+				known.useless = d.why
+			}
+		}
+		c.remember(e.podInfo, known)
+		if as != (classKey{}) && (as != e.classKey() || d.preemption != nil) {
+			c.again[as] = struct{}{} // else the next of them does not fit either
+		}
+		if it := c.cluster.nominations.of[e.pod.UID]; it != nil && !it.told {
+			d.nominated = &it.node
+		}
 		c.queue.park(e)
 		c.claimants.follow(e.podInfo)
-		return decision{entry: e, diagnosis: diagnosis}, true
+		return d, true
 	}
 	c.queue.remove(e.pod.UID)
 	c.unfollow(e.podInfo)
 	d := decision{entry: e, node: n.name}
 	c.choose(&d, n)
 	c.cluster.assume(e.podInfo, n)
+	if at := c.cluster.nominations.remove(e.pod.UID); at != n.name {
+		c.lost(at)
+	}
 	if e.wokenBy == n.name {
 		e.wokenBy = ""
 	}
@@ -148,30 +203,44 @@ func (c *core) next() (decision, bool) {
 	return d, true
 }
 
+// search finds the pod a node: the one that it is nominated to if that can take
+// it, else the best. Without one it returns what is known of its class.
+func (c *core) search(e *entry) (*nodeInfo, misfit) {
+	if n := c.cluster.nodes[c.cluster.nominations.node(e.pod.UID)]; n != nil && n.node != nil && c.cluster.fits(e.podInfo, n) {
+		return n, misfit{}
+	}
+	c.cluster.index.prepare(e.podInfo)
+	if known, ok := c.misfit(e.podInfo); ok {
+		return nil, known
+	}
+	n, diagnosis := c.cluster.place(e.podInfo)
+	return n, misfit{diagnosis: diagnosis}
+}
+
 // misfitsMost bounds the memory of classes; beyond it all are forgotten, which
 // costs one search each.
 const misfitsMost = 10_000
 
-func (c *core) remember(p *podInfo, d *Diagnosis) {
+func (c *core) remember(p *podInfo, known misfit) {
 	if len(c.misfits) >= misfitsMost {
 		clear(c.misfits)
 	}
-	c.misfits[p.classKey()] = misfit{c.cluster.gains, c.cluster.index.gainsOf(p), d}
+	c.misfits[p.classKey()] = known
 }
 
-// misfit is why the pod fits nowhere if that is known, nil if it is not. What
-// fits nowhere whoever it is, fits nowhere.
-func (c *core) misfit(p *podInfo) *Diagnosis {
+// misfit is why the pod fits nowhere if that is known. What fits nowhere whoever
+// it is, fits nowhere.
+func (c *core) misfit(p *podInfo) (misfit, bool) {
 	if len(p.claims) > 0 {
-		return nil // its claims may have changed since
+		return misfit{}, false // its claims may have changed since
 	}
 	others := c.cluster.index.gainsOf(p)
 	for _, key := range [...]classKey{{asks: p.class}, p.classKey()} {
 		if known, ok := c.misfits[key]; ok && known.gains == c.cluster.gains && known.others == others {
-			return known.diagnosis
+			return known, true
 		}
 	}
-	return nil
+	return misfit{}, false
 }
 
 // bindFailed undoes a decision whose write failed. Unless the cache has meanwhile
@@ -198,6 +267,7 @@ func (c *core) undo(d decision, gone bool) bool {
 	if p == nil || !p.assumed {
 		return false
 	}
+	delete(c.evicting, uid) // it is nowhere to be evicted from
 	c.release(uid)
 	if gone {
 		return false
@@ -209,6 +279,7 @@ func (c *core) undo(d decision, gone bool) bool {
 		d.entry.podInfo = newPodInfo(p.latest)
 	}
 	c.queue.entries[uid] = d.entry
+	c.heed(d.entry.podInfo)
 	return true
 }
 
@@ -242,34 +313,68 @@ func (c *core) wakeParked() {
 	}
 	for class := range x.heard {
 		delete(x.heard, class)
-		if c.cluster.fitsSomewhere(class.entries[0].podInfo) {
-			c.queue.wakeFirst(class)
+		c.wakeOneOf(class)
+	}
+}
+
+// wakeOneOf makes the first of a class ready that fits somewhere, or could preempt.
+// All are alike but those for whom room is made.
+func (c *core) wakeOneOf(class *parkedClass) {
+	nominees, asked := len(c.cluster.nominations.of), false
+	for _, e := range class.entries {
+		if nominees == 0 || c.cluster.nominations.of[e.pod.UID] == nil {
+			if asked {
+				continue
+			}
+			asked = true
+		}
+		if c.cluster.fitsSomewhere(e.podInfo) || c.roomSomewhere(e) {
+			c.queue.wakeAs(e, class.key)
+			return
+		}
+		if nominees == 0 {
+			return
 		}
 	}
 }
 
+// wakeFor holds the parked pods against a node. One that would have to preempt is
+// woken alone of its class: what it does decides what is left for the next.
 func (c *core) wakeFor(n *nodeInfo) {
 	refused := make(map[*parkedClass]bool)
-	var woken []*entry
+	nominees := len(c.cluster.nominations.on[n.name])
+	var woken, fit []*entry
+	var away []*nomination // of those that fit, so that they count once
 	c.cluster.try(func() {
 		for _, e := range c.queue.parked {
-			if refused[e.parkedIn] {
+			mine := nominees > 0 && c.cluster.nominations.node(e.pod.UID) == n.name
+			if refused[e.parkedIn] && !mine {
 				continue
 			}
-			if c.cluster.fits(e.podInfo, n) {
+			switch {
+			case c.cluster.fits(e.podInfo, n):
+				if mine {
+					away = append(away, c.cluster.nominations.of[e.pod.UID])
+					c.cluster.nominations.remove(e.pod.UID)
+				}
 				c.cluster.put(e.podInfo, n)
-				woken = append(woken, e)
+				fit, woken = append(fit, e), append(woken, e)
 				continue
+			case mine && !e.neverPreempts && !c.waits(e), c.mayPreempt(e, n):
+				woken = append(woken, e)
 			}
 			refused[e.parkedIn] = true
-			if len(refused) == len(c.queue.classes) {
+			if len(refused) == len(c.queue.classes) && nominees == 0 {
 				break
 			}
 		}
-		for _, e := range woken {
+		for _, e := range fit {
 			c.cluster.lift(e.podInfo, n)
 		}
 	})
+	for _, it := range away {
+		c.cluster.nominations.put(it)
+	}
 	for _, e := range woken {
 		c.queue.wake(e, n.name)
 	}

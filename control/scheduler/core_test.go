@@ -24,11 +24,16 @@ type world struct {
 	nodes map[string]*corev1.Node
 	pods  map[types.UID]*corev1.Pod
 	open  []decision // decided, the write still under way
-	now   time.Time
-	seq   int
-	rules bool // pods have rules about others
+	rules bool       // pods have rules about others
 	// labels of namespaces
 	namespaces map[string]labels.Set
+	// evict and tell are what decisions want done about other pods and in statuses.
+	evict []types.UID
+	tell  map[types.UID]string
+	// made is the room that is made for whom.
+	made map[types.UID]*preemption
+	now  time.Time
+	seq  int
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -36,11 +41,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 		t: t, r: rand.New(rand.NewPCG(seed, 7)), core: newCore(3),
 		nodes: map[string]*corev1.Node{}, pods: map[types.UID]*corev1.Pod{}, now: time.Unix(1e9, 0),
 		namespaces: map[string]labels.Set{},
+		tell:       map[types.UID]string{}, made: map[types.UID]*preemption{},
 	}
 }
 
 func (w *world) step() {
-	step := w.r.IntN(13)
+	step := w.r.IntN(17)
 	if w.rules && w.seq > 20 && w.r.IntN(10) > 0 && (step == 4 || step == 5 || step == 12) {
 		step = 6 // a change of nodes has all pods with rules looked at again
 	}
@@ -49,6 +55,12 @@ func (w *world) step() {
 		name := fmt.Sprint("ns", w.r.IntN(2))
 		w.namespaces[name] = labels.Set{"team": fmt.Sprint(w.r.IntN(2))}
 		w.core.cluster.index.setNamespace(name, w.namespaces[name])
+	case 13, 14:
+		w.carryOut()
+	case 15:
+		w.tellOne()
+	case 16:
+		w.leave()
 	case 0, 1, 2, 3:
 		w.addPod()
 	case 4:
@@ -98,6 +110,9 @@ func (w *world) addPod() {
 	}
 	if w.r.IntN(10) == 0 {
 		changes = append(changes, func(p *corev1.Pod) { p.Spec.SchedulerName = "other" })
+	}
+	if w.r.IntN(6) == 0 {
+		changes = append(changes, func(p *corev1.Pod) { p.Spec.PreemptionPolicy = ptr.To(corev1.PreemptNever) })
 	}
 	w.put(makePod(fmt.Sprintf("p%d", w.seq), changes...))
 }
@@ -159,11 +174,17 @@ func (w *world) changePod() {
 		return
 	}
 	pod := w.pods[uid].DeepCopy()
-	switch w.r.IntN(5) {
+	switch w.r.IntN(6) {
 	case 4:
 		named("app", fmt.Sprint(w.r.IntN(3)))(pod)
+	case 5:
+		if pod.Spec.NodeName != "" {
+			return
+		}
+		// Somebody has an opinion about where the pod should wait.
+		pod.Status.NominatedNodeName = []string{"", "n0", "n1", "nowhere"}[w.r.IntN(4)]
 	case 0:
-		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: fmt.Sprint(w.seq)}}
+		pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: fmt.Sprint(w.seq)})
 	case 1:
 		tolerating("k", "")(pod)
 	case 2:
@@ -224,6 +245,7 @@ func (w *world) decide(most int) {
 			if n := w.anyFit(d.entry.podInfo, ""); n != "" {
 				w.t.Fatalf("%s refused (%v) though it fits on %s", d.entry.pod.Name, d.diagnosis, n)
 			}
+			w.preempted(d)
 			continue
 		}
 		if n := w.anyFit(d.entry.podInfo, d.node); n != d.node {
@@ -234,6 +256,9 @@ func (w *world) decide(most int) {
 	for _, e := range w.core.queue.parked {
 		if n := w.anyFit(e.podInfo, ""); n != "" {
 			w.t.Fatalf("%s is parked though it fits on %s", e.pod.Name, n)
+		}
+		if n := w.anyRoom(e); n != "" {
+			w.t.Fatalf("%s is parked though evictions on %s would help", e.pod.Name, n)
 		}
 	}
 }
@@ -269,6 +294,9 @@ func (w *world) rebuild(without types.UID) *cluster {
 			fresh.assume(newPodInfo(p.pod), fresh.node(p.on.name))
 		}
 	}
+	for _, it := range w.core.cluster.nominations.of {
+		fresh.nominations.set(newPodInfo(it.pod), it.node, it.told)
+	}
 	return fresh
 }
 
@@ -301,6 +329,16 @@ func (w *world) checkSums() {
 	}
 	if got := w.core.queue.entries; len(got) != len(waiting) {
 		w.t.Fatalf("%d pods queued, want %d", len(got), len(waiting))
+	}
+	for uid, it := range w.core.cluster.nominations.of {
+		if !waiting[uid] {
+			w.t.Fatalf("%s is nominated to %q and does not wait", uid, it.node)
+		}
+	}
+	for uid := range w.core.evicting {
+		if w.core.cluster.pods[uid] == nil {
+			w.t.Fatalf("%s is being evicted and on no node", uid)
+		}
 	}
 	parked := 0
 	for uid, e := range w.core.queue.entries {
@@ -341,13 +379,17 @@ func TestCoreOverAnyHistory(t *testing.T) {
 			}
 			w.checkSums()
 		}
-		// In the end every write is answered and every pause over.
-		for len(w.open) > 0 {
-			w.answer()
+		// In the end every write is answered, every pause over and every victim gone.
+		for w.finish() {
+			w.now = w.now.Add(time.Minute)
+			w.decide(-1)
+			w.checkSums()
 		}
-		w.now = w.now.Add(time.Minute)
-		w.decide(-1)
-		w.checkSums()
+		for _, e := range w.core.queue.parked {
+			if w.core.waits(e) {
+				t.Errorf("%s waits on %s, and nobody is leaving", e.pod.Name, w.core.cluster.nominations.node(e.pod.UID))
+			}
+		}
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -576,4 +618,35 @@ func BenchmarkDecideRules(b *testing.B) {
 			}
 		})
 	}
+}
+
+// Every pod has to preempt, on nodes that are full of pods of lower priority.
+func BenchmarkPreempt(b *testing.B) {
+	for _, nodes := range []int{1000, 5000} {
+		b.Run(fmt.Sprint(nodes, "nodes"), func(b *testing.B) {
+			var c *core
+			for n := 0; b.Loop(); n++ {
+				if n%nodes == 0 {
+					b.StopTimer()
+					c = fullOfLow(nodes)
+					b.StartTimer()
+				}
+				c.setPod(makePod(fmt.Sprint("high", n), requesting("cpu", "3", "memory", "500Mi"), priority(10)))
+				if d, ok := c.next(); !ok || d.preemption == nil {
+					b.Fatalf("%+v, want a preemption", d)
+				}
+			}
+		})
+	}
+}
+
+func fullOfLow(nodes int) *core {
+	c := newCore(sampleDefault)
+	for _, name := range nodeNames(nodes) {
+		c.setNode(makeNode(name, allocatable("cpu", "4", "memory", "32Gi", "pods", "110")))
+		for i := range 4 {
+			c.setPod(makePod(fmt.Sprint(name, "-", i), on(name), requesting("cpu", "900m", "memory", "500Mi")))
+		}
+	}
+	return c
 }

@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -19,6 +20,13 @@ type inbox struct {
 	podOrder []types.UID
 	nodes    map[string]*corev1.Node // nil: gone
 	others   map[objectKey]func(*cluster)
+	budgets  map[types.UID]budgetNews
+}
+
+// budgetNews is a disruption budget as it is, or was before it went.
+type budgetNews struct {
+	*policyv1.PodDisruptionBudget
+	gone bool
 }
 
 // objectKey names what is neither a pod nor a node.
@@ -30,6 +38,7 @@ func newInbox() *inbox {
 		pods:    make(map[types.UID]*corev1.Pod),
 		nodes:   make(map[string]*corev1.Node),
 		others:  make(map[objectKey]func(*cluster)),
+		budgets: make(map[types.UID]budgetNews),
 	}
 }
 
@@ -71,6 +80,31 @@ func (b *inbox) other(of objectKey, means func(*cluster)) {
 	b.others[of] = means
 	b.mu.Unlock()
 	b.ring()
+}
+
+// budget is a cache handler. It wakes nobody: budgets are of interest when
+// something is to be evicted.
+func (b *inbox) budget(old, now *policyv1.PodDisruptionBudget) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if old != nil {
+		b.budgets[old.UID] = budgetNews{old, true}
+	}
+	if now != nil {
+		b.budgets[now.UID] = budgetNews{now, false}
+	}
+}
+
+// takeBudgets empties the box of budgets.
+func (b *inbox) takeBudgets() map[types.UID]budgetNews {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.budgets) == 0 {
+		return nil
+	}
+	budgets := b.budgets
+	b.budgets = make(map[types.UID]budgetNews)
+	return budgets
 }
 
 func (b *inbox) ring() {

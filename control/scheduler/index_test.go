@@ -140,6 +140,9 @@ func (w *world) checkIndex(fresh *cluster) {
 	for _, e := range w.core.queue.parked {
 		pins[e.kin]++
 	}
+	for _, it := range w.core.cluster.nominations.of {
+		pins[it.kin]++
+	}
 	idleKin := 0
 	for _, k := range x.kin {
 		if k.pins == 0 {

@@ -123,7 +123,7 @@ func (s *Scheduler) holds(core *core, h *held, ready *[]decision, now time.Time)
 		h.tellAt = now.Add(pauseToldAfter)
 	case !now.Before(h.tellAt):
 		for _, e := range core.queue.ready {
-			s.reports.tell(e.pod, reasonPaused, h.pause.message())
+			s.reports.tell(e.pod, report{reason: reasonPaused, message: h.pause.message()})
 		}
 		h.tellAt = time.Time{}
 	}

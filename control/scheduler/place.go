@@ -19,7 +19,7 @@ func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
 	visited := 0
 	for ; visited < total && len(c.feasible) < c.sample; visited++ {
 		n := c.order[(c.next+visited)%total]
-		reasons, _ := refusal(c.filters, p, n, c.reasons[:0])
+		reasons, _ := c.refuse(p, n, c.reasons[:0])
 		if len(reasons) == 0 {
 			c.feasible = append(c.feasible, n)
 		}
@@ -75,6 +75,6 @@ func (c *cluster) fitsSomewhere(p *podInfo) bool {
 // fits reports whether the node can take the pod now.
 func (c *cluster) fits(p *podInfo, n *nodeInfo) bool {
 	c.filters = c.applicable(p, c.filters[:0])
-	c.reasons, _ = refusal(c.filters, p, n, c.reasons[:0])
+	c.reasons, _ = c.refuse(p, n, c.reasons[:0])
 	return len(c.reasons) == 0
 }

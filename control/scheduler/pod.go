@@ -25,13 +25,14 @@ type podInfo struct {
 	carries                 []carried // terms that others have to reckon with
 
 	// looked up in the index, as of its epoch
-	kin     *kin
-	knownAt uint64
+	kin      *kin
+	knownAt  uint64
+	priority int32
 
 	// only of pods that wait for a node:
 
-	priority int32
-	// class is the same for pods that every filter treats alike
+	neverPreempts bool
+	// class is the same for pods that every filter treats alike, and preemption too
 	class     string
 	required  nodeaffinity.RequiredNodeAffinity
 	preferred *nodeaffinity.PreferredSchedulingTerms
@@ -73,7 +74,7 @@ func (x *index) prepare(p *podInfo) {
 
 // newBoundInfo reads what a pod takes from the node that it is on.
 func newBoundInfo(pod *corev1.Pod) *podInfo {
-	p := &podInfo{pod: pod, requests: requestsOf(pod), ports: hostPortsOf(pod), claims: claimsOf(pod), carries: readCarried(pod)}
+	p := &podInfo{pod: pod, requests: requestsOf(pod), ports: hostPortsOf(pod), claims: claimsOf(pod), carries: readCarried(pod), priority: schedulinghelper.PodPriority(pod)}
 	p.scoredCPU, p.scoredMemory = scoredOf(pod)
 	return p
 }
@@ -81,7 +82,7 @@ func newBoundInfo(pod *corev1.Pod) *podInfo {
 // newPodInfo also reads what a pod asks of a node before it goes there.
 func newPodInfo(pod *corev1.Pod) *podInfo {
 	p := newBoundInfo(pod)
-	p.priority = schedulinghelper.PodPriority(pod)
+	p.neverPreempts = pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
 	p.required = nodeaffinity.GetRequiredNodeAffinity(pod)
 	if a := nodeAffinityOf(pod); a != nil && len(a.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
 		// A term that does not parse prefers nothing; validation refuses such pods.
@@ -144,12 +145,16 @@ func nodeAffinityOf(pod *corev1.Pod) *corev1.NodeAffinity {
 	return pod.Spec.Affinity.NodeAffinity
 }
 
-// classOf writes down everything of a pod that filters look at. A filter that
-// looks at more must add it here.
+// classOf writes down everything of a pod that filters and preemption look at. A
+// filter that looks at more must add it here.
 func classOf(p *podInfo) string {
 	var b strings.Builder
 	spec := &p.pod.Spec
 	p.requests.key(&b)
+	b.WriteString(strconv.Itoa(int(p.priority)))
+	if p.neverPreempts {
+		b.WriteByte('!')
+	}
 	if spec.NodeName != "" {
 		b.WriteString("\x00n")
 		b.WriteString(spec.NodeName)

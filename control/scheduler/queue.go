@@ -145,11 +145,10 @@ func (q *queue) wake(e *entry, by string) {
 	q.put(e, inReady)
 }
 
-// wakeFirst makes the first entry of a class ready for the sake of other pods.
-func (q *queue) wakeFirst(class *parkedClass) {
-	e := class.entries[0]
+// wakeAs makes the first of a class ready for the sake of other pods.
+func (q *queue) wakeAs(e *entry, class classKey) {
 	q.take(e)
-	e.wokenAs = class.key
+	e.wokenAs = class
 	q.put(e, inReady)
 }
 

@@ -18,9 +18,10 @@ import (
 
 const reportWorkers = 4
 
-// reports tells users why their pods wait: the condition PodScheduled=False and
-// an event, written beside the decisions and only when what they say is new. It
-// holds the last message of each pod that is not written yet.
+// reports tells users why their pods wait: the condition PodScheduled=False, the
+// node that a pod is nominated to, and an event, written beside the decisions and
+// only when what they say is new. It holds the last report of each pod that is not
+// written yet.
 type reports struct {
 	scheduler *Scheduler
 	loop      *controller.Loop[types.NamespacedName]
@@ -31,7 +32,8 @@ type reports struct {
 
 type report struct {
 	uid             types.UID
-	reason, message string
+	reason, message string  // "": the condition stays as it is
+	nominated       *string // nil: that stays as it is
 }
 
 // reasonPaused is the reason of a pod's condition while scheduling is paused.
@@ -43,15 +45,18 @@ func newReports(s *Scheduler) *reports {
 	return r
 }
 
-// tell asks for a report; it never waits.
-func (r *reports) tell(pod *corev1.Pod, reason, message string) {
-	if says(pod, reason, message) {
-		return
-	}
+// tell asks for a report about a pod; it never waits.
+func (r *reports) tell(pod *corev1.Pod, rep report) {
+	rep.uid = pod.UID
 	k := key(pod)
 	r.mu.Lock()
-	r.waiting[k] = report{pod.UID, reason, message}
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if before, ok := r.waiting[k]; ok && before.uid == rep.uid && rep.nominated == nil {
+		rep.nominated = before.nominated
+	} else if !ok && rep.told(pod) {
+		return
+	}
+	r.waiting[k] = rep
 	r.loop.Add(k)
 }
 
@@ -73,16 +78,23 @@ func (r *reports) write(ctx context.Context, k types.NamespacedName) error {
 		return nil
 	}
 	var told *corev1.Pod
+	var news bool
 	_, _, err := r.scheduler.registry.Update(ctx, resource.Pods, k.Namespace, k.Name, "status", func(current store.Object) (store.Object, error) {
 		pod := current.(*corev1.Pod)
-		if pod.UID != rep.uid || pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil || says(pod, rep.reason, rep.message) {
+		if pod.UID != rep.uid || pod.Spec.NodeName != "" || pod.DeletionTimestamp != nil || rep.told(pod) {
 			return nil, errSettled
 		}
-		setUnscheduled(pod, rep.reason, rep.message, metav1.Now())
+		if news = !rep.said(pod); news {
+			setUnscheduled(pod, rep.reason, rep.message, metav1.Now())
+		}
+		if rep.nominated != nil {
+			pod.Status.NominatedNodeName = *rep.nominated
+		}
 		told = pod
 		return pod, nil
 	}, resource.UpdateOptions{})
 	switch {
+	case err == nil && !news:
 	case err == nil:
 		r.scheduler.events.Event(store.Pods, told, corev1.EventTypeWarning, "FailedScheduling", rep.message)
 	case errors.Is(err, errSettled), apierrors.IsNotFound(err):
@@ -97,11 +109,19 @@ func (r *reports) write(ctx context.Context, k types.NamespacedName) error {
 	return nil
 }
 
-// says reports whether the pod's condition tells this already.
-func says(pod *corev1.Pod, reason, message string) bool {
+// told says whether the pod's status has all of it already.
+func (rep *report) told(pod *corev1.Pod) bool {
+	return rep.said(pod) && (rep.nominated == nil || pod.Status.NominatedNodeName == *rep.nominated)
+}
+
+// said says whether the pod's condition does.
+func (rep *report) said(pod *corev1.Pod) bool {
+	if rep.reason == "" {
+		return true
+	}
 	for i := range pod.Status.Conditions {
 		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodScheduled {
-			return c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message
+			return c.Status == corev1.ConditionFalse && c.Reason == rep.reason && c.Message == rep.message
 		}
 	}
 	return false

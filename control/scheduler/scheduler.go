@@ -51,12 +51,13 @@ type Scheduler struct {
 	log      *slog.Logger
 	sample   int
 
-	inbox   *inbox
-	asked   chan func(*core) // questions, see ask
-	ended   chan struct{}    // closed when nobody answers them any more
-	batches chan []decision  // to bind; holds one
-	bound   chan []outcome   // from bind; holds one
-	reports *reports
+	inbox     *inbox
+	asked     chan func(*core) // questions, see ask
+	ended     chan struct{}    // closed when nobody answers them any more
+	batches   chan []decision  // to bind; holds one
+	bound     chan []outcome   // from bind; holds one
+	reports   *reports
+	evictions *evictions
 	// what is heard, and to be written, of pods' volumes
 	volumeNews   *volumeNews
 	volumeWrites *volumeWrites
@@ -88,9 +89,11 @@ func New(cfg Config) *Scheduler {
 	s.reports = newReports(s)
 	s.volumeWrites = newVolumeWrites(s)
 	s.volumeNews = newVolumeNews(s.caches, s.inbox)
+	s.evictions = newEvictions(s)
 	s.caches.Pods.OnChange(s.inbox.pod)
 	s.caches.Nodes.OnChange(s.inbox.node)
 	s.inbox.follow(s.caches)
+	s.caches.PodDisruptionBudgets.OnChange(s.inbox.budget)
 	return s
 }
 
@@ -106,6 +109,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	g.Go(func() error { return s.bind(ctx) })
 	g.Go(func() error { return s.reports.loop.Run(ctx) })
 	g.Go(func() error { return s.volumeWrites.loop.Run(ctx) })
+	g.Go(func() error { return s.evictions.loop.Run(ctx) })
 	g.Go(func() error { return s.followBrake(ctx) })
 	return g.Wait()
 }
@@ -144,10 +148,15 @@ func (s *Scheduler) decide(ctx context.Context) error {
 			}
 			if len(d.volumes) > 0 {
 				s.volumeWrites.add(d)
-			} else if d.diagnosis != nil {
-				s.reports.tell(d.entry.pod, corev1.PodReasonUnschedulable, d.diagnosis.Error())
-			} else {
+				continue
+			}
+			if d.diagnosis == nil {
 				ready = append(ready, d)
+				continue
+			}
+			s.reports.tell(d.entry.pod, report{reason: corev1.PodReasonUnschedulable, message: d.message(), nominated: d.nominated})
+			if d.preemption != nil {
+				s.makeRoom(d.entry.pod, d.preemption)
 			}
 		}
 		if !binding && len(ready) > 0 {
@@ -206,6 +215,13 @@ func (s *Scheduler) hear(ctx context.Context, core *core) error {
 	}
 	s.volumeNews.tell(core)
 	s.settleVolumes(core, written)
+	for _, b := range s.inbox.takeBudgets() {
+		if b.gone {
+			core.budgets.remove(b.PodDisruptionBudget)
+		} else {
+			core.budgets.set(b.PodDisruptionBudget)
+		}
+	}
 	for uid, pod := range pods {
 		if pod == nil {
 			core.removePod(uid)
@@ -233,7 +249,9 @@ func (s *Scheduler) settleVolumes(core *core, written []outcome) {
 		pod := d.entry.pod
 		s.log.Debug("volumes of a pod were not bound", "pod", key(pod), "node", d.node, "err", err)
 		if !apierrors.IsConflict(err) {
-			s.reports.tell(pod, "SchedulerError", fmt.Sprintf("running PreBind plugin %q: %v", volumeBinding{}.name(), err))
+			s.reports.tell(pod, report{
+				reason: corev1.PodReasonSchedulerError, message: fmt.Sprintf("running PreBind plugin %q: %v", volumeBinding{}.name(), err),
+			})
 		}
 	}
 	for _, o := range written {

@@ -117,7 +117,8 @@ func testFillsNodesAndExplainsTheRest(t *testing.T) {
 	if perNode["n0"] != 2 || perNode["n1"] != 2 {
 		t.Errorf("per node %v, want two each on n0 and n1", perNode)
 	}
-	const why = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu."
+	const why = "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. " +
+		"preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod."
 	test.Eventually(t, func() string {
 		for _, p := range test.List[*corev1.Pod](m, store.Pods) {
 			if c := condition(p); p.Spec.NodeName == "" && c != nil && c.Status == corev1.ConditionFalse &&

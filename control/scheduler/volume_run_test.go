@@ -104,7 +104,8 @@ func TestPodsGetVolumesAndThenTheirNode(t *testing.T) {
 		test.Create(m, kinds.Pods, podOf("early", "a"))
 		m.Settled(time.Second)
 		early, _ := test.Get[*corev1.Pod](m, store.Pods, "default", "early")
-		if c := condition(early); c == nil || c.Message != `0/3 nodes are available: persistentvolumeclaim "a" not found.` {
+		if c := condition(early); c == nil || c.Message != `0/3 nodes are available: persistentvolumeclaim "a" not found. `+
+			"preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling." {
 			t.Errorf("it is told %+v", c)
 		}
 		for _, c := range []*corev1.PersistentVolumeClaim{claim("a", "local-path"), claim("b", "local-path"), claim("s", "static")} {

@@ -74,6 +74,7 @@ A setting that no command knows is an error.`,
 		newMembersCommand(),
 		newTokenCommand(),
 		newOperatorCommand(),
+		newExplainCommand(),
 		newKubectlCommand(),
 	)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

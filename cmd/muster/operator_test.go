@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,6 +132,34 @@ var pause = &clusterv1.SchedulerPause{Reason: "fire", By: "ann", Since: 60}
 
 func (n *controlNode) Status(context.Context, *clusterv1.SchedulerStatusRequest) (*clusterv1.SchedulerStatusResponse, error) {
 	return &clusterv1.SchedulerStatusResponse{Leader: "c2", Pause: pause, Nodes: 3, Ready: 4, BackingOff: 5, Unschedulable: 6, Binding: 7}, n.err
+}
+
+func (n *controlNode) Explain(_ context.Context, r *clusterv1.ExplainPodRequest) (*clusterv1.ExplainPodResponse, error) {
+	if r.Name == "bound" {
+		return &clusterv1.ExplainPodResponse{
+			Namespace: r.Namespace, Name: r.Name, Uid: "u", State: "bound", Node: "n2", SchedulerName: "default-scheduler", Best: "n1",
+			Nodes: []*clusterv1.ExplainedNode{
+				{Name: "n1", Total: 150, Scores: []*clusterv1.ExplainedScore{{Name: "A", Score: 50, Weighted: 100}, {Name: "B", Score: 50, Weighted: 50}}},
+				{Name: "n2", Total: 90, Scores: []*clusterv1.ExplainedScore{{Name: "A", Score: 40, Weighted: 80}, {Name: "B", Score: 10, Weighted: 10}}},
+			},
+		}, nil
+	}
+	response := &clusterv1.ExplainPodResponse{
+		Namespace: r.Namespace, Name: r.Name, Uid: "u", Priority: 5, State: "unschedulable", SchedulerName: "default-scheduler", Pause: pause,
+		Closest:    []string{"n0", "n6"},
+		Preemption: &clusterv1.ExplainedPreemption{Node: "n0", Victims: []*clusterv1.ExplainedVictim{{Namespace: "a", Name: "low"}}, Violations: 1},
+	}
+	for i := range 6 {
+		response.Nodes = append(response.Nodes, &clusterv1.ExplainedNode{
+			Name: fmt.Sprint("n", i), Needs: []string{"300m more cpu free (of 4)"},
+			Refusals: []*clusterv1.ExplainedRefusal{{Filter: "NodeResourcesFit", Reasons: []string{"Insufficient cpu"}}},
+		})
+	}
+	response.Nodes = append(response.Nodes, &clusterv1.ExplainedNode{
+		Name: "n6", Needs: []string{"the node uncordoned"},
+		Refusals: []*clusterv1.ExplainedRefusal{{Filter: "NodeUnschedulable", Reasons: []string{"node(s) were unschedulable"}}},
+	})
+	return response, nil
 }
 
 func (n *controlNode) Pause(_ context.Context, r *clusterv1.PauseSchedulerRequest) (*clusterv1.PauseSchedulerResponse, error) {
@@ -319,6 +348,12 @@ func TestOperatorVerbsPrint(t *testing.T) {
 		{"operator scheduler pause -o json", `{ "already": true, "pause": { "reason": "fire", "by": "ann", "since": "1970-01-01T00:01:00Z" }, "paused": true }`, ""},
 		{"operator scheduler resume", "resumed", ""},
 		{"operator scheduler resume -o json", `{ "already": false, "paused": false }`, ""},
+		{"explain pod p -n shop", "pod shop/p (priority 5) waits: no node can take it scheduling is paused since 1970-01-01T00:01:00Z by ann: fire " +
+			"0 of 7 nodes could take it now NODES FILTER REASON WHICH 6 NodeResourcesFit Insufficient cpu n0, n1, n2, n3 and 2 more 1 NodeUnschedulable node(s) were unschedulable n6 " +
+			"it would fit, with least to change: n0: with 300m more cpu free (of 4) n6: with the node uncordoned " +
+			"evictions that would help: on n0, a/low (priority 0); 1 of them against a disruption budget", ""},
+		{"explain pod bound", "pod default/bound (priority 0) is on n2 2 of 2 nodes could take it now scores of those that could, weighted: NODE TOTAL A B n1 150 100 50 n2 (its node) 90 80 10", ""},
+		{"explain pod bound -o json", `{ "namespace": "default", "name": "bound", "uid": "u", "priority": 0, "state": "bound", "node": "n2", "schedulerName": "default-scheduler", "best": "n1", "closest": [], "nodes": [ { "name": "n1", "fits": true, "scores": [ { "name": "A", "score": 50, "weighted": 100 }, { "name": "B", "score": 50, "weighted": 50 } ], "total": 150 }, { "name": "n2", "fits": true, "scores": [ { "name": "A", "score": 40, "weighted": 80 }, { "name": "B", "score": 10, "weighted": 10 } ], "total": 90 } ] }`, ""},
 		{"members", "NAME ROLE ADDRESS STATE VERSION LEADER c2 server a:1 alive v yes", ""},
 		{"members -o json", `{ "clusterID": "x", "leader": "c2", "quorum": true, "answeredBy": "c1", "members": [ { "name": "c2", "role": "server", "address": "a:1", "state": "alive", "version": "v", "leader": true, "voter": true } ] }`, ""},
 		{"token create", "secret", ""},
@@ -358,6 +393,7 @@ func TestOperatorVerbsRefuse(t *testing.T) {
 		{"operator rafts", `unknown command "rafts"`},
 		{"operator raft remove-peer", "want muster operator raft remove-peer NAME"},
 		{"operator raft add-peer c9", "1 arguments were given"},
+		{"explain pod", "want muster explain pod NAME"},
 		{"operator scheduler pause now", "unknown command"},
 		{"operator autopilot set-config", "nothing to change"},
 		{"operator autopilot set-config --stable-after 1500ms", "whole seconds"},

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,7 +24,12 @@ type Scheduling interface {
 	Pause(ctx context.Context, reason, by string) (pause *clusterv1.SchedulerPause, already bool, err error)
 	// Resume is false when there was no pause.
 	Resume(ctx context.Context) (bool, error)
+	// Explain only works on the leader. ErrNoPod when there is no such pod.
+	Explain(ctx context.Context, namespace, name string) (*clusterv1.ExplainPodResponse, error)
 }
+
+// ErrNoPod says that there is no such pod.
+var ErrNoPod = errors.New("no such pod")
 
 // Scheduler is cluster.v1.Scheduler on one control node.
 type Scheduler struct {
@@ -71,6 +77,21 @@ func (s *Scheduler) Resume(ctx context.Context, _ *clusterv1.ResumeSchedulerRequ
 		return nil, s.failures.status(err)
 	}
 	return &clusterv1.ResumeSchedulerResponse{Already: !resumed}, nil
+}
+
+// Explain says where a pod could go and what keeps it from other nodes.
+func (s *Scheduler) Explain(ctx context.Context, r *clusterv1.ExplainPodRequest) (*clusterv1.ExplainPodResponse, error) {
+	if r.Namespace == "" || r.Name == "" {
+		return nil, status.Error(codes.InvalidArgument, "namespace and name: required")
+	}
+	response, err := s.scheduling.Explain(ctx, r.Namespace, r.Name)
+	if errors.Is(err, ErrNoPod) {
+		return nil, status.Errorf(codes.NotFound, "there is no pod %s/%s", r.Namespace, r.Name)
+	}
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	return response, nil
 }
 
 // failed adds who leads to an error that says that this node does not.

@@ -33,6 +33,13 @@ func (p *placer) Resume(context.Context) (bool, error) {
 	return paused, nil
 }
 
+func (p *placer) Explain(_ context.Context, _, name string) (*clusterv1.ExplainPodResponse, error) {
+	if name == "none" {
+		return nil, ErrNoPod
+	}
+	return nil, errNotLeader
+}
+
 func TestPauseSaysWhoAndWhy(t *testing.T) {
 	s := NewScheduler(&placer{}, func() View { return View{Name: "c1", Leader: "c2", LeaderAddress: "a:2"} }, failures)
 	ctx := transport.NewContext(t.Context(), transport.Caller{Name: "ann"})
@@ -48,6 +55,11 @@ func TestPauseSaysWhoAndWhy(t *testing.T) {
 	for _, already := range []bool{false, true} {
 		if r, err := s.Resume(ctx, nil); err != nil || r.Already != already {
 			t.Errorf("resume: got %v, %v; want already %v", r, err, already)
+		}
+	}
+	for name, code := range map[string]codes.Code{"": codes.InvalidArgument, "none": codes.NotFound, "p": codes.FailedPrecondition} {
+		if _, err := s.Explain(ctx, &clusterv1.ExplainPodRequest{Namespace: "default", Name: name}); status.Code(err) != code {
+			t.Errorf("explain %q: got %v, want %v", name, err, code)
 		}
 	}
 	if _, err := s.Status(ctx, nil); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "c2 does, at a:2") {

@@ -396,6 +396,536 @@ func (x *ResumeSchedulerResponse) GetAlready() bool {
 	return false
 }
 
+type ExplainPodRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPodRequest) Reset() {
+	*x = ExplainPodRequest{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPodRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPodRequest) ProtoMessage() {}
+
+func (x *ExplainPodRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPodRequest.ProtoReflect.Descriptor instead.
+func (*ExplainPodRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ExplainPodRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ExplainPodRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ExplainPodResponse says where a pod could go as things are now, and what keeps
+// it from every other node.
+type ExplainPodResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Uid       string                 `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	Priority  int32                  `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	// bound, binding, finished, gated, foreign, ready, backing off, unschedulable
+	// or preempting.
+	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
+	// The node that it is on or about to be, and the one where room is made for it.
+	Node          string          `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	NominatedNode string          `protobuf:"bytes,7,opt,name=nominated_node,json=nominatedNode,proto3" json:"nominated_node,omitempty"`
+	SchedulerName string          `protobuf:"bytes,8,opt,name=scheduler_name,json=schedulerName,proto3" json:"scheduler_name,omitempty"`
+	Gates         []string        `protobuf:"bytes,9,rep,name=gates,proto3" json:"gates,omitempty"`
+	Pause         *SchedulerPause `protobuf:"bytes,10,opt,name=pause,proto3" json:"pause,omitempty"`
+	// In order of their names.
+	Nodes []*ExplainedNode `protobuf:"bytes,11,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// The node that scores highest, empty if none can take it.
+	Best string `protobuf:"bytes,12,opt,name=best,proto3" json:"best,omitempty"`
+	// Nodes that lack least, each something else.
+	Closest []string `protobuf:"bytes,13,rep,name=closest,proto3" json:"closest,omitempty"`
+	// Of a pod that fits nowhere.
+	Preemption    *ExplainedPreemption `protobuf:"bytes,14,opt,name=preemption,proto3" json:"preemption,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainPodResponse) Reset() {
+	*x = ExplainPodResponse{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainPodResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainPodResponse) ProtoMessage() {}
+
+func (x *ExplainPodResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainPodResponse.ProtoReflect.Descriptor instead.
+func (*ExplainPodResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ExplainPodResponse) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *ExplainPodResponse) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetNominatedNode() string {
+	if x != nil {
+		return x.NominatedNode
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetSchedulerName() string {
+	if x != nil {
+		return x.SchedulerName
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetGates() []string {
+	if x != nil {
+		return x.Gates
+	}
+	return nil
+}
+
+func (x *ExplainPodResponse) GetPause() *SchedulerPause {
+	if x != nil {
+		return x.Pause
+	}
+	return nil
+}
+
+func (x *ExplainPodResponse) GetNodes() []*ExplainedNode {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ExplainPodResponse) GetBest() string {
+	if x != nil {
+		return x.Best
+	}
+	return ""
+}
+
+func (x *ExplainPodResponse) GetClosest() []string {
+	if x != nil {
+		return x.Closest
+	}
+	return nil
+}
+
+func (x *ExplainPodResponse) GetPreemption() *ExplainedPreemption {
+	if x != nil {
+		return x.Preemption
+	}
+	return nil
+}
+
+type ExplainedNode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Of every filter that refuses; none: it can take the pod.
+	Refusals []*ExplainedRefusal `protobuf:"bytes,2,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// What would have to be otherwise.
+	Needs []string `protobuf:"bytes,3,rep,name=needs,proto3" json:"needs,omitempty"`
+	// Of a node that can take the pod.
+	Scores        []*ExplainedScore `protobuf:"bytes,4,rep,name=scores,proto3" json:"scores,omitempty"`
+	Total         int64             `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedNode) Reset() {
+	*x = ExplainedNode{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedNode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedNode) ProtoMessage() {}
+
+func (x *ExplainedNode) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedNode.ProtoReflect.Descriptor instead.
+func (*ExplainedNode) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExplainedNode) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainedNode) GetRefusals() []*ExplainedRefusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
+func (x *ExplainedNode) GetNeeds() []string {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+func (x *ExplainedNode) GetScores() []*ExplainedScore {
+	if x != nil {
+		return x.Scores
+	}
+	return nil
+}
+
+func (x *ExplainedNode) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+type ExplainedRefusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Filter        string                 `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	Reasons       []string               `protobuf:"bytes,2,rep,name=reasons,proto3" json:"reasons,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedRefusal) Reset() {
+	*x = ExplainedRefusal{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedRefusal) ProtoMessage() {}
+
+func (x *ExplainedRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedRefusal.ProtoReflect.Descriptor instead.
+func (*ExplainedRefusal) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ExplainedRefusal) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ExplainedRefusal) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+type ExplainedScore struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Score         int64                  `protobuf:"varint,2,opt,name=score,proto3" json:"score,omitempty"` // 0 to 100
+	Weighted      int64                  `protobuf:"varint,3,opt,name=weighted,proto3" json:"weighted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedScore) Reset() {
+	*x = ExplainedScore{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedScore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedScore) ProtoMessage() {}
+
+func (x *ExplainedScore) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedScore.ProtoReflect.Descriptor instead.
+func (*ExplainedScore) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExplainedScore) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainedScore) GetScore() int64 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
+func (x *ExplainedScore) GetWeighted() int64 {
+	if x != nil {
+		return x.Weighted
+	}
+	return 0
+}
+
+type ExplainedPreemption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why evictions do not help; empty if they do.
+	Why     string             `protobuf:"bytes,1,opt,name=why,proto3" json:"why,omitempty"`
+	Node    string             `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Victims []*ExplainedVictim `protobuf:"bytes,3,rep,name=victims,proto3" json:"victims,omitempty"`
+	// How many of them break a disruption budget.
+	Violations    uint32 `protobuf:"varint,4,opt,name=violations,proto3" json:"violations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedPreemption) Reset() {
+	*x = ExplainedPreemption{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedPreemption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedPreemption) ProtoMessage() {}
+
+func (x *ExplainedPreemption) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedPreemption.ProtoReflect.Descriptor instead.
+func (*ExplainedPreemption) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExplainedPreemption) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *ExplainedPreemption) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExplainedPreemption) GetVictims() []*ExplainedVictim {
+	if x != nil {
+		return x.Victims
+	}
+	return nil
+}
+
+func (x *ExplainedPreemption) GetViolations() uint32 {
+	if x != nil {
+		return x.Violations
+	}
+	return 0
+}
+
+type ExplainedVictim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Priority      int32                  `protobuf:"varint,3,opt,name=priority,proto3" json:"priority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainedVictim) Reset() {
+	*x = ExplainedVictim{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainedVictim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainedVictim) ProtoMessage() {}
+
+func (x *ExplainedVictim) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainedVictim.ProtoReflect.Descriptor instead.
+func (*ExplainedVictim) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExplainedVictim) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ExplainedVictim) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ExplainedVictim) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
 var File_cluster_v1_scheduler_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_scheduler_proto_rawDesc = "" +
@@ -422,11 +952,57 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\aalready\x18\x02 \x01(\bR\aalready\"\x18\n" +
 	"\x16ResumeSchedulerRequest\"3\n" +
 	"\x17ResumeSchedulerResponse\x12\x18\n" +
-	"\aalready\x18\x01 \x01(\bR\aalready2\xab\x02\n" +
+	"\aalready\x18\x01 \x01(\bR\aalready\"E\n" +
+	"\x11ExplainPodRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xe9\x03\n" +
+	"\x12ExplainPodResponse\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x1a\n" +
+	"\bpriority\x18\x04 \x01(\x05R\bpriority\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\tR\x05state\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12%\n" +
+	"\x0enominated_node\x18\a \x01(\tR\rnominatedNode\x12%\n" +
+	"\x0escheduler_name\x18\b \x01(\tR\rschedulerName\x12\x14\n" +
+	"\x05gates\x18\t \x03(\tR\x05gates\x127\n" +
+	"\x05pause\x18\n" +
+	" \x01(\v2!.muster.cluster.v1.SchedulerPauseR\x05pause\x126\n" +
+	"\x05nodes\x18\v \x03(\v2 .muster.cluster.v1.ExplainedNodeR\x05nodes\x12\x12\n" +
+	"\x04best\x18\f \x01(\tR\x04best\x12\x18\n" +
+	"\aclosest\x18\r \x03(\tR\aclosest\x12F\n" +
+	"\n" +
+	"preemption\x18\x0e \x01(\v2&.muster.cluster.v1.ExplainedPreemptionR\n" +
+	"preemption\"\xcb\x01\n" +
+	"\rExplainedNode\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12?\n" +
+	"\brefusals\x18\x02 \x03(\v2#.muster.cluster.v1.ExplainedRefusalR\brefusals\x12\x14\n" +
+	"\x05needs\x18\x03 \x03(\tR\x05needs\x129\n" +
+	"\x06scores\x18\x04 \x03(\v2!.muster.cluster.v1.ExplainedScoreR\x06scores\x12\x14\n" +
+	"\x05total\x18\x05 \x01(\x03R\x05total\"D\n" +
+	"\x10ExplainedRefusal\x12\x16\n" +
+	"\x06filter\x18\x01 \x01(\tR\x06filter\x12\x18\n" +
+	"\areasons\x18\x02 \x03(\tR\areasons\"V\n" +
+	"\x0eExplainedScore\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05score\x18\x02 \x01(\x03R\x05score\x12\x1a\n" +
+	"\bweighted\x18\x03 \x01(\x03R\bweighted\"\x99\x01\n" +
+	"\x13ExplainedPreemption\x12\x10\n" +
+	"\x03why\x18\x01 \x01(\tR\x03why\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12<\n" +
+	"\avictims\x18\x03 \x03(\v2\".muster.cluster.v1.ExplainedVictimR\avictims\x12\x1e\n" +
+	"\n" +
+	"violations\x18\x04 \x01(\rR\n" +
+	"violations\"_\n" +
+	"\x0fExplainedVictim\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority2\x83\x03\n" +
 	"\tScheduler\x12_\n" +
 	"\x06Status\x12).muster.cluster.v1.SchedulerStatusRequest\x1a*.muster.cluster.v1.SchedulerStatusResponse\x12\\\n" +
 	"\x05Pause\x12(.muster.cluster.v1.PauseSchedulerRequest\x1a).muster.cluster.v1.PauseSchedulerResponse\x12_\n" +
-	"\x06Resume\x12).muster.cluster.v1.ResumeSchedulerRequest\x1a*.muster.cluster.v1.ResumeSchedulerResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\x06Resume\x12).muster.cluster.v1.ResumeSchedulerRequest\x1a*.muster.cluster.v1.ResumeSchedulerResponse\x12V\n" +
+	"\aExplain\x12$.muster.cluster.v1.ExplainPodRequest\x1a%.muster.cluster.v1.ExplainPodResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_scheduler_proto_rawDescOnce sync.Once
@@ -440,7 +1016,7 @@ func file_cluster_v1_scheduler_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_scheduler_proto_rawDescData
 }
 
-var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*SchedulerPause)(nil),          // 0: muster.cluster.v1.SchedulerPause
 	(*SchedulerStatusRequest)(nil),  // 1: muster.cluster.v1.SchedulerStatusRequest
@@ -449,21 +1025,36 @@ var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*PauseSchedulerResponse)(nil),  // 4: muster.cluster.v1.PauseSchedulerResponse
 	(*ResumeSchedulerRequest)(nil),  // 5: muster.cluster.v1.ResumeSchedulerRequest
 	(*ResumeSchedulerResponse)(nil), // 6: muster.cluster.v1.ResumeSchedulerResponse
+	(*ExplainPodRequest)(nil),       // 7: muster.cluster.v1.ExplainPodRequest
+	(*ExplainPodResponse)(nil),      // 8: muster.cluster.v1.ExplainPodResponse
+	(*ExplainedNode)(nil),           // 9: muster.cluster.v1.ExplainedNode
+	(*ExplainedRefusal)(nil),        // 10: muster.cluster.v1.ExplainedRefusal
+	(*ExplainedScore)(nil),          // 11: muster.cluster.v1.ExplainedScore
+	(*ExplainedPreemption)(nil),     // 12: muster.cluster.v1.ExplainedPreemption
+	(*ExplainedVictim)(nil),         // 13: muster.cluster.v1.ExplainedVictim
 }
 var file_cluster_v1_scheduler_proto_depIdxs = []int32{
-	0, // 0: muster.cluster.v1.SchedulerStatusResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
-	0, // 1: muster.cluster.v1.PauseSchedulerResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
-	1, // 2: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
-	3, // 3: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
-	5, // 4: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
-	2, // 5: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
-	4, // 6: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
-	6, // 7: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	0,  // 0: muster.cluster.v1.SchedulerStatusResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
+	0,  // 1: muster.cluster.v1.PauseSchedulerResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
+	0,  // 2: muster.cluster.v1.ExplainPodResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
+	9,  // 3: muster.cluster.v1.ExplainPodResponse.nodes:type_name -> muster.cluster.v1.ExplainedNode
+	12, // 4: muster.cluster.v1.ExplainPodResponse.preemption:type_name -> muster.cluster.v1.ExplainedPreemption
+	10, // 5: muster.cluster.v1.ExplainedNode.refusals:type_name -> muster.cluster.v1.ExplainedRefusal
+	11, // 6: muster.cluster.v1.ExplainedNode.scores:type_name -> muster.cluster.v1.ExplainedScore
+	13, // 7: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
+	1,  // 8: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
+	3,  // 9: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
+	5,  // 10: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
+	7,  // 11: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
+	2,  // 12: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
+	4,  // 13: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
+	6,  // 14: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
+	8,  // 15: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_scheduler_proto_init() }
@@ -477,7 +1068,7 @@ func file_cluster_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_scheduler_proto_rawDesc), len(file_cluster_v1_scheduler_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

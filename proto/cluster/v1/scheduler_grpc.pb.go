@@ -21,9 +21,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Scheduler_Status_FullMethodName = "/muster.cluster.v1.Scheduler/Status"
-	Scheduler_Pause_FullMethodName  = "/muster.cluster.v1.Scheduler/Pause"
-	Scheduler_Resume_FullMethodName = "/muster.cluster.v1.Scheduler/Resume"
+	Scheduler_Status_FullMethodName  = "/muster.cluster.v1.Scheduler/Status"
+	Scheduler_Pause_FullMethodName   = "/muster.cluster.v1.Scheduler/Pause"
+	Scheduler_Resume_FullMethodName  = "/muster.cluster.v1.Scheduler/Resume"
+	Scheduler_Explain_FullMethodName = "/muster.cluster.v1.Scheduler/Explain"
 )
 
 // SchedulerClient is the client API for Scheduler service.
@@ -39,6 +40,8 @@ type SchedulerClient interface {
 	// Resume. It outlives leaders. When it is paused already, reason and time stay.
 	Pause(ctx context.Context, in *PauseSchedulerRequest, opts ...grpc.CallOption) (*PauseSchedulerResponse, error)
 	Resume(ctx context.Context, in *ResumeSchedulerRequest, opts ...grpc.CallOption) (*ResumeSchedulerResponse, error)
+	// Explain is the leader's to answer, too. NOT_FOUND when there is no such pod.
+	Explain(ctx context.Context, in *ExplainPodRequest, opts ...grpc.CallOption) (*ExplainPodResponse, error)
 }
 
 type schedulerClient struct {
@@ -79,6 +82,16 @@ func (c *schedulerClient) Resume(ctx context.Context, in *ResumeSchedulerRequest
 	return out, nil
 }
 
+func (c *schedulerClient) Explain(ctx context.Context, in *ExplainPodRequest, opts ...grpc.CallOption) (*ExplainPodResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainPodResponse)
+	err := c.cc.Invoke(ctx, Scheduler_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SchedulerServer is the server API for Scheduler service.
 // All implementations must embed UnimplementedSchedulerServer
 // for forward compatibility.
@@ -92,6 +105,8 @@ type SchedulerServer interface {
 	// Resume. It outlives leaders. When it is paused already, reason and time stay.
 	Pause(context.Context, *PauseSchedulerRequest) (*PauseSchedulerResponse, error)
 	Resume(context.Context, *ResumeSchedulerRequest) (*ResumeSchedulerResponse, error)
+	// Explain is the leader's to answer, too. NOT_FOUND when there is no such pod.
+	Explain(context.Context, *ExplainPodRequest) (*ExplainPodResponse, error)
 	mustEmbedUnimplementedSchedulerServer()
 }
 
@@ -110,6 +125,9 @@ func (UnimplementedSchedulerServer) Pause(context.Context, *PauseSchedulerReques
 }
 func (UnimplementedSchedulerServer) Resume(context.Context, *ResumeSchedulerRequest) (*ResumeSchedulerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedSchedulerServer) Explain(context.Context, *ExplainPodRequest) (*ExplainPodResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedSchedulerServer) mustEmbedUnimplementedSchedulerServer() {}
 func (UnimplementedSchedulerServer) testEmbeddedByValue()                   {}
@@ -186,6 +204,24 @@ func _Scheduler_Resume_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scheduler_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainPodRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scheduler_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServer).Explain(ctx, req.(*ExplainPodRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Scheduler_ServiceDesc is the grpc.ServiceDesc for Scheduler service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,6 +240,10 @@ var Scheduler_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Resume",
 			Handler:    _Scheduler_Resume_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _Scheduler_Explain_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

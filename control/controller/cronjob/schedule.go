@@ -58,20 +58,31 @@ func due(cj *batchv1.CronJob, schedule cron.Schedule, last time.Time, now time.T
 		return time.Time{}, false, errors.New("time difference between two schedules is less than 1 second")
 	}
 	// Far in the past it would take long to count up to now: begin a little before.
-	// Times need not be equally far apart, so the estimate may be too late; then from
-	// the first.
+	// Times need not be equally far apart, so the estimate may be too late.
 	missed := int64(now.Sub(first)/apart) + 1
 	from := first.Add(time.Duration(missed-2) * apart)
 	for t := schedule.Next(from); !t.IsZero() && !t.After(now); t = schedule.Next(t) {
 		at = t
 	}
 	if at.IsZero() {
-		at = first
-		for t := second; !t.IsZero() && !t.After(now); t = schedule.Next(t) {
-			at = t
-		}
+		at = lastBefore(schedule, first, now)
 	}
 	return at, missed > manyMissed, nil
+}
+
+// lastBefore is the last time of a schedule that is not after now, and not before first, which is
+// one. Counting up to it could take minutes, where a clock jumped by years.
+func lastBefore(schedule cron.Schedule, first, now time.Time) time.Time {
+	at, low, high := first, first, now // the next after low is not after now, that after high is
+	for high.Sub(low) > time.Second {
+		middle := low.Add(high.Sub(low) / 2)
+		if t := schedule.Next(middle); t.IsZero() || t.After(now) {
+			high = middle
+		} else {
+			at, low = t, middle
+		}
+	}
+	return at
 }
 
 // next is how long it is to the next scheduled time, 0 if there is none.

@@ -48,6 +48,8 @@ type Controller struct {
 	events   controller.Source
 	loop     *controller.Loop[types.NamespacedName]
 	stale    *controller.Loop[types.NamespacedName] // pods
+	// selectors are those of budgets.
+	selectors selectors
 }
 
 // New listens to the caches, which must not run yet.
@@ -55,10 +57,12 @@ func New(cfg Config) *Controller {
 	c := &Controller{registry: cfg.Registry, caches: cfg.Caches, events: cfg.Events.Source("controllermanager")}
 	c.loop = controller.NewLoop("disruption", workers, cfg.Logger, c.reconcile)
 	c.stale = controller.NewLoop("disruption-stale", 1, cfg.Logger, c.clearStale)
-	c.caches.PodDisruptionBudgets.OnChange(func(_, now *policyv1.PodDisruptionBudget) {
-		if now != nil {
-			c.add(now)
+	c.caches.PodDisruptionBudgets.OnChange(func(old, now *policyv1.PodDisruptionBudget) {
+		if now == nil {
+			c.selectors.forget(old)
+			return
 		}
+		c.add(now)
 	})
 	c.caches.Pods.OnChange(c.onPod)
 	// Of how many pods there should be, their owners say.
@@ -115,7 +119,7 @@ func (c *Controller) onPod(old, now *corev1.Pod) {
 			continue
 		}
 		for _, budget := range c.caches.PodDisruptionBudgets.ByIndex(controller.ByNamespace, pod.Namespace) {
-			if selects(budget, pod) {
+			if c.selects(budget, pod) {
 				c.add(budget)
 			}
 		}
@@ -123,9 +127,8 @@ func (c *Controller) onPod(old, now *corev1.Pod) {
 }
 
 // selects: without a selector a budget selects nothing, with an empty one everything.
-func selects(budget *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
-	selector, err := metav1.LabelSelectorAsSelector(budget.Spec.Selector)
-	return err == nil && selector.Matches(labels.Set(pod.Labels))
+func (c *Controller) selects(budget *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
+	return c.selectors.of(budget).Matches(labels.Set(pod.Labels))
 }
 
 func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) error {
@@ -144,7 +147,7 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 	}
 	var pods []*corev1.Pod
 	for _, pod := range c.caches.Pods.ByIndex(controller.ByNamespace, key.Namespace) {
-		if selects(budget, pod) {
+		if c.selects(budget, pod) {
 			pods = append(pods, pod)
 		}
 	}

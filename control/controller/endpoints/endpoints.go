@@ -50,12 +50,13 @@ type Config struct {
 
 // Controller keeps EndpointSlices and Endpoints.
 type Controller struct {
-	registry  *resource.Registry
-	caches    *controller.Caches
-	events    controller.Source
-	endpoints *store.Cache[*corev1.Endpoints] //nolint:staticcheck // served all the same
-	slices    *store.Cache[*discoveryv1.EndpointSlice]
-	loop      *controller.Loop[types.NamespacedName]
+	registry    *resource.Registry
+	caches      *controller.Caches
+	events      controller.Source
+	sliceEvents controller.Source
+	endpoints   *store.Cache[*corev1.Endpoints] //nolint:staticcheck // served all the same
+	slices      *store.Cache[*discoveryv1.EndpointSlice]
+	loop        *controller.Loop[types.NamespacedName]
 
 	mu sync.Mutex
 	// deleted are services whose Endpoints go with them, whoever wrote these.
@@ -66,10 +67,11 @@ type Controller struct {
 func New(cfg Config) *Controller {
 	s := cfg.Registry.Store()
 	c := &Controller{
-		registry:  cfg.Registry,
-		caches:    cfg.Caches,
-		events:    cfg.Events.Source("endpoint-slice-mirroring-controller"),
-		endpoints: store.NewCache[*corev1.Endpoints](s, store.Endpoints, nil), //nolint:staticcheck // served all the same
+		registry:    cfg.Registry,
+		caches:      cfg.Caches,
+		events:      cfg.Events.Source("endpoint-slice-mirroring-controller"),
+		sliceEvents: cfg.Events.Source("endpoint-slice-controller"),
+		endpoints:   store.NewCache[*corev1.Endpoints](s, store.Endpoints, nil), //nolint:staticcheck // served all the same
 		slices: store.NewCache(s, store.EndpointSlices, map[string]func(*discoveryv1.EndpointSlice) []string{
 			byService: func(slice *discoveryv1.EndpointSlice) []string {
 				return []string{slice.Namespace + "/" + slice.Labels[discoveryv1.LabelServiceName]}
@@ -159,6 +161,13 @@ func (c *Controller) onPod(old, now *corev1.Pod) {
 
 // onNode is for the zones that endpoints are in, and pods whose node was not there.
 func (c *Controller) onNode(old, now *corev1.Node) {
+	if !sameShare(old, now) {
+		for _, service := range c.caches.Services.List() {
+			if wantsZones(service) {
+				c.loop.AddAfter(types.NamespacedName{Namespace: service.Namespace, Name: service.Name}, gather)
+			}
+		}
+	}
 	if now == nil || old != nil && old.Labels[corev1.LabelTopologyZone] == now.Labels[corev1.LabelTopologyZone] {
 		return
 	}
@@ -208,7 +217,17 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 			pods = append(pods, pod)
 		}
 	}
-	p := planSlices(service, pods, c.zone, derived)
+	var shares map[string]float64
+	if wantsZones(service) {
+		shares = sharesOf(c.caches.Nodes.List())
+	}
+	p := planSlices(service, pods, c.zone, shares, derived)
+	for _, message := range p.unspread {
+		c.sliceEvents.Event(store.Services, service, corev1.EventTypeWarning, "TopologyAwareHintsDisabled", message)
+	}
+	for _, message := range p.spread {
+		c.sliceEvents.Event(store.Services, service, corev1.EventTypeNormal, "TopologyAwareHintsEnabled", message)
+	}
 	p.remove = append(p.remove, mirrors...)
 	return errors.Join(c.writeSlices(ctx, service, p), c.writeEndpoints(ctx, written, endpointsOf(service, pods, written)))
 }

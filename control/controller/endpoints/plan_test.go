@@ -131,11 +131,11 @@ func TestSaysWherePodsAre(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			made := 0
-			have := carry(nil, planSlices(c.service, c.pods, zoneA, nil), &made)
+			have := carry(nil, planSlices(c.service, c.pods, zoneA, nil, nil), &made)
 			if got := told(have); !slices.Equal(got, append([]string{}, c.want...)) || len(have) != c.slices {
 				t.Errorf("%d slices say %q, want %d that say %q", len(have), got, c.slices, c.want)
 			}
-			p := planSlices(c.service, c.pods, zoneA, have)
+			p := planSlices(c.service, c.pods, zoneA, nil, have)
 			if len(p.create)+len(p.update)+len(p.remove) > 0 {
 				t.Errorf("writes %d, %d, %d slices once more, want none", len(p.create), len(p.update), len(p.remove))
 			}
@@ -149,7 +149,7 @@ func TestSlicesCarryWhatProxiesAndPeopleLookFor(t *testing.T) {
 		s.Spec.TrafficDistribution = ptr.To(corev1.ServiceTrafficDistributionPreferSameNode)
 	})
 	pod := makePod(1, func(p *corev1.Pod) { p.Spec.Hostname, p.Spec.Subdomain = "host", "web" })
-	slice := planSlices(service, []*corev1.Pod{pod}, zoneA, nil).create[0]
+	slice := planSlices(service, []*corev1.Pod{pod}, zoneA, nil, nil).create[0]
 	for name, want := range map[string]string{
 		"team": "a", "kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io", corev1.IsHeadlessService: "",
 	} {
@@ -187,7 +187,7 @@ func TestSlicesFollowWithFewWrites(t *testing.T) {
 			for _, p := range pods {
 				list = append(list, p)
 			}
-			return planSlices(service, list, zoneA, slices.Clone(have))
+			return planSlices(service, list, zoneA, nil, slices.Clone(have))
 		}
 		for range 30 {
 			for range 1 + r.IntN(60) {

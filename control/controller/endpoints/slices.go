@@ -26,8 +26,9 @@ const (
 )
 
 // planSlices works out the slices of a service from the pods that it selects. zone
-// says where a node is, if there is such a node.
-func planSlices(service *corev1.Service, pods []*corev1.Pod, zone func(node string) (string, bool), have []*discoveryv1.EndpointSlice) plan {
+// says where a node is, if there is such a node. Shares are zones' parts of the cores,
+// for a service that wants to be spread over zones.
+func planSlices(service *corev1.Service, pods []*corev1.Pod, zone func(node string) (string, bool), shares map[string]float64, have []*discoveryv1.EndpointSlice) plan {
 	k := packing{
 		most:    sliceMost,
 		labels:  sliceLabels(service),
@@ -36,6 +37,8 @@ func planSlices(service *corev1.Service, pods []*corev1.Pod, zone func(node stri
 		trigger: service.CreationTimestamp.Time,
 		empty:   true,
 		types:   addressTypes(service),
+		spread:  wantsZones(service),
+		shares:  shares,
 	}
 	for _, pod := range pods {
 		if controller.HasFinished(pod) || pod.Status.PodIP == "" && len(pod.Status.PodIPs) == 0 {
@@ -101,7 +104,7 @@ func endpointOf(service *corev1.Service, pod *corev1.Pod, zone string, typ disco
 	if pod.Spec.Hostname != "" && pod.Spec.Subdomain == service.Name {
 		e.Hostname = &pod.Spec.Hostname
 	}
-	if ready {
+	if ready && !wantsZones(service) {
 		e.Hints = hints(ptr.Deref(service.Spec.TrafficDistribution, ""), e)
 	}
 	return e
@@ -131,6 +134,10 @@ func hints(distribution string, e discoveryv1.Endpoint) *discoveryv1.EndpointHin
 // plan is what brings the slices of a service to what they must say.
 type plan struct {
 	create, update, remove []*discoveryv1.EndpointSlice
+	// unspread says why endpoints are not spread over zones, spread that they are and were
+	// not before.
+	unspread []string
+	spread   []string
 }
 
 // packing puts endpoints into slices: all in one have the same ports and kind of
@@ -146,6 +153,9 @@ type packing struct {
 	// empty asks for a slice for each of types that would have none.
 	empty bool
 	types []discoveryv1.AddressType
+	// spread asks for hints that spread endpoints over zones by their shares.
+	spread bool
+	shares map[string]float64
 
 	groups map[string]*group
 }
@@ -207,6 +217,9 @@ func (k *packing) pack(have []*discoveryv1.EndpointSlice) plan {
 	}
 	for _, key := range slices.Sorted(maps.Keys(k.groups)) {
 		left[k.groups[key].typ] = true
+		if k.spread {
+			p.hintZones(k.groups[key], old[key], k.shares)
+		}
 		k.packGroup(&p, k.groups[key], old[key])
 	}
 	if k.empty {

@@ -38,8 +38,8 @@ type Presence interface {
 }
 
 const (
-	// graceDefault is how long a node may be silent: longer than an agent needs to
-	// move its session to another control node.
+	// graceDefault is how long a node that gossip does not hear may have no session:
+	// longer than an agent needs to move it to another control node.
 	graceDefault = 1500 * time.Millisecond
 	// sessionGraceDefault is how long a node may be known from gossip only. Its
 	// agent lives, but says nothing of its pods and hears of no new ones.
@@ -63,7 +63,8 @@ type Config struct {
 	Caches   *controller.Caches
 	Events   *controller.Recorder
 	Presence Presence
-	// Grace is how long a node may be silent, 0 for the default.
+	// Grace is how long a node that gossip does not hear may have no session, 0 for
+	// the default.
 	Grace time.Duration
 	// SessionGrace is how long it may be known from gossip only, 0 for the default.
 	SessionGrace time.Duration

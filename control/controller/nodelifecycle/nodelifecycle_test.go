@@ -247,6 +247,38 @@ func TestGossipAloneCountsForAWhile(t *testing.T) {
 	})
 }
 
+// When a machine's processes are killed its session ends at once, and gossip
+// finds out two seconds later. That is the moment: the session has had its grace.
+func TestGraceCountsFromTheEndOfTheSession(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		cluster(m, "n1", "n2")
+		a := newAir("n1", "n2")
+		run(m, a)
+		time.Sleep(10 * time.Second)
+		a.set(func() { a.session["n1"] = false })
+		time.Sleep(2 * time.Second)
+		if s := readyStatus(m, "n1"); s != corev1.ConditionTrue {
+			t.Errorf("Ready is %s while gossip hears the node, want True", s)
+		}
+		a.set(func() { a.gossip["n1"] = false })
+		time.Sleep(100 * time.Millisecond)
+		if s := readyStatus(m, "n1"); s != corev1.ConditionUnknown {
+			t.Errorf("Ready is %s when gossip calls the node dead as well, want Unknown", s)
+		}
+		a.revive("n1")
+		test.Change(m, resource.Nodes, "", "n1", "status", func(n *corev1.Node) { conditionOf(n, corev1.NodeReady).Status = corev1.ConditionTrue })
+		time.Sleep(time.Second)
+		// The other way round the session has its grace all the same.
+		a.set(func() { a.gossip["n1"] = false })
+		time.Sleep(time.Minute)
+		a.kill("n1")
+		time.Sleep(graceDefault - 100*time.Millisecond)
+		if s := readyStatus(m, "n1"); s != corev1.ConditionTrue {
+			t.Errorf("Ready is %s while the session may be moving, want True", s)
+		}
+	})
+}
+
 func TestNotReadyNodeIsTainted(t *testing.T) {
 	in(t, func(t *testing.T, m *test.Term) {
 		cluster(m, "n1", "n2")

@@ -153,16 +153,16 @@ func TestEvictionTime(t *testing.T) {
 	}
 }
 
-// Whatever comes and goes: a node is lost only after it has been silent for the
-// whole grace, or without a session for the whole session grace, and at the
-// latest when judge said to look again.
+// Whatever comes and goes: a node is lost only after it has been without a session
+// for the whole grace and gossip does not hear it, or for the whole session
+// grace, and at the latest when judge said to look again.
 func TestSilence(t *testing.T) {
 	const grace, sessionGrace = 1500 * time.Millisecond, 40 * time.Second
 	for seed := range uint64(500) {
 		r := rand.New(rand.NewPCG(seed, 3))
 		s := newSilences(grace, sessionGrace)
 		at := now
-		var noSession, silent time.Time
+		var noSession time.Time
 		session, gossip := true, true
 		for range 200 {
 			switch r.IntN(6) {
@@ -176,15 +176,10 @@ func TestSilence(t *testing.T) {
 			} else if noSession.IsZero() {
 				noSession = at
 			}
-			if session || gossip {
-				silent = time.Time{}
-			} else if silent.IsZero() {
-				silent = at
-			}
-			want := !silent.IsZero() && at.Sub(silent) >= grace || !noSession.IsZero() && at.Sub(noSession) >= sessionGrace
+			want := !session && (!gossip && at.Sub(noSession) >= grace || at.Sub(noSession) >= sessionGrace)
 			lost, again := s.judge("n", session, gossip, at)
 			if lost != want {
-				t.Fatalf("seed %d: lost is %v, want %v: silent for %v, no session for %v", seed, lost, want, at.Sub(silent), at.Sub(noSession))
+				t.Fatalf("seed %d: lost is %v, want %v: gossip %v, no session for %v", seed, lost, want, gossip, at.Sub(noSession))
 			}
 			if lost != s.sessionLost("n", at) && !lost {
 				t.Fatalf("seed %d: no session for too long, and yet not lost", seed)

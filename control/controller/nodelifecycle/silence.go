@@ -5,25 +5,22 @@ import (
 	"time"
 )
 
-// silences remembers since when nodes have not been heard.
+// silences remembers since when nodes have had no session.
 type silences struct {
 	grace, sessionGrace time.Duration
 
 	mu     sync.Mutex
-	byNode map[string]silence
-}
-
-type silence struct {
-	session time.Time // no session since; zero: there is one
-	all     time.Time // nor gossip since; zero: there is one of them
+	byNode map[string]time.Time
 }
 
 func newSilences(grace, sessionGrace time.Duration) *silences {
-	return &silences{grace: grace, sessionGrace: sessionGrace, byNode: make(map[string]silence)}
+	return &silences{grace: grace, sessionGrace: sessionGrace, byNode: make(map[string]time.Time)}
 }
 
 // judge takes what is heard of a node now and says whether it counts as lost,
-// and if not, when it will if nothing changes; 0 for never.
+// and if not, when it will if nothing changes; 0 for never. The grace is for an
+// agent that moves its session. Gossip gets none: who is dead there has been suspected
+// for a while, and did not object.
 func (s *silences) judge(node string, session, gossip bool, now time.Time) (lost bool, again time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -31,20 +28,16 @@ func (s *silences) judge(node string, session, gossip bool, now time.Time) (lost
 		delete(s.byNode, node)
 		return false, 0
 	}
-	one := s.byNode[node]
-	if one.session.IsZero() {
-		one.session = now
+	since, silent := s.byNode[node]
+	if !silent {
+		since = now
+		s.byNode[node] = now
 	}
-	left := s.sessionGrace - now.Sub(one.session)
+	grace := s.grace
 	if gossip {
-		one.all = time.Time{}
-	} else {
-		if one.all.IsZero() {
-			one.all = now
-		}
-		left = min(left, s.grace-now.Sub(one.all))
+		grace = s.sessionGrace
 	}
-	s.byNode[node] = one
+	left := grace - now.Sub(since)
 	return left <= 0, max(left, 0)
 }
 
@@ -53,8 +46,8 @@ func (s *silences) judge(node string, session, gossip bool, now time.Time) (lost
 func (s *silences) sessionLost(node string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, ok := s.byNode[node]
-	return ok && now.Sub(one.session) >= s.sessionGrace
+	since, ok := s.byNode[node]
+	return ok && now.Sub(since) >= s.sessionGrace
 }
 
 func (s *silences) forget(node string) {

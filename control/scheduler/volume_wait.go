@@ -106,7 +106,8 @@ func (c *core) wakeUsers(key string) {
 func (c *core) wakeRefused(is func(*corev1.PersistentVolumeClaim) bool) {
 	for uid := range c.cluster.volumes.refused {
 		e := c.queue.entries[uid]
-		if e == nil {
+		if e == nil { // somebody asked about a pod that does not wait
+			delete(c.cluster.volumes.refused, uid)
 			continue
 		}
 		for _, use := range e.claims {

@@ -20,6 +20,8 @@ const (
 	PodsByNode = "node"
 	// PodsOnTheirOwn finds, by namespace, pods that no controller keeps.
 	PodsOnTheirOwn = "on-their-own"
+	// SetsOnTheirOwn is the same of replica sets.
+	SetsOnTheirOwn = PodsOnTheirOwn
 	// ByController finds objects by the UID of the controller that keeps them.
 	ByController = "controller"
 	// ByNamespace finds objects by namespace.
@@ -77,29 +79,29 @@ func NewCaches(s *store.Store) *Caches {
 				}
 				return []string{p.Spec.NodeName}
 			},
-			PodsOnTheirOwn: func(p *corev1.Pod) []string {
-				if metav1.GetControllerOfNoCopy(p) != nil {
-					return nil
-				}
-				return []string{p.Namespace}
-			},
-			ByNamespace:  namespaces[*corev1.Pod],
-			ByController: controllers[*corev1.Pod],
-			ByOwner:      owners[*corev1.Pod],
-			ByClaim:      claimKeys,
+			PodsOnTheirOwn: onTheirOwn[*corev1.Pod],
+			ByNamespace:    namespaces[*corev1.Pod],
+			ByController:   controllers[*corev1.Pod],
+			ByOwner:        owners[*corev1.Pod],
+			ByClaim:        claimKeys,
 		}),
 		Nodes:                  store.NewCache[*corev1.Node](s, store.Nodes, nil),
 		Namespaces:             store.NewCache[*corev1.Namespace](s, store.Namespaces, nil),
 		ReplicationControllers: store.NewCache(s, store.ReplicationControllers, indexes[*corev1.ReplicationController]()),
-		ReplicaSets:            store.NewCache(s, store.ReplicaSets, indexes[*appsv1.ReplicaSet]()),
-		Deployments:            store.NewCache(s, store.Deployments, indexes[*appsv1.Deployment]()),
-		DaemonSets:             store.NewCache(s, store.DaemonSets, indexes[*appsv1.DaemonSet]()),
-		ControllerRevisions:    store.NewCache(s, store.ControllerRevisions, indexes[*appsv1.ControllerRevision]()),
-		Jobs:                   store.NewCache(s, store.Jobs, indexes[*batchv1.Job]()),
-		CronJobs:               store.NewCache(s, store.CronJobs, indexes[*batchv1.CronJob]()),
-		StatefulSets:           store.NewCache(s, store.StatefulSets, indexes[*appsv1.StatefulSet]()),
-		PodDisruptionBudgets:   store.NewCache(s, store.PodDisruptionBudgets, indexes[*policyv1.PodDisruptionBudget]()),
-		Services:               store.NewCache(s, store.Services, indexes[*corev1.Service]()),
+		ReplicaSets: store.NewCache(s, store.ReplicaSets, map[string]func(*appsv1.ReplicaSet) []string{
+			SetsOnTheirOwn: onTheirOwn[*appsv1.ReplicaSet],
+			ByNamespace:    namespaces[*appsv1.ReplicaSet],
+			ByController:   controllers[*appsv1.ReplicaSet],
+			ByOwner:        owners[*appsv1.ReplicaSet],
+		}),
+		Deployments:          store.NewCache(s, store.Deployments, indexes[*appsv1.Deployment]()),
+		DaemonSets:           store.NewCache(s, store.DaemonSets, indexes[*appsv1.DaemonSet]()),
+		ControllerRevisions:  store.NewCache(s, store.ControllerRevisions, indexes[*appsv1.ControllerRevision]()),
+		Jobs:                 store.NewCache(s, store.Jobs, indexes[*batchv1.Job]()),
+		CronJobs:             store.NewCache(s, store.CronJobs, indexes[*batchv1.CronJob]()),
+		StatefulSets:         store.NewCache(s, store.StatefulSets, indexes[*appsv1.StatefulSet]()),
+		PodDisruptionBudgets: store.NewCache(s, store.PodDisruptionBudgets, indexes[*policyv1.PodDisruptionBudget]()),
+		Services:             store.NewCache(s, store.Services, indexes[*corev1.Service]()),
 		PersistentVolumeClaims: store.NewCache(s, store.PersistentVolumeClaims, map[string]func(*corev1.PersistentVolumeClaim) []string{
 			ByVolume: func(c *corev1.PersistentVolumeClaim) []string { return []string{c.Spec.VolumeName} },
 		}),
@@ -131,6 +133,13 @@ func indexes[T metav1.Object]() map[string]func(T) []string {
 }
 
 func namespaces[T metav1.Object](obj T) []string { return []string{obj.GetNamespace()} }
+
+func onTheirOwn[T metav1.Object](obj T) []string {
+	if metav1.GetControllerOfNoCopy(obj) != nil {
+		return nil
+	}
+	return []string{obj.GetNamespace()}
+}
 
 func controllers[T metav1.Object](obj T) []string {
 	if ref := metav1.GetControllerOfNoCopy(obj); ref != nil {

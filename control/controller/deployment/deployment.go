@@ -150,19 +150,25 @@ func (c *Controller) reconcile(ctx context.Context, key types.NamespacedName) er
 }
 
 // sets are the replica sets that d has, and those that it is to adopt or release.
+// Other deployments' are not looked at, of which a namespace may have thousands.
 func (c *Controller) sets(d *appsv1.Deployment) (owned, adopt, release []*appsv1.ReplicaSet) {
 	selector := controller.SelectorOf(d.Spec.Selector)
-	for _, set := range c.caches.ReplicaSets.ByIndex(controller.ByNamespace, d.Namespace) {
-		ref := metav1.GetControllerOfNoCopy(set)
-		matches := selector.Matches(labels.Set(set.Labels))
-		switch {
-		case ref == nil && matches && d.DeletionTimestamp == nil && set.DeletionTimestamp == nil:
-			adopt = append(adopt, set)
-		case ref == nil || ref.UID != d.UID:
-		case matches:
+	for _, set := range c.caches.ReplicaSets.ByIndex(controller.ByController, string(d.UID)) {
+		if set.Namespace != d.Namespace {
+			continue // an owner is in the same namespace, whatever a reference says
+		}
+		if selector.Matches(labels.Set(set.Labels)) {
 			owned = append(owned, set)
-		case d.DeletionTimestamp == nil:
+		} else if d.DeletionTimestamp == nil {
 			release = append(release, set)
+		}
+	}
+	if d.DeletionTimestamp != nil {
+		return owned, nil, release
+	}
+	for _, set := range c.caches.ReplicaSets.ByIndex(controller.SetsOnTheirOwn, d.Namespace) {
+		if set.DeletionTimestamp == nil && selector.Matches(labels.Set(set.Labels)) {
+			adopt = append(adopt, set)
 		}
 	}
 	return owned, adopt, release

@@ -76,13 +76,23 @@ func (m Muster) AgentToken(ctx context.Context, c *Cluster) (string, error) {
 	return awaitFile(ctx, c.Nodes[0], "agent-token")
 }
 
-// Operator runs one of the verbs for operators.
-func (m Muster) Operator(ctx context.Context, c *Cluster, verb ...string) error {
+// operatorAttempts are made of a verb: on a busy machine one may find no answer in
+// time.
+const operatorAttempts = 5
+
+// Operator runs one of the verbs for operators, which may be said twice.
+func (m Muster) Operator(ctx context.Context, c *Cluster, verb ...string) (err error) {
 	args := append(append([]string{"operator"}, verb...), "--kubeconfig", filepath.Join(c.Nodes[0].Dir, "admin.kubeconfig"))
-	if out, err := exec.CommandContext(ctx, m.Program, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("muster operator %s: %w: %s", strings.Join(verb, " "), err, out)
+	for range operatorAttempts {
+		out, failed := exec.CommandContext(ctx, m.Program, args...).CombinedOutput()
+		if failed == nil {
+			return nil
+		}
+		if err = fmt.Errorf("muster operator %s: %w: %s", strings.Join(verb, " "), failed, out); ctx.Err() != nil {
+			break
+		}
 	}
-	return nil
+	return err
 }
 
 // awaitFile reads what a node writes into its directory once it has it.

@@ -42,7 +42,7 @@ func (r Result) String() string {
 	for _, f := range r.Figures {
 		figures = append(figures, f.Name+": "+measure.Figure(f.Value))
 	}
-	if r.Count == 0 {
+	if r.Count == 0 && len(figures) > 0 {
 		return strings.Join(figures, "; ")
 	}
 	text := fmt.Sprintf("%d pods in %.2f s, %s/s, CPU %s µs each and %s of the clients", r.Count, r.Seconds, measure.Rate(r.Round), measure.Figure(r.ServerMicros), measure.Figure(r.ClientMicros))

@@ -179,6 +179,7 @@ func (s *Server) reign(ctx context.Context, term *consensus.Term) error {
 		resourcequota.New(resourcequota.Config{Registry: registry, Logger: log}),
 		serviceaccount.New(serviceaccount.Config{Registry: registry, Caches: caches, Logger: log}),
 		rootca.New(rootca.Config{Registry: registry, Caches: caches, Certificate: s.authority.CertificatePEM(), Logger: log}),
+		rootca.NewBundle(registry, s.authority.CertificatePEM(), log),
 		tokensecret.New(tokensecret.Config{Registry: registry, Sign: s.serviceAccounts.SignLegacy, Certificate: s.authority.CertificatePEM(), Logger: log}),
 		customresource.New(customresource.Config{Registry: registry, Logger: log}),
 		kubernetesservice.New(kubernetesservice.Config{Registry: registry, ServiceCIDR: serviceCIDR, Servers: s.apiServers, Logger: log}),

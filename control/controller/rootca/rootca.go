@@ -1,5 +1,6 @@
 // Package rootca publishes the CA's certificate in each namespace, as the config
-// map that is in every pod's token volume: by it pods know the API.
+// map that is in every pod's token volume, and as the ClusterTrustBundle of its
+// signer: by either pods know the API.
 package rootca
 
 import (

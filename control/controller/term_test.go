@@ -41,6 +41,8 @@ func (p *presence) Alive(node string) (bool, bool) {
 	return !p.dead[node], !p.dead[node]
 }
 
+func (p *presence) SilentFor(string) time.Duration { return 0 }
+
 func (p *presence) Ready() bool { return true }
 
 func (p *presence) Changed() <-chan struct{} {

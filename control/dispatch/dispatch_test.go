@@ -343,6 +343,31 @@ func TestPresenceHearsAllControlNodes(t *testing.T) {
 	}
 }
 
+// When the power fails no connection breaks. That the agent had said nothing for
+// seconds before its session ended is told, so that nobody waits for that again.
+func TestPresenceKnowsHowLongAnAgentWasSilent(t *testing.T) {
+	nodes := newControlNodes(t, "c1", "c2")
+	ctx, cancel := context.WithCancel(t.Context())
+	presence := nodes[0].NewPresence()
+	done := make(chan error, 1)
+	go func() { done <- presence.Run(ctx) }()
+	for i, name := range []string{"n1", "n2"} { // on the leader, and on another
+		nodes[i].connect(name)
+		nodes[i].givePodCIDR(name)
+		eventually(t, func() bool { session, _ := presence.Alive(name); return session })
+	}
+	for _, name := range []string{"n1", "n2"} {
+		eventually(t, func() bool { session, _ := presence.Alive(name); return !session })
+		if got := presence.SilentFor(name); got != silence {
+			t.Errorf("%s was silent for %v when its session ended, want %v", name, got, silence)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMergeNodeStatusKeepsTimesOfWhatDidNotChange(t *testing.T) {
 	then, now := metav1.NewTime(time.Unix(1000, 0)), metav1.NewTime(time.Unix(2000, 0))
 	ready := func(status corev1.ConditionStatus, reason string, at metav1.Time) corev1.NodeCondition {

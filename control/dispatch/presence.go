@@ -25,13 +25,14 @@ type Presence struct {
 	mu      sync.Mutex
 	heard   map[string]map[string]string // control node → node → session
 	synced  map[string]bool              // control nodes heard in full once
+	silent  map[string]time.Duration     // nodes whose session has ended, for how long they had said nothing
 	changed chan struct{}
 	ready   bool
 }
 
 // NewPresence makes a Presence that knows nothing yet.
 func (d *Dispatcher) NewPresence() *Presence {
-	return &Presence{d: d, heard: map[string]map[string]string{}, synced: map[string]bool{}, changed: make(chan struct{})}
+	return &Presence{d: d, heard: map[string]map[string]string{}, synced: map[string]bool{}, silent: map[string]time.Duration{}, changed: make(chan struct{})}
 }
 
 // Alive says whether any control node holds a session of the node's agent, and
@@ -46,6 +47,14 @@ func (p *Presence) Alive(node string) (session, gossip bool) {
 	}
 	p.mu.Unlock()
 	return session, p.d.cfg.Gossip.Alive(node)
+}
+
+// SilentFor is for how long the node's agent had said nothing when its session
+// ended, 0 when the connection broke or nothing is known.
+func (p *Presence) SilentFor(node string) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.silent[node]
 }
 
 // Ready says that absence means something: every control node was heard in
@@ -138,6 +147,14 @@ func (p *Presence) hearOwn(ctx context.Context) {
 	for {
 		ids, changed := p.d.sessions.ids()
 		p.mu.Lock()
+		for node := range p.heard[p.d.cfg.Name] {
+			if _, still := ids[node]; !still {
+				p.silent[node] = p.d.sessions.silentFor(node)
+			}
+		}
+		for node := range ids {
+			delete(p.silent, node)
+		}
 		p.heard[p.d.cfg.Name] = ids
 		p.synced[p.d.cfg.Name] = true
 		p.wake()
@@ -220,8 +237,10 @@ func (p *Presence) followPeer(ctx context.Context, peer Peer) error {
 			p.synced[peer.Name] = true
 		case event.Connected:
 			sessions[event.Node] = event.Session
+			delete(p.silent, event.Node)
 		case sessions[event.Node] == event.Session:
 			delete(sessions, event.Node)
+			p.silent[event.Node] = time.Duration(event.SilentMs) * time.Millisecond
 		}
 		if synced {
 			p.wake()

@@ -125,7 +125,8 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	if !d.sessions.add(s) {
 		return status.Error(codes.Unavailable, errGoAway.Error())
 	}
-	defer d.sessions.remove(s)
+	life := ctx
+	defer func() { d.sessions.remove(s, context.Cause(life)) }()
 	defer d.forget(s)
 	s.silent = time.AfterFunc(silence, func() { s.end(errSilent) })
 	defer s.silent.Stop()

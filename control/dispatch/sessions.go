@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -14,13 +15,16 @@ import (
 type sessions struct {
 	mu     sync.Mutex
 	byNode map[string]*session
+	// silent says of nodes whose session has ended for how long the agent had said
+	// nothing by then.
+	silent map[string]time.Duration
 	// changed is closed and replaced at each connect and disconnect.
 	changed chan struct{}
 	closed  bool
 }
 
 func newSessions() *sessions {
-	return &sessions{byNode: map[string]*session{}, changed: make(chan struct{})}
+	return &sessions{byNode: map[string]*session{}, silent: map[string]time.Duration{}, changed: make(chan struct{})}
 }
 
 // add makes s the session of its node. An earlier one of the same node is
@@ -36,15 +40,20 @@ func (t *sessions) add(s *session) bool {
 		old.end(errReplaced)
 	}
 	t.byNode[s.node] = s
+	delete(t.silent, s.node)
 	t.wake()
 	return true
 }
 
-func (t *sessions) remove(s *session) {
+// remove ends what add began, because of cause.
+func (t *sessions) remove(s *session, cause error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byNode[s.node] == s {
 		delete(t.byNode, s.node)
+		if errors.Is(cause, errSilent) {
+			t.silent[s.node] = silence
+		}
 		t.wake()
 	}
 }
@@ -58,6 +67,12 @@ func (t *sessions) get(node string) *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.byNode[node]
+}
+
+func (t *sessions) silentFor(node string) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.silent[node]
 }
 
 // ids is the set as it is now, and a channel that closes when it changes.
@@ -116,7 +131,7 @@ func (d *Dispatcher) Watch(_ *clusterv1.WatchSessionsRequest, stream grpc.Server
 	synced := false
 	for {
 		now, changed := d.sessions.ids()
-		if err := sendChanges(stream, sent, now); err != nil {
+		if err := d.sendChanges(stream, sent, now); err != nil {
 			return err
 		}
 		sent = now
@@ -138,7 +153,7 @@ func (d *Dispatcher) Watch(_ *clusterv1.WatchSessionsRequest, stream grpc.Server
 	}
 }
 
-func sendChanges(stream grpc.ServerStreamingServer[clusterv1.SessionEvent], sent, now map[string]string) error {
+func (d *Dispatcher) sendChanges(stream grpc.ServerStreamingServer[clusterv1.SessionEvent], sent, now map[string]string) error {
 	for node, id := range now {
 		if sent[node] != id {
 			if err := stream.Send(&clusterv1.SessionEvent{Node: node, Session: id, Connected: true}); err != nil {
@@ -148,7 +163,7 @@ func sendChanges(stream grpc.ServerStreamingServer[clusterv1.SessionEvent], sent
 	}
 	for node, id := range sent {
 		if _, still := now[node]; !still {
-			if err := stream.Send(&clusterv1.SessionEvent{Node: node, Session: id}); err != nil {
+			if err := stream.Send(&clusterv1.SessionEvent{Node: node, Session: id, SilentMs: d.sessions.silentFor(node).Milliseconds()}); err != nil {
 				return err
 			}
 		}

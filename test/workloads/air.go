@@ -36,11 +36,13 @@ func (a *air) move(node string, side int) {
 	a.changed = make(chan struct{})
 }
 
-// Alive, Ready and Changed implement nodelifecycle.Presence.
+// Alive, SilentFor, Ready and Changed implement nodelifecycle.Presence.
 func (a *air) Alive(node string) (session, gossip bool) {
 	heard := a.connected(node)
 	return heard, heard
 }
+
+func (a *air) SilentFor(string) time.Duration { return 0 }
 
 func (a *air) Ready() bool { return true }
 

@@ -30,6 +30,9 @@ import (
 type Presence interface {
 	// Alive says by which signals a node's agent is heard now.
 	Alive(node string) (session, gossip bool)
+	// SilentFor is for how long a node's agent had said nothing when its session
+	// ended; 0 when the connection broke.
+	SilentFor(node string) time.Duration
 	// Ready is true once a new leader has heard from every control node that it
 	// can reach, so that absence means something.
 	Ready() bool
@@ -259,7 +262,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 		return nil
 	}
 	session, gossip := c.presence.Alive(name)
-	lost, again := c.silences.judge(name, session, gossip, time.Now())
+	lost, again := c.silences.judge(name, session, gossip, c.presence.SilentFor(name), time.Now())
 	if again > 0 {
 		c.nodes.AddAfter(name, again)
 	}

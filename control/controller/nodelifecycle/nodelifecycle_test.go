@@ -21,6 +21,7 @@ type air struct {
 	mu      sync.Mutex
 	session map[string]bool
 	gossip  map[string]bool
+	silent  time.Duration // of sessions that end
 	ready   bool
 	changed chan struct{}
 }
@@ -37,6 +38,12 @@ func (a *air) Alive(node string) (bool, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.session[node], a.gossip[node]
+}
+
+func (a *air) SilentFor(string) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.silent
 }
 
 func (a *air) Ready() bool {
@@ -275,6 +282,24 @@ func TestGraceCountsFromTheEndOfTheSession(t *testing.T) {
 		time.Sleep(graceDefault - 100*time.Millisecond)
 		if s := readyStatus(m, "n1"); s != corev1.ConditionTrue {
 			t.Errorf("Ready is %s while the session may be moving, want True", s)
+		}
+	})
+}
+
+// When the power fails nothing breaks: the session ends after three seconds of
+// silence, which is more than the grace. Nobody waits for it once more.
+func TestSilenceBeforeTheEndOfTheSessionCounts(t *testing.T) {
+	in(t, func(t *testing.T, m *test.Term) {
+		cluster(m, "n1", "n2")
+		a := newAir("n1", "n2")
+		run(m, a)
+		time.Sleep(10 * time.Second)
+		a.set(func() { a.gossip["n1"] = false })
+		time.Sleep(time.Second)
+		a.set(func() { a.session["n1"], a.silent = false, 3*time.Second })
+		time.Sleep(100 * time.Millisecond)
+		if s := readyStatus(m, "n1"); s != corev1.ConditionUnknown {
+			t.Errorf("Ready is %s when the session has ended for silence, want Unknown", s)
 		}
 	})
 }

@@ -177,7 +177,7 @@ func TestSilence(t *testing.T) {
 				noSession = at
 			}
 			want := !session && (!gossip && at.Sub(noSession) >= grace || at.Sub(noSession) >= sessionGrace)
-			lost, again := s.judge("n", session, gossip, at)
+			lost, again := s.judge("n", session, gossip, 0, at)
 			if lost != want {
 				t.Fatalf("seed %d: lost is %v, want %v: gossip %v, no session for %v", seed, lost, want, gossip, at.Sub(noSession))
 			}

@@ -18,10 +18,11 @@ func newSilences(grace, sessionGrace time.Duration) *silences {
 }
 
 // judge takes what is heard of a node now and says whether it counts as lost,
-// and if not, when it will if nothing changes; 0 for never. The grace is for an
+// and if not, when it will if nothing changes; 0 for never. A session that has
+// just ended had been silent before. The grace is for an
 // agent that moves its session. Gossip gets none: who is dead there has been suspected
 // for a while, and did not object.
-func (s *silences) judge(node string, session, gossip bool, now time.Time) (lost bool, again time.Duration) {
+func (s *silences) judge(node string, session, gossip bool, before time.Duration, now time.Time) (lost bool, again time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if session {
@@ -30,8 +31,8 @@ func (s *silences) judge(node string, session, gossip bool, now time.Time) (lost
 	}
 	since, silent := s.byNode[node]
 	if !silent {
-		since = now
-		s.byNode[node] = now
+		since = now.Add(-before)
+		s.byNode[node] = since
 	}
 	grace := s.grace
 	if gossip {

@@ -1154,7 +1154,10 @@ type SessionEvent struct {
 	// Ends the initial set; the other fields are empty then.
 	Synced bool `protobuf:"varint,4,opt,name=synced,proto3" json:"synced,omitempty"`
 	// Sent each second so that a hung sender is noticed; the other fields are empty then.
-	Heartbeat     bool `protobuf:"varint,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	Heartbeat bool `protobuf:"varint,5,opt,name=heartbeat,proto3" json:"heartbeat,omitempty"`
+	// Of a session that has ended: for how long the agent had said nothing by then;
+	// 0 when the connection broke.
+	SilentMs      int64 `protobuf:"varint,6,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1222,6 +1225,13 @@ func (x *SessionEvent) GetHeartbeat() bool {
 		return x.Heartbeat
 	}
 	return false
+}
+
+func (x *SessionEvent) GetSilentMs() int64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
 }
 
 type RelayFrame struct {
@@ -4831,13 +4841,14 @@ const file_cluster_v1_cluster_proto_rawDesc = "" +
 	"\x0fdisk_free_bytes\x18\r \x01(\x04R\rdiskFreeBytes\x12\x1b\n" +
 	"\tlog_bytes\x18\x0e \x01(\x04R\blogBytes\x12%\n" +
 	"\x0esnapshot_bytes\x18\x0f \x01(\x04R\rsnapshotBytes\"\x16\n" +
-	"\x14WatchSessionsRequest\"\x90\x01\n" +
+	"\x14WatchSessionsRequest\"\xad\x01\n" +
 	"\fSessionEvent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x1c\n" +
 	"\tconnected\x18\x03 \x01(\bR\tconnected\x12\x16\n" +
 	"\x06synced\x18\x04 \x01(\bR\x06synced\x12\x1c\n" +
-	"\theartbeat\x18\x05 \x01(\bR\theartbeat\"w\n" +
+	"\theartbeat\x18\x05 \x01(\bR\theartbeat\x12\x1b\n" +
+	"\tsilent_ms\x18\x06 \x01(\x03R\bsilentMs\"w\n" +
 	"\n" +
 	"RelayFrame\x122\n" +
 	"\x04open\x18\x01 \x01(\v2\x1c.muster.cluster.v1.RelayOpenH\x00R\x04open\x12,\n" +

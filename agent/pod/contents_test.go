@@ -113,6 +113,8 @@ type shelf struct {
 	files map[string]map[string]volume.File // by pod and volume
 }
 
+func (s *shelf) Release(types.UID) error { return nil }
+
 func (s *shelf) Setup(_ context.Context, pod *corev1.Pod, _ func(*corev1.Volume) (*volume.Claimed, error)) (map[string]string, error) {
 	paths := map[string]string{}
 	for _, v := range pod.Spec.Volumes {

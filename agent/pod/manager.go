@@ -42,6 +42,8 @@ type Volumes interface {
 	// those that it showed before. Filled says whether it shows any.
 	Fill(pod *corev1.Pod, name string, files map[string]volume.File) error
 	Filled(pod *corev1.Pod, name string) bool
+	// Release gives back what claims are bound to: nothing of the pod will run again.
+	Release(uid types.UID) error
 	// Remove takes away all of a pod's volumes.
 	Remove(uid types.UID) error
 }

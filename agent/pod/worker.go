@@ -306,6 +306,12 @@ func (w *worker) rest(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 			return w.retry(ctx, "could not stop the sandbox of a finished pod", err)
 		}
 	}
+	if w.m.cfg.Volumes != nil {
+		// A claim may go that only finished pods use, and its volume with it.
+		if err := w.m.cfg.Volumes.Release(w.uid); err != nil {
+			return w.retry(ctx, "could not give back the volumes of a finished pod", err)
+		}
+	}
 	return -1
 }
 

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Claimed is the volume that a claim is bound to.
@@ -55,6 +56,22 @@ func (m *Manager) persistent(pod *corev1.Pod, v *corev1.Volume, claimed func(*co
 		}
 	}
 	return path, nil
+}
+
+// Release gives back what the pod's claims are bound to, once nothing of it will run
+// again: it may be reclaimed while the pod is still there to be looked at.
+func (m *Manager) Release(uid types.UID) error {
+	dir := filepath.Join(m.Dir, filepath.Base(string(uid)))
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Type()&fs.ModeSymlink != 0 {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 func (m *Manager) locate(c *Claimed) (string, error) {

@@ -55,6 +55,13 @@ func TestDirectoryOutlivesItsPods(t *testing.T) {
 	if read(t, path, "f") != "data" {
 		t.Error("gone with its pod")
 	}
+	// A pod that has finished keeps nothing from being deleted.
+	if _, err := m.Setup(t.Context(), p, local(path, true)); err != nil {
+		t.Error(err)
+	}
+	if err := m.Release(p.UID); err != nil || read(t, path, "f") != "data" {
+		t.Errorf("%v, want the data there", err)
+	}
 	for range 2 { // the second time it is gone
 		if err := m.Reclaim(path); err != nil {
 			t.Error(err)

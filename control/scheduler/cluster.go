@@ -29,8 +29,9 @@ type cluster struct {
 	index   *index
 	keepers keepers
 	volumes *volumes
-	slots   []*nodeInfo // nil: free
-	vacant  int         // how many are
+	slots   []*nodeInfo    // nil: free
+	vacant  int            // how many are
+	images  map[string]int // on how many nodes that exist each is
 
 	nominations *nominations
 	ranks       map[int32]int // how many placed pods have each priority
@@ -67,6 +68,7 @@ type nodeInfo struct {
 	scoredMemory           int64
 	pods                   map[types.UID]*podInfo
 	ports                  map[hostPort]int // how many pods hold it
+	images                 map[string]int64 // their size, by name
 }
 
 // placed is a pod on a node.
@@ -85,6 +87,7 @@ func newCluster(sample int) *cluster {
 		pods:    make(map[types.UID]*placed),
 		sample:  sample,
 		gained:  make(map[string]struct{}),
+		images:  make(map[string]int),
 		index:   x,
 		keepers: newKeepers(),
 		volumes: newVolumes(),
@@ -135,6 +138,7 @@ func (c *cluster) setNode(node *corev1.Node) {
 	n.node = node
 	n.allocatable = resourcesOf(node.Status.Allocatable)
 	n.hardTaints, n.softTaints = hard, soft
+	c.setImages(n, node.Status.Images)
 	if moved {
 		c.index.attach(n)
 	}
@@ -155,6 +159,7 @@ func (c *cluster) removeNode(name string) {
 	c.order[n.index], last.index = last, n.index
 	c.order = c.order[:len(c.order)-1]
 	c.index.detach(n)
+	c.setImages(n, nil)
 	n.node = nil
 	delete(c.gained, name)
 	c.gains++ // a domain less: others may be the emptiest now

@@ -21,6 +21,7 @@ var scorers = []scorer{
 	topologySpread{},
 	podAffinity{},
 	balancedAllocation{},
+	imageLocality{},
 }
 
 // normalizeByMax scales scores so that the highest becomes scoreMax; reversed,

@@ -45,6 +45,11 @@ func TestScoresPrefer(t *testing.T) {
 		{what: "preferred affinity", pod: makePod("p", preferring("disk", "ssd", 10)),
 			nodes: []*corev1.Node{makeNode("a"), makeNode("b", labelled("disk", "ssd"))},
 			pods:  []*corev1.Pod{makePod("q", on("b"), requesting("cpu", "1", "memory", "2Gi"))}, want: "b"},
+		{what: "the node that has the image", pod: makePod("p"),
+			nodes: []*corev1.Node{makeNode("a"), makeNode("b", having("image:latest", 4000<<20))}, want: "b"},
+		{what: "a small image does not count", pod: makePod("p"),
+			nodes: []*corev1.Node{makeNode("a"), makeNode("b", having("image:latest", 20<<20))},
+			pods:  []*corev1.Pod{makePod("q", on("b"))}, want: "a"},
 		{what: "balance between cpu and memory", pod: makePod("p", requesting("cpu", "1", "memory", "100Mi")),
 			// Both have half of everything left in sum; on a it is memory that is used.
 			nodes: []*corev1.Node{makeNode("a"), makeNode("b")},
@@ -66,6 +71,12 @@ func TestScoresPrefer(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func having(image string, size int64) func(*corev1.Node) {
+	return func(n *corev1.Node) {
+		n.Status.Images = append(n.Status.Images, corev1.ContainerImage{Names: []string{image}, SizeBytes: size})
 	}
 }
 

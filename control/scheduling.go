@@ -41,7 +41,7 @@ func (s scheduling) Status(ctx context.Context) (*clusterv1.SchedulerStatusRespo
 		return nil, err
 	}
 	return &clusterv1.SchedulerStatusResponse{
-		Leader: s.server.cfg.Name, Pause: pauseMessage(status.Paused), Nodes: uint64(status.Nodes),
+		Leader: s.server.cfg.Name, Pause: pauseMessage(status.Paused), Algorithm: string(status.Algorithm), Nodes: uint64(status.Nodes),
 		Ready: uint64(status.Ready), BackingOff: uint64(status.BackingOff),
 		Unschedulable: uint64(status.Unschedulable), Binding: uint64(status.Binding),
 	}, nil
@@ -103,6 +103,10 @@ func victimMessages(pods []*corev1.Pod) (victims []*clusterv1.ExplainedVictim) {
 		victims = append(victims, &clusterv1.ExplainedVictim{Namespace: v.Namespace, Name: v.Name, Priority: ptr.Deref(v.Spec.Priority, 0)})
 	}
 	return victims
+}
+
+func (s scheduling) SetAlgorithm(ctx context.Context, algorithm string) error {
+	return scheduler.Algorithms{Store: s.server.store}.Set(ctx, scheduler.Algorithm(algorithm))
 }
 
 func pauseMessage(p *scheduler.Pause) *clusterv1.SchedulerPause {

@@ -131,7 +131,7 @@ func (n *controlNode) TransferLeadership(context.Context, *clusterv1.TransferLea
 var pause = &clusterv1.SchedulerPause{Reason: "fire", By: "ann", Since: 60}
 
 func (n *controlNode) Status(context.Context, *clusterv1.SchedulerStatusRequest) (*clusterv1.SchedulerStatusResponse, error) {
-	return &clusterv1.SchedulerStatusResponse{Leader: "c2", Pause: pause, Nodes: 3, Ready: 4, BackingOff: 5, Unschedulable: 6, Binding: 7}, n.err
+	return &clusterv1.SchedulerStatusResponse{Leader: "c2", Pause: pause, Algorithm: "spread", Nodes: 3, Ready: 4, BackingOff: 5, Unschedulable: 6, Binding: 7}, n.err
 }
 
 func (n *controlNode) Explain(_ context.Context, r *clusterv1.ExplainPodRequest) (*clusterv1.ExplainPodResponse, error) {
@@ -168,6 +168,10 @@ func (n *controlNode) Pause(_ context.Context, r *clusterv1.PauseSchedulerReques
 
 func (n *controlNode) Resume(context.Context, *clusterv1.ResumeSchedulerRequest) (*clusterv1.ResumeSchedulerResponse, error) {
 	return &clusterv1.ResumeSchedulerResponse{}, n.ask("resume")
+}
+
+func (n *controlNode) SetAlgorithm(_ context.Context, r *clusterv1.SetSchedulerAlgorithmRequest) (*clusterv1.SetSchedulerAlgorithmResponse, error) {
+	return &clusterv1.SetSchedulerAlgorithmResponse{}, n.ask("algorithm " + r.Algorithm)
 }
 
 func (n *controlNode) Get(_ context.Context, r *clusterv1.KVGetRequest) (*clusterv1.KVGetResponse, error) {
@@ -341,8 +345,8 @@ func TestOperatorVerbsPrint(t *testing.T) {
 		{"operator raft remove-peer c9 -o json", `{ "already": false, "removed": "c9" }`, ""},
 		{"operator raft transfer-leadership", "c3 leads", ""},
 		{"operator raft transfer-leadership -o json", `{ "leader": "c3" }`, ""},
-		{"operator scheduler status", "leader c2 paused since 1970-01-01T00:01:00Z by ann: fire nodes 3 ready 4 backing off 5 unschedulable 6 binding 7", ""},
-		{"operator scheduler status -o json", `{ "leader": "c2", "paused": true, "pause": { "reason": "fire", "by": "ann", "since": "1970-01-01T00:01:00Z" }, "nodes": 3, "ready": 4, "backingOff": 5, "unschedulable": 6, "binding": 7 }`, ""},
+		{"operator scheduler status", "leader c2 paused since 1970-01-01T00:01:00Z by ann: fire algorithm spread nodes 3 ready 4 backing off 5 unschedulable 6 binding 7", ""},
+		{"operator scheduler status -o json", `{ "leader": "c2", "paused": true, "pause": { "reason": "fire", "by": "ann", "since": "1970-01-01T00:01:00Z" }, "algorithm": "spread", "nodes": 3, "ready": 4, "backingOff": 5, "unschedulable": 6, "binding": 7 }`, ""},
 		{"operator scheduler pause --reason again", "was paused before: since 1970-01-01T00:01:00Z by ann: fire", ""},
 		{"operator scheduler pause --reason fire", "paused; muster operator scheduler resume ends it", ""},
 		{"operator scheduler pause -o json", `{ "already": true, "pause": { "reason": "fire", "by": "ann", "since": "1970-01-01T00:01:00Z" }, "paused": true }`, ""},
@@ -354,6 +358,7 @@ func TestOperatorVerbsPrint(t *testing.T) {
 			"evictions that would help: on n0, a/low (priority 0); 1 of them against a disruption budget", ""},
 		{"explain pod bound", "pod default/bound (priority 0) is on n2 2 of 2 nodes could take it now scores of those that could, weighted: NODE TOTAL A B n1 150 100 50 n2 (its node) 90 80 10", ""},
 		{"explain pod bound -o json", `{ "namespace": "default", "name": "bound", "uid": "u", "priority": 0, "state": "bound", "node": "n2", "schedulerName": "default-scheduler", "best": "n1", "closest": [], "nodes": [ { "name": "n1", "fits": true, "scores": [ { "name": "A", "score": 50, "weighted": 100 }, { "name": "B", "score": 50, "weighted": 50 } ], "total": 150 }, { "name": "n2", "fits": true, "scores": [ { "name": "A", "score": 40, "weighted": 80 }, { "name": "B", "score": 10, "weighted": 10 } ], "total": 90 } ] }`, ""},
+		{"operator scheduler algorithm binpack", "algorithm: binpack", ""},
 		{"members", "NAME ROLE ADDRESS STATE VERSION LEADER c2 server a:1 alive v yes", ""},
 		{"members -o json", `{ "clusterID": "x", "leader": "c2", "quorum": true, "answeredBy": "c1", "members": [ { "name": "c2", "role": "server", "address": "a:1", "state": "alive", "version": "v", "leader": true, "voter": true } ] }`, ""},
 		{"token create", "secret", ""},
@@ -395,6 +400,8 @@ func TestOperatorVerbsRefuse(t *testing.T) {
 		{"operator raft add-peer c9", "1 arguments were given"},
 		{"explain pod", "want muster explain pod NAME"},
 		{"operator scheduler pause now", "unknown command"},
+		{"operator scheduler algorithm", "accepts 1 arg"},
+		{"operator scheduler algorithm magic", "invalid argument"},
 		{"operator autopilot set-config", "nothing to change"},
 		{"operator autopilot set-config --stable-after 1500ms", "whole seconds"},
 	} {

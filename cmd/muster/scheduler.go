@@ -16,8 +16,8 @@ import (
 func newSchedulerCommand() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "scheduler",
-		Short: "Show, pause and resume the placing of pods",
-	}, newSchedulerStatusCommand(), newPauseCommand(), newResumeCommand())
+		Short: "Show, pause, resume and tune the placing of pods",
+	}, newSchedulerStatusCommand(), newPauseCommand(), newResumeCommand(), newAlgorithmCommand())
 }
 
 // schedulerStatus is what -o json prints.
@@ -25,6 +25,7 @@ type schedulerStatus struct {
 	Leader        string          `json:"leader"`
 	Paused        bool            `json:"paused"`
 	Pause         *schedulerPause `json:"pause,omitempty"`
+	Algorithm     string          `json:"algorithm"`
 	Nodes         uint64          `json:"nodes"`
 	Ready         uint64          `json:"ready"`
 	BackingOff    uint64          `json:"backingOff"`
@@ -85,7 +86,7 @@ request goes to the leader.`,
 				return err
 			}
 			status := schedulerStatus{
-				Leader: r.Leader, Paused: r.Pause != nil, Pause: newSchedulerPause(r.Pause), Nodes: r.Nodes,
+				Leader: r.Leader, Paused: r.Pause != nil, Pause: newSchedulerPause(r.Pause), Algorithm: r.Algorithm, Nodes: r.Nodes,
 				Ready: r.Ready, BackingOff: r.BackingOff, Unschedulable: r.Unschedulable, Binding: r.Binding,
 			}
 			if form == outputJSON {
@@ -105,7 +106,7 @@ func (s *schedulerStatus) print(out io.Writer) error {
 		paused = s.Pause.String()
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintf(w, "leader\t%s\npaused\t%s\nnodes\t%d\n", s.Leader, paused, s.Nodes)
+	fmt.Fprintf(w, "leader\t%s\npaused\t%s\nalgorithm\t%s\nnodes\t%d\n", s.Leader, paused, s.Algorithm, s.Nodes)
 	fmt.Fprintf(w, "ready\t%d\nbacking off\t%d\nunschedulable\t%d\nbinding\t%d\n", s.Ready, s.BackingOff, s.Unschedulable, s.Binding)
 	return w.Flush()
 }
@@ -191,6 +192,42 @@ func newResumeCommand() *cobra.Command {
 		},
 	}
 	form.add(cmd.Flags())
+	target.add(cmd.Flags())
+	return cmd
+}
+
+func newAlgorithmCommand() *cobra.Command {
+	var target operatorFlags
+	cmd := &cobra.Command{
+		Use:   "algorithm spread|binpack",
+		Short: "Choose whether pods go where most is left, or least",
+		Long: `Choose whether pods go where most is left, or least.
+
+With spread, which a cluster begins with, pods prefer nodes with much of their CPU
+and memory left. With binpack they prefer nodes with little, so that whole nodes
+stay empty for large pods, or to be switched off. Everything else that pods and
+nodes say counts as before: pods of one service are still spread over nodes where
+there is a choice.
+
+It holds for the whole cluster from the next decision on, and moves no pod that
+has a node. muster operator scheduler status shows it.`,
+		Example:   `  muster operator scheduler algorithm binpack`,
+		ValidArgs: []string{"spread", "binpack"},
+		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			err := target.each(func(conn *grpc.ClientConn) error {
+				ctx, cancel := context.WithTimeout(cmd.Context(), operatorTimeout)
+				defer cancel()
+				_, err := clusterv1.NewSchedulerClient(conn).SetAlgorithm(ctx, &clusterv1.SetSchedulerAlgorithmRequest{Algorithm: args[0]})
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "algorithm:", args[0])
+			return nil
+		},
+	}
 	target.add(cmd.Flags())
 	return cmd
 }

@@ -26,6 +26,8 @@ type Scheduling interface {
 	Resume(ctx context.Context) (bool, error)
 	// Explain only works on the leader. ErrNoPod when there is no such pod.
 	Explain(ctx context.Context, namespace, name string) (*clusterv1.ExplainPodResponse, error)
+	// SetAlgorithm is asked for an algorithm that there is.
+	SetAlgorithm(ctx context.Context, algorithm string) error
 }
 
 // ErrNoPod says that there is no such pod.
@@ -92,6 +94,17 @@ func (s *Scheduler) Explain(ctx context.Context, r *clusterv1.ExplainPodRequest)
 		return nil, s.failed(err)
 	}
 	return response, nil
+}
+
+// SetAlgorithm changes which of the nodes that can take a pod is the better one.
+func (s *Scheduler) SetAlgorithm(ctx context.Context, r *clusterv1.SetSchedulerAlgorithmRequest) (*clusterv1.SetSchedulerAlgorithmResponse, error) {
+	if r.Algorithm != "spread" && r.Algorithm != "binpack" {
+		return nil, status.Errorf(codes.InvalidArgument, "algorithm %q: want spread or binpack", r.Algorithm)
+	}
+	if err := s.scheduling.SetAlgorithm(ctx, r.Algorithm); err != nil {
+		return nil, s.failures.status(err)
+	}
+	return &clusterv1.SetSchedulerAlgorithmResponse{}, nil
 }
 
 // failed adds who leads to an error that says that this node does not.

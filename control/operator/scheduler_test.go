@@ -13,7 +13,10 @@ import (
 )
 
 // placer pauses once and does not lead.
-type placer struct{ pause *clusterv1.SchedulerPause }
+type placer struct {
+	pause     *clusterv1.SchedulerPause
+	algorithm string
+}
 
 func (p *placer) Status(context.Context) (*clusterv1.SchedulerStatusResponse, error) {
 	return nil, errNotLeader
@@ -38,6 +41,22 @@ func (p *placer) Explain(_ context.Context, _, name string) (*clusterv1.ExplainP
 		return nil, ErrNoPod
 	}
 	return nil, errNotLeader
+}
+
+func (p *placer) SetAlgorithm(_ context.Context, algorithm string) error {
+	p.algorithm = algorithm
+	return nil
+}
+
+func TestSetsAlgorithmsThatThereAre(t *testing.T) {
+	p := &placer{}
+	s := NewScheduler(p, func() View { return View{} }, failures)
+	if _, err := s.SetAlgorithm(t.Context(), &clusterv1.SetSchedulerAlgorithmRequest{Algorithm: "magic"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("magic: got %v, want InvalidArgument", err)
+	}
+	if _, err := s.SetAlgorithm(t.Context(), &clusterv1.SetSchedulerAlgorithmRequest{Algorithm: "binpack"}); err != nil || p.algorithm != "binpack" {
+		t.Errorf("got %v and %q, want binpack", err, p.algorithm)
+	}
 }
 
 func TestPauseSaysWhoAndWhy(t *testing.T) {

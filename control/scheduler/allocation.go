@@ -2,38 +2,44 @@ package scheduler
 
 import "math"
 
-// leastAllocated prefers the node that has the larger share of its CPU and
-// memory left once the pod is there.
-type leastAllocated struct{}
+// allocation prefers the node that has the larger share of its CPU and memory left
+// once the pod is there, or the smaller one where the cluster's algorithm is to
+// pack.
+type allocation struct{}
 
-func (leastAllocated) name() string        { return "NodeResourcesFit" }
-func (leastAllocated) weight() int64       { return 1 }
-func (leastAllocated) tells(*podInfo) bool { return true }
+func (allocation) name() string        { return "NodeResourcesFit" }
+func (allocation) weight() int64       { return 1 }
+func (allocation) tells(*podInfo) bool { return true }
 
-func (leastAllocated) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+func (allocation) scores(c *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+	share := leftShare
+	if c.algorithm == BinPack {
+		share = usedShare
+	}
 	for _, n := range nodes {
-		scores = append(scores, shareLeft(p, n))
+		var sum, parts int64
+		if n.allocatable.milliCPU != 0 {
+			sum += share(n.scoredCPU+p.scoredCPU, n.allocatable.milliCPU)
+			parts++
+		}
+		if n.allocatable.memory != 0 {
+			sum += share(n.scoredMemory+p.scoredMemory, n.allocatable.memory)
+			parts++
+		}
+		scores = append(scores, sum/max(parts, 1))
 	}
 	return scores
 }
 
-func shareLeft(p *podInfo, n *nodeInfo) int64 {
-	var sum, parts int64
-	part := func(requested, capacity int64) {
-		if capacity == 0 {
-			return
-		}
-		parts++
-		if requested <= capacity {
-			sum += (capacity - requested) * scoreMax / capacity
-		}
-	}
-	part(n.scoredCPU+p.scoredCPU, n.allocatable.milliCPU)
-	part(n.scoredMemory+p.scoredMemory, n.allocatable.memory)
-	if parts == 0 {
+func leftShare(requested, capacity int64) int64 {
+	if requested > capacity {
 		return 0
 	}
-	return sum / parts
+	return (capacity - requested) * scoreMax / capacity
+}
+
+func usedShare(requested, capacity int64) int64 {
+	return min(requested, capacity) * scoreMax / capacity
 }
 
 // balancedAllocation prefers the node whose shares of used CPU and memory the

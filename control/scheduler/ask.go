@@ -26,8 +26,9 @@ func (s *Scheduler) ask(ctx context.Context, f func(*core)) error {
 // Status is what the scheduler has to do.
 type Status struct {
 	// Paused is nil while pods are given to nodes.
-	Paused *Pause
-	Nodes  int
+	Paused    *Pause
+	Algorithm Algorithm
+	Nodes     int
 	// Pods that wait for their turn, after a write that failed, and for room.
 	Ready, BackingOff, Unschedulable int
 	// Binding pods have a node of which the caches do not tell yet.
@@ -36,7 +37,7 @@ type Status struct {
 
 // Status says what there is to do now.
 func (s *Scheduler) Status(ctx context.Context) (Status, error) {
-	status := Status{Paused: Brake{s.registry.Store()}.Paused()}
+	status := Status{Paused: Brake{s.registry.Store()}.Paused(), Algorithm: Algorithms{s.registry.Store()}.Get()}
 	err := s.ask(ctx, func(c *core) {
 		status.Nodes = len(c.cluster.order)
 		status.Ready, status.BackingOff, status.Unschedulable = len(c.queue.ready), len(c.queue.later), len(c.queue.parked)

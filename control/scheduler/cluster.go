@@ -18,8 +18,9 @@ type cluster struct {
 	pods  map[types.UID]*placed
 
 	// sample is how many nodes that fit are scored; the search ends there.
-	sample int
-	next   int // where in order the next search starts
+	sample    int
+	algorithm Algorithm
+	next      int // where in order the next search starts
 
 	// gained holds the nodes that may be able to take more than they could, since
 	// it was last emptied; gains counts such changes over all time.

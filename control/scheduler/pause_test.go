@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -85,6 +86,23 @@ func testShortPauseTellsNobody(t *testing.T) {
 	}
 }
 
+// Whoever leads, and also when it is set twice.
+func TestAlgorithmIsTheClusters(t *testing.T) {
+	s := storetest.New(t)
+	algorithms := scheduler.Algorithms{Store: s}
+	if got := algorithms.Get(); got != scheduler.Spread {
+		t.Errorf("nothing set: got %q, want spread", got)
+	}
+	for _, to := range []scheduler.Algorithm{scheduler.BinPack, scheduler.BinPack, scheduler.Spread, scheduler.Spread} {
+		if err := algorithms.Set(t.Context(), to); err != nil || algorithms.Get() != to {
+			t.Errorf("set %q: got %q and %v", to, algorithms.Get(), err)
+		}
+	}
+	if err := algorithms.Set(t.Context(), "magic"); !errors.Is(err, scheduler.ErrNoAlgorithm) {
+		t.Errorf("set magic: got %v, want ErrNoAlgorithm", err)
+	}
+}
+
 func TestStatusCountsWhatWaits(t *testing.T) { synctest.Test(t, testStatusCountsWhatWaits) }
 
 func testStatusCountsWhatWaits(t *testing.T) {
@@ -94,7 +112,7 @@ func testStatusCountsWhatWaits(t *testing.T) {
 	m.Run(it.Run)
 	test.Create(m, kinds.Pods, test.Pod("p"))
 	settledAfter(m, time.Minute)
-	want := scheduler.Status{Unschedulable: 1}
+	want := scheduler.Status{Algorithm: scheduler.Spread, Unschedulable: 1}
 	if got, err := it.Status(t.Context()); err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}

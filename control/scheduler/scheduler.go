@@ -203,6 +203,7 @@ func (s *Scheduler) hear(ctx context.Context, core *core) error {
 			return err
 		}
 	}
+	core.cluster.algorithm = Algorithms{s.registry.Store()}.Get()
 	for _, means := range s.inbox.takeOthers() {
 		means(core.cluster)
 	}

@@ -17,7 +17,7 @@ type scorer interface {
 var scorers = []scorer{
 	taintToleration{},
 	nodeAffinity{},
-	leastAllocated{},
+	allocation{},
 	topologySpread{},
 	podAffinity{},
 	balancedAllocation{},

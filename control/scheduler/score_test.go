@@ -97,6 +97,27 @@ func TestNormalizeByMax(t *testing.T) {
 	}
 }
 
+func TestBinPackFillsOneNodeAfterTheOther(t *testing.T) {
+	c := newCluster(100)
+	c.algorithm = BinPack
+	for _, name := range nodeNames(5) {
+		c.setNode(makeNode(name))
+	}
+	used := map[string]int{}
+	for i := range 8 {
+		p := newPodInfo(makePod(nodeNames(8)[i], requesting("cpu", "1", "memory", "2Gi")))
+		n, d := c.place(p)
+		if d != nil {
+			t.Fatal(d)
+		}
+		c.assume(p, n)
+		used[n.name]++
+	}
+	if len(used) != 2 {
+		t.Errorf("8 pods that fill two nodes lie on %v", used)
+	}
+}
+
 // Equal pods on equal nodes must end up evenly, also when only a sample of the
 // nodes is looked at.
 func TestPlaceSpreadsEvenly(t *testing.T) {

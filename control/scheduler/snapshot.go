@@ -12,7 +12,8 @@ import (
 // State is the part of a cluster that decisions depend on. What is in it is
 // shared, never changed.
 type State struct {
-	Nodes []*corev1.Node
+	Algorithm Algorithm
+	Nodes     []*corev1.Node
 	// Pods that are on a node and use it count; others are passed over.
 	Pods []*corev1.Pod
 	// What rules about other pods go by.
@@ -43,6 +44,7 @@ func NewSnapshot(state State) *Snapshot {
 	for _, ns := range state.Namespaces {
 		s.cluster.index.setNamespace(ns.Name, ns.Labels)
 	}
+	s.cluster.algorithm = state.Algorithm
 	k := &s.cluster.keepers
 	for _, svc := range state.Services {
 		k.setService(svc.Namespace, svc.Name, svc.Spec.Selector)

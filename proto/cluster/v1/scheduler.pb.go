@@ -135,6 +135,7 @@ type SchedulerStatusResponse struct {
 	Unschedulable uint64 `protobuf:"varint,6,opt,name=unschedulable,proto3" json:"unschedulable,omitempty"`
 	// Pods that have a node of which the cluster does not know yet.
 	Binding       uint64 `protobuf:"varint,7,opt,name=binding,proto3" json:"binding,omitempty"`
+	Algorithm     string `protobuf:"bytes,8,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,6 +219,94 @@ func (x *SchedulerStatusResponse) GetBinding() uint64 {
 	return 0
 }
 
+func (x *SchedulerStatusResponse) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+type SetSchedulerAlgorithmRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// spread or binpack.
+	Algorithm     string `protobuf:"bytes,1,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSchedulerAlgorithmRequest) Reset() {
+	*x = SetSchedulerAlgorithmRequest{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSchedulerAlgorithmRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSchedulerAlgorithmRequest) ProtoMessage() {}
+
+func (x *SetSchedulerAlgorithmRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSchedulerAlgorithmRequest.ProtoReflect.Descriptor instead.
+func (*SetSchedulerAlgorithmRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SetSchedulerAlgorithmRequest) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+type SetSchedulerAlgorithmResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSchedulerAlgorithmResponse) Reset() {
+	*x = SetSchedulerAlgorithmResponse{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSchedulerAlgorithmResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSchedulerAlgorithmResponse) ProtoMessage() {}
+
+func (x *SetSchedulerAlgorithmResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSchedulerAlgorithmResponse.ProtoReflect.Descriptor instead.
+func (*SetSchedulerAlgorithmResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{4}
+}
+
 type PauseSchedulerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -227,7 +316,7 @@ type PauseSchedulerRequest struct {
 
 func (x *PauseSchedulerRequest) Reset() {
 	*x = PauseSchedulerRequest{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[3]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +328,7 @@ func (x *PauseSchedulerRequest) String() string {
 func (*PauseSchedulerRequest) ProtoMessage() {}
 
 func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[3]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +341,7 @@ func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{3}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PauseSchedulerRequest) GetReason() string {
@@ -273,7 +362,7 @@ type PauseSchedulerResponse struct {
 
 func (x *PauseSchedulerResponse) Reset() {
 	*x = PauseSchedulerResponse{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[4]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +374,7 @@ func (x *PauseSchedulerResponse) String() string {
 func (*PauseSchedulerResponse) ProtoMessage() {}
 
 func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[4]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +387,7 @@ func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{4}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PauseSchedulerResponse) GetPause() *SchedulerPause {
@@ -323,7 +412,7 @@ type ResumeSchedulerRequest struct {
 
 func (x *ResumeSchedulerRequest) Reset() {
 	*x = ResumeSchedulerRequest{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +424,7 @@ func (x *ResumeSchedulerRequest) String() string {
 func (*ResumeSchedulerRequest) ProtoMessage() {}
 
 func (x *ResumeSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -348,7 +437,7 @@ func (x *ResumeSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{5}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{7}
 }
 
 type ResumeSchedulerResponse struct {
@@ -361,7 +450,7 @@ type ResumeSchedulerResponse struct {
 
 func (x *ResumeSchedulerResponse) Reset() {
 	*x = ResumeSchedulerResponse{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +462,7 @@ func (x *ResumeSchedulerResponse) String() string {
 func (*ResumeSchedulerResponse) ProtoMessage() {}
 
 func (x *ResumeSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +475,7 @@ func (x *ResumeSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{6}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResumeSchedulerResponse) GetAlready() bool {
@@ -406,7 +495,7 @@ type ExplainPodRequest struct {
 
 func (x *ExplainPodRequest) Reset() {
 	*x = ExplainPodRequest{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -418,7 +507,7 @@ func (x *ExplainPodRequest) String() string {
 func (*ExplainPodRequest) ProtoMessage() {}
 
 func (x *ExplainPodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -431,7 +520,7 @@ func (x *ExplainPodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPodRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPodRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{7}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExplainPodRequest) GetNamespace() string {
@@ -479,7 +568,7 @@ type ExplainPodResponse struct {
 
 func (x *ExplainPodResponse) Reset() {
 	*x = ExplainPodResponse{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +580,7 @@ func (x *ExplainPodResponse) String() string {
 func (*ExplainPodResponse) ProtoMessage() {}
 
 func (x *ExplainPodResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +593,7 @@ func (x *ExplainPodResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPodResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPodResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{8}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExplainPodResponse) GetNamespace() string {
@@ -621,7 +710,7 @@ type ExplainedNode struct {
 
 func (x *ExplainedNode) Reset() {
 	*x = ExplainedNode{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +722,7 @@ func (x *ExplainedNode) String() string {
 func (*ExplainedNode) ProtoMessage() {}
 
 func (x *ExplainedNode) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +735,7 @@ func (x *ExplainedNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedNode.ProtoReflect.Descriptor instead.
 func (*ExplainedNode) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{9}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExplainedNode) GetName() string {
@@ -694,7 +783,7 @@ type ExplainedRefusal struct {
 
 func (x *ExplainedRefusal) Reset() {
 	*x = ExplainedRefusal{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -706,7 +795,7 @@ func (x *ExplainedRefusal) String() string {
 func (*ExplainedRefusal) ProtoMessage() {}
 
 func (x *ExplainedRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -719,7 +808,7 @@ func (x *ExplainedRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedRefusal.ProtoReflect.Descriptor instead.
 func (*ExplainedRefusal) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{10}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExplainedRefusal) GetFilter() string {
@@ -747,7 +836,7 @@ type ExplainedScore struct {
 
 func (x *ExplainedScore) Reset() {
 	*x = ExplainedScore{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -759,7 +848,7 @@ func (x *ExplainedScore) String() string {
 func (*ExplainedScore) ProtoMessage() {}
 
 func (x *ExplainedScore) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -772,7 +861,7 @@ func (x *ExplainedScore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedScore.ProtoReflect.Descriptor instead.
 func (*ExplainedScore) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{11}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainedScore) GetName() string {
@@ -810,7 +899,7 @@ type ExplainedPreemption struct {
 
 func (x *ExplainedPreemption) Reset() {
 	*x = ExplainedPreemption{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +911,7 @@ func (x *ExplainedPreemption) String() string {
 func (*ExplainedPreemption) ProtoMessage() {}
 
 func (x *ExplainedPreemption) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +924,7 @@ func (x *ExplainedPreemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPreemption.ProtoReflect.Descriptor instead.
 func (*ExplainedPreemption) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{12}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainedPreemption) GetWhy() string {
@@ -877,7 +966,7 @@ type ExplainedVictim struct {
 
 func (x *ExplainedVictim) Reset() {
 	*x = ExplainedVictim{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +978,7 @@ func (x *ExplainedVictim) String() string {
 func (*ExplainedVictim) ProtoMessage() {}
 
 func (x *ExplainedVictim) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +991,7 @@ func (x *ExplainedVictim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedVictim.ProtoReflect.Descriptor instead.
 func (*ExplainedVictim) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{13}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExplainedVictim) GetNamespace() string {
@@ -935,7 +1024,7 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12\x14\n" +
 	"\x05since\x18\x03 \x01(\x03R\x05since\"\x18\n" +
-	"\x16SchedulerStatusRequest\"\xf7\x01\n" +
+	"\x16SchedulerStatusRequest\"\x95\x02\n" +
 	"\x17SchedulerStatusResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\x127\n" +
 	"\x05pause\x18\x02 \x01(\v2!.muster.cluster.v1.SchedulerPauseR\x05pause\x12\x14\n" +
@@ -944,7 +1033,11 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\vbacking_off\x18\x05 \x01(\x04R\n" +
 	"backingOff\x12$\n" +
 	"\runschedulable\x18\x06 \x01(\x04R\runschedulable\x12\x18\n" +
-	"\abinding\x18\a \x01(\x04R\abinding\"/\n" +
+	"\abinding\x18\a \x01(\x04R\abinding\x12\x1c\n" +
+	"\talgorithm\x18\b \x01(\tR\talgorithm\"<\n" +
+	"\x1cSetSchedulerAlgorithmRequest\x12\x1c\n" +
+	"\talgorithm\x18\x01 \x01(\tR\talgorithm\"\x1f\n" +
+	"\x1dSetSchedulerAlgorithmResponse\"/\n" +
 	"\x15PauseSchedulerRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"k\n" +
 	"\x16PauseSchedulerResponse\x127\n" +
@@ -997,12 +1090,13 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\x0fExplainedVictim\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\bpriority\x18\x03 \x01(\x05R\bpriority2\x83\x03\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority2\xf6\x03\n" +
 	"\tScheduler\x12_\n" +
 	"\x06Status\x12).muster.cluster.v1.SchedulerStatusRequest\x1a*.muster.cluster.v1.SchedulerStatusResponse\x12\\\n" +
 	"\x05Pause\x12(.muster.cluster.v1.PauseSchedulerRequest\x1a).muster.cluster.v1.PauseSchedulerResponse\x12_\n" +
 	"\x06Resume\x12).muster.cluster.v1.ResumeSchedulerRequest\x1a*.muster.cluster.v1.ResumeSchedulerResponse\x12V\n" +
-	"\aExplain\x12$.muster.cluster.v1.ExplainPodRequest\x1a%.muster.cluster.v1.ExplainPodResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\aExplain\x12$.muster.cluster.v1.ExplainPodRequest\x1a%.muster.cluster.v1.ExplainPodResponse\x12q\n" +
+	"\fSetAlgorithm\x12/.muster.cluster.v1.SetSchedulerAlgorithmRequest\x1a0.muster.cluster.v1.SetSchedulerAlgorithmResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_scheduler_proto_rawDescOnce sync.Once
@@ -1016,42 +1110,46 @@ func file_cluster_v1_scheduler_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_scheduler_proto_rawDescData
 }
 
-var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_cluster_v1_scheduler_proto_goTypes = []any{
-	(*SchedulerPause)(nil),          // 0: muster.cluster.v1.SchedulerPause
-	(*SchedulerStatusRequest)(nil),  // 1: muster.cluster.v1.SchedulerStatusRequest
-	(*SchedulerStatusResponse)(nil), // 2: muster.cluster.v1.SchedulerStatusResponse
-	(*PauseSchedulerRequest)(nil),   // 3: muster.cluster.v1.PauseSchedulerRequest
-	(*PauseSchedulerResponse)(nil),  // 4: muster.cluster.v1.PauseSchedulerResponse
-	(*ResumeSchedulerRequest)(nil),  // 5: muster.cluster.v1.ResumeSchedulerRequest
-	(*ResumeSchedulerResponse)(nil), // 6: muster.cluster.v1.ResumeSchedulerResponse
-	(*ExplainPodRequest)(nil),       // 7: muster.cluster.v1.ExplainPodRequest
-	(*ExplainPodResponse)(nil),      // 8: muster.cluster.v1.ExplainPodResponse
-	(*ExplainedNode)(nil),           // 9: muster.cluster.v1.ExplainedNode
-	(*ExplainedRefusal)(nil),        // 10: muster.cluster.v1.ExplainedRefusal
-	(*ExplainedScore)(nil),          // 11: muster.cluster.v1.ExplainedScore
-	(*ExplainedPreemption)(nil),     // 12: muster.cluster.v1.ExplainedPreemption
-	(*ExplainedVictim)(nil),         // 13: muster.cluster.v1.ExplainedVictim
+	(*SchedulerPause)(nil),                // 0: muster.cluster.v1.SchedulerPause
+	(*SchedulerStatusRequest)(nil),        // 1: muster.cluster.v1.SchedulerStatusRequest
+	(*SchedulerStatusResponse)(nil),       // 2: muster.cluster.v1.SchedulerStatusResponse
+	(*SetSchedulerAlgorithmRequest)(nil),  // 3: muster.cluster.v1.SetSchedulerAlgorithmRequest
+	(*SetSchedulerAlgorithmResponse)(nil), // 4: muster.cluster.v1.SetSchedulerAlgorithmResponse
+	(*PauseSchedulerRequest)(nil),         // 5: muster.cluster.v1.PauseSchedulerRequest
+	(*PauseSchedulerResponse)(nil),        // 6: muster.cluster.v1.PauseSchedulerResponse
+	(*ResumeSchedulerRequest)(nil),        // 7: muster.cluster.v1.ResumeSchedulerRequest
+	(*ResumeSchedulerResponse)(nil),       // 8: muster.cluster.v1.ResumeSchedulerResponse
+	(*ExplainPodRequest)(nil),             // 9: muster.cluster.v1.ExplainPodRequest
+	(*ExplainPodResponse)(nil),            // 10: muster.cluster.v1.ExplainPodResponse
+	(*ExplainedNode)(nil),                 // 11: muster.cluster.v1.ExplainedNode
+	(*ExplainedRefusal)(nil),              // 12: muster.cluster.v1.ExplainedRefusal
+	(*ExplainedScore)(nil),                // 13: muster.cluster.v1.ExplainedScore
+	(*ExplainedPreemption)(nil),           // 14: muster.cluster.v1.ExplainedPreemption
+	(*ExplainedVictim)(nil),               // 15: muster.cluster.v1.ExplainedVictim
 }
 var file_cluster_v1_scheduler_proto_depIdxs = []int32{
 	0,  // 0: muster.cluster.v1.SchedulerStatusResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
 	0,  // 1: muster.cluster.v1.PauseSchedulerResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
 	0,  // 2: muster.cluster.v1.ExplainPodResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
-	9,  // 3: muster.cluster.v1.ExplainPodResponse.nodes:type_name -> muster.cluster.v1.ExplainedNode
-	12, // 4: muster.cluster.v1.ExplainPodResponse.preemption:type_name -> muster.cluster.v1.ExplainedPreemption
-	10, // 5: muster.cluster.v1.ExplainedNode.refusals:type_name -> muster.cluster.v1.ExplainedRefusal
-	11, // 6: muster.cluster.v1.ExplainedNode.scores:type_name -> muster.cluster.v1.ExplainedScore
-	13, // 7: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
+	11, // 3: muster.cluster.v1.ExplainPodResponse.nodes:type_name -> muster.cluster.v1.ExplainedNode
+	14, // 4: muster.cluster.v1.ExplainPodResponse.preemption:type_name -> muster.cluster.v1.ExplainedPreemption
+	12, // 5: muster.cluster.v1.ExplainedNode.refusals:type_name -> muster.cluster.v1.ExplainedRefusal
+	13, // 6: muster.cluster.v1.ExplainedNode.scores:type_name -> muster.cluster.v1.ExplainedScore
+	15, // 7: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
 	1,  // 8: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
-	3,  // 9: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
-	5,  // 10: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
-	7,  // 11: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
-	2,  // 12: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
-	4,  // 13: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
-	6,  // 14: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
-	8,  // 15: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
+	5,  // 9: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
+	7,  // 10: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
+	9,  // 11: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
+	3,  // 12: muster.cluster.v1.Scheduler.SetAlgorithm:input_type -> muster.cluster.v1.SetSchedulerAlgorithmRequest
+	2,  // 13: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
+	6,  // 14: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
+	8,  // 15: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
+	10, // 16: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
+	4,  // 17: muster.cluster.v1.Scheduler.SetAlgorithm:output_type -> muster.cluster.v1.SetSchedulerAlgorithmResponse
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -1068,7 +1166,7 @@ func file_cluster_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_scheduler_proto_rawDesc), len(file_cluster_v1_scheduler_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,10 +21,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Scheduler_Status_FullMethodName  = "/muster.cluster.v1.Scheduler/Status"
-	Scheduler_Pause_FullMethodName   = "/muster.cluster.v1.Scheduler/Pause"
-	Scheduler_Resume_FullMethodName  = "/muster.cluster.v1.Scheduler/Resume"
-	Scheduler_Explain_FullMethodName = "/muster.cluster.v1.Scheduler/Explain"
+	Scheduler_Status_FullMethodName       = "/muster.cluster.v1.Scheduler/Status"
+	Scheduler_Pause_FullMethodName        = "/muster.cluster.v1.Scheduler/Pause"
+	Scheduler_Resume_FullMethodName       = "/muster.cluster.v1.Scheduler/Resume"
+	Scheduler_Explain_FullMethodName      = "/muster.cluster.v1.Scheduler/Explain"
+	Scheduler_SetAlgorithm_FullMethodName = "/muster.cluster.v1.Scheduler/SetAlgorithm"
 )
 
 // SchedulerClient is the client API for Scheduler service.
@@ -42,6 +43,9 @@ type SchedulerClient interface {
 	Resume(ctx context.Context, in *ResumeSchedulerRequest, opts ...grpc.CallOption) (*ResumeSchedulerResponse, error)
 	// Explain is the leader's to answer, too. NOT_FOUND when there is no such pod.
 	Explain(ctx context.Context, in *ExplainPodRequest, opts ...grpc.CallOption) (*ExplainPodResponse, error)
+	// SetAlgorithm changes which of the nodes that can take a pod is the better one,
+	// from the next decision on. No pod moves.
+	SetAlgorithm(ctx context.Context, in *SetSchedulerAlgorithmRequest, opts ...grpc.CallOption) (*SetSchedulerAlgorithmResponse, error)
 }
 
 type schedulerClient struct {
@@ -92,6 +96,16 @@ func (c *schedulerClient) Explain(ctx context.Context, in *ExplainPodRequest, op
 	return out, nil
 }
 
+func (c *schedulerClient) SetAlgorithm(ctx context.Context, in *SetSchedulerAlgorithmRequest, opts ...grpc.CallOption) (*SetSchedulerAlgorithmResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSchedulerAlgorithmResponse)
+	err := c.cc.Invoke(ctx, Scheduler_SetAlgorithm_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SchedulerServer is the server API for Scheduler service.
 // All implementations must embed UnimplementedSchedulerServer
 // for forward compatibility.
@@ -107,6 +121,9 @@ type SchedulerServer interface {
 	Resume(context.Context, *ResumeSchedulerRequest) (*ResumeSchedulerResponse, error)
 	// Explain is the leader's to answer, too. NOT_FOUND when there is no such pod.
 	Explain(context.Context, *ExplainPodRequest) (*ExplainPodResponse, error)
+	// SetAlgorithm changes which of the nodes that can take a pod is the better one,
+	// from the next decision on. No pod moves.
+	SetAlgorithm(context.Context, *SetSchedulerAlgorithmRequest) (*SetSchedulerAlgorithmResponse, error)
 	mustEmbedUnimplementedSchedulerServer()
 }
 
@@ -128,6 +145,9 @@ func (UnimplementedSchedulerServer) Resume(context.Context, *ResumeSchedulerRequ
 }
 func (UnimplementedSchedulerServer) Explain(context.Context, *ExplainPodRequest) (*ExplainPodResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedSchedulerServer) SetAlgorithm(context.Context, *SetSchedulerAlgorithmRequest) (*SetSchedulerAlgorithmResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetAlgorithm not implemented")
 }
 func (UnimplementedSchedulerServer) mustEmbedUnimplementedSchedulerServer() {}
 func (UnimplementedSchedulerServer) testEmbeddedByValue()                   {}
@@ -222,6 +242,24 @@ func _Scheduler_Explain_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scheduler_SetAlgorithm_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSchedulerAlgorithmRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServer).SetAlgorithm(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scheduler_SetAlgorithm_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServer).SetAlgorithm(ctx, req.(*SetSchedulerAlgorithmRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Scheduler_ServiceDesc is the grpc.ServiceDesc for Scheduler service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -244,6 +282,10 @@ var Scheduler_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _Scheduler_Explain_Handler,
+		},
+		{
+			MethodName: "SetAlgorithm",
+			Handler:    _Scheduler_SetAlgorithm_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

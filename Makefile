@@ -159,7 +159,7 @@ generate-check:
 # Modules of their own that build on ours fall behind when our go.mod changes.
 .PHONY: modules
 modules:
-	@for module in test/bench test/clients test/conformance test/conformance/strategies; do \
+	@for module in test/bench test/clients test/conformance test/conformance/strategies test/scheduling; do \
 		go -C $$module list -deps -test ./... >/dev/null || { echo "$$module: go -C $$module mod tidy"; exit 1; }; \
 	done
 
@@ -180,6 +180,10 @@ help: ## List this
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Measure
+
+.PHONY: oracle
+oracle: ## Placement beside kube-scheduler's own plugins, on random clusters; more with ORACLE='-clusters 5000'
+	@go -C test/scheduling test -count=1 . $(if $(ORACLE),-args $(ORACLE))
 
 .PHONY: strategies
 strategies: ## The rules for writes beside upstream's own, on the same objects

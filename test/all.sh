@@ -40,6 +40,7 @@ step "form, generated code, vet, staticcheck, layout" make check
 step "build" make build images
 step "tests with the race detector" race "${light[@]}"
 step "tests of packages with Kubernetes' code" plain "${slow[@]}"
+step "placement beside kube-scheduler's plugins" go -C test/scheduling test -count=1 -timeout 15m ./...
 step "Kubernetes' clients" go -C test/clients test -count=1 -timeout 15m ./...
 [ -x bin/helm ] || skip "a chart with Helm" "there is no bin/helm, which make clients builds"
 if [ "$(id -u)" = 0 ]; then

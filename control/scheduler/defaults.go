@@ -20,8 +20,12 @@ type keepers struct {
 	known   map[defaultKey]*defaultRules
 }
 
-// keeper is what one of them selects, made anew when that changes.
-type keeper struct{ selects labels.Selector }
+// keeper is what a controller of pods selects, made anew when that changes.
+type keeper struct {
+	selects labels.Selector
+	// laid over what services select, where upstream does that; selects is nil
+	over labels.Set
+}
 
 // defaultKey is what pods have in common that are spread alike by default.
 type defaultKey struct {
@@ -65,11 +69,11 @@ func (k *keepers) setService(namespace, name string, selects map[string]string) 
 }
 
 // setSet takes over what a controller of pods selects; nil: it is gone.
-func (k *keepers) setSet(key objectKey, selects labels.Selector) {
-	if selects == nil {
+func (k *keepers) setSet(key objectKey, set *keeper) {
+	if set == nil {
 		delete(k.sets, key)
 	} else {
-		k.sets[key] = &keeper{selects}
+		k.sets[key] = set
 	}
 }
 
@@ -82,8 +86,11 @@ func (k *keepers) selectorOf(p *podInfo, set *keeper) labels.Selector {
 			merged = labels.Merge(merged, selects)
 		}
 	}
-	selector := merged.AsSelector()
 	if set != nil {
+		merged = labels.Merge(merged, set.over)
+	}
+	selector := merged.AsSelector()
+	if set != nil && set.selects != nil {
 		if r, selectable := set.selects.Requirements(); selectable {
 			selector = selector.Add(r...)
 		}
@@ -147,7 +154,7 @@ func (b *inbox) follow(caches *controller.Caches) {
 	})
 }
 
-func (b *inbox) set(kind string, name types.NamespacedName, selects labels.Selector) {
+func (b *inbox) set(kind string, name types.NamespacedName, selects *keeper) {
 	b.other(objectKey{kind, name.Namespace, name.Name}, func(c *cluster) {
 		c.keepers.setSet(objectKey{kind, name.Namespace, name.Name}, selects)
 	})
@@ -165,35 +172,35 @@ func nameOf[T interface {
 	return types.NamespacedName{Namespace: now.GetNamespace(), Name: now.GetName()}
 }
 
-// What controllers select; nil for one that is gone, or selects no pods at all.
+// What controllers select; nil for one that is gone, or can't be read.
 
-func controllerSelector(rc *corev1.ReplicationController) labels.Selector {
+func controllerSelector(rc *corev1.ReplicationController) *keeper {
 	if rc == nil {
 		return nil
 	}
-	return labels.SelectorFromSet(rc.Spec.Selector)
+	return &keeper{over: rc.Spec.Selector}
 }
 
-func replicaSetSelector(rs *appsv1.ReplicaSet) labels.Selector {
+func replicaSetSelector(rs *appsv1.ReplicaSet) *keeper {
 	if rs == nil {
 		return nil
 	}
 	return readSelector(rs.Spec.Selector)
 }
 
-func statefulSetSelector(set *appsv1.StatefulSet) labels.Selector {
+func statefulSetSelector(set *appsv1.StatefulSet) *keeper {
 	if set == nil {
 		return nil
 	}
 	return readSelector(set.Spec.Selector)
 }
 
-func readSelector(s *metav1.LabelSelector) labels.Selector {
+func readSelector(s *metav1.LabelSelector) *keeper {
 	selects, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
 		return nil
 	}
-	return selects
+	return &keeper{selects: selects}
 }
 
 // defaultsMost bounds what is remembered of pods that are spread by default;

@@ -20,8 +20,8 @@ type filter interface {
 // filters in the order that they are asked: the first refusal is the answer,
 // so the order is part of what a user reads. It is upstream's.
 var filters = []filter{
-	nodeUnschedulable{},
 	nodeName{},
+	nodeUnschedulable{},
 	taintToleration{},
 	nodeAffinity{},
 	nodePorts{},

@@ -76,7 +76,7 @@ func ownedBy(uid string) func(*corev1.Pod) {
 }
 
 func keep(c *cluster, uid string) {
-	c.keepers.setSet(objectKey{"ReplicationController", "default", uid}, labels.SelectorFromSet(labels.Set{"rc": uid}))
+	c.keepers.setSet(objectKey{"ReplicationController", "default", uid}, &keeper{over: labels.Set{"rc": uid}})
 }
 
 func tolerating(key string, effect corev1.TaintEffect) func(*corev1.Pod) {

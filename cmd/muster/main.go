@@ -38,6 +38,10 @@ func main() {
 		if errors.Is(err, control.ErrRefused) {
 			os.Exit(statusRefused)
 		}
+		var status exitStatus
+		if errors.As(err, &status) {
+			os.Exit(status.code)
+		}
 		os.Exit(1)
 	}
 }
@@ -45,6 +49,14 @@ func main() {
 // statusRefused ends a control node that its cluster does not let in: starting
 // it again changes nothing, so the systemd unit does not.
 const statusRefused = 3
+
+// exitStatus ends the process with a status that scripts ask for.
+type exitStatus struct {
+	code int
+	error
+}
+
+func (s exitStatus) Unwrap() error { return s.error }
 
 // errReported ends the process with status 1 without another line: what went
 // wrong has been said.
@@ -75,6 +87,8 @@ A setting that no command knows is an error.`,
 		newTokenCommand(),
 		newOperatorCommand(),
 		newExplainCommand(),
+		newPlanCommand(),
+		newApplyCommand(),
 		newKubectlCommand(),
 	)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {

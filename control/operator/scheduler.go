@@ -28,7 +28,12 @@ type Scheduling interface {
 	Explain(ctx context.Context, namespace, name string) (*clusterv1.ExplainPodResponse, error)
 	// SetAlgorithm is asked for an algorithm that there is.
 	SetAlgorithm(ctx context.Context, algorithm string) error
+	// Plan only works on the leader. ErrPlan when the request is wrong.
+	Plan(ctx context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error)
 }
+
+// ErrPlan says that what is to be planned makes no sense. The message says why.
+var ErrPlan = errors.New("plan")
 
 // ErrNoPod says that there is no such pod.
 var ErrNoPod = errors.New("no such pod")
@@ -105,6 +110,18 @@ func (s *Scheduler) SetAlgorithm(ctx context.Context, r *clusterv1.SetSchedulerA
 		return nil, s.failures.status(err)
 	}
 	return &clusterv1.SetSchedulerAlgorithmResponse{}, nil
+}
+
+// PlanPods says where pods would go, were they made now.
+func (s *Scheduler) PlanPods(ctx context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error) {
+	response, err := s.scheduling.Plan(ctx, r)
+	if errors.Is(err, ErrPlan) {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	return response, nil
 }
 
 // failed adds who leads to an error that says that this node does not.

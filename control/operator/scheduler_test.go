@@ -59,6 +59,13 @@ func TestSetsAlgorithmsThatThereAre(t *testing.T) {
 	}
 }
 
+func (p *placer) Plan(_ context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error) {
+	if len(r.Groups) > 1 {
+		return nil, ErrPlan
+	}
+	return nil, errNotLeader
+}
+
 func TestPauseSaysWhoAndWhy(t *testing.T) {
 	s := NewScheduler(&placer{}, func() View { return View{Name: "c1", Leader: "c2", LeaderAddress: "a:2"} }, failures)
 	ctx := transport.NewContext(t.Context(), transport.Caller{Name: "ann"})
@@ -79,6 +86,11 @@ func TestPauseSaysWhoAndWhy(t *testing.T) {
 	for name, code := range map[string]codes.Code{"": codes.InvalidArgument, "none": codes.NotFound, "p": codes.FailedPrecondition} {
 		if _, err := s.Explain(ctx, &clusterv1.ExplainPodRequest{Namespace: "default", Name: name}); status.Code(err) != code {
 			t.Errorf("explain %q: got %v, want %v", name, err, code)
+		}
+	}
+	for groups, code := range map[int]codes.Code{1: codes.FailedPrecondition, 2: codes.InvalidArgument} {
+		if _, err := s.PlanPods(ctx, &clusterv1.PlanPodsRequest{Groups: make([]*clusterv1.PlanPodsGroup, groups)}); status.Code(err) != code {
+			t.Errorf("plan of %d groups: got %v, want %v", groups, err, code)
 		}
 	}
 	if _, err := s.Status(ctx, nil); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "c2 does, at a:2") {

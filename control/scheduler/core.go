@@ -68,8 +68,10 @@ func (d *decision) message() string {
 	return d.diagnosis.Error() + " preemption: " + d.why
 }
 
-func newCore(sample int) *core {
-	cl := newCluster(sample)
+func newCore(sample int) *core { return coreOf(newCluster(sample)) }
+
+// coreOf decides about a cluster that is counted already.
+func coreOf(cl *cluster) *core {
 	return &core{
 		cluster: cl, queue: newQueue(cl.index), claimants: newClaimants(), misfits: make(map[classKey]misfit), again: make(map[classKey]struct{}),
 		budgets: make(budgets), evicting: make(map[types.UID]types.UID),

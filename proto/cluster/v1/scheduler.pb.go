@@ -1015,6 +1015,251 @@ func (x *ExplainedVictim) GetPriority() int32 {
 	return 0
 }
 
+// PlanPodsRequest asks where pods would go, were they made now, one group after
+// the other.
+type PlanPodsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Groups        []*PlanPodsGroup       `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanPodsRequest) Reset() {
+	*x = PlanPodsRequest{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanPodsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanPodsRequest) ProtoMessage() {}
+
+func (x *PlanPodsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanPodsRequest.ProtoReflect.Descriptor instead.
+func (*PlanPodsRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PlanPodsRequest) GetGroups() []*PlanPodsGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+type PlanPodsGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A pod of the group as it would be stored, as JSON.
+	Pod []byte `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
+	// UID of what keeps them and has pods already; empty for none.
+	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Those pods would all go.
+	Replaced      bool   `protobuf:"varint,3,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	Desired       uint32 `protobuf:"varint,4,opt,name=desired,proto3" json:"desired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanPodsGroup) Reset() {
+	*x = PlanPodsGroup{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanPodsGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanPodsGroup) ProtoMessage() {}
+
+func (x *PlanPodsGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanPodsGroup.ProtoReflect.Descriptor instead.
+func (*PlanPodsGroup) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PlanPodsGroup) GetPod() []byte {
+	if x != nil {
+		return x.Pod
+	}
+	return nil
+}
+
+func (x *PlanPodsGroup) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *PlanPodsGroup) GetReplaced() bool {
+	if x != nil {
+		return x.Replaced
+	}
+	return false
+}
+
+func (x *PlanPodsGroup) GetDesired() uint32 {
+	if x != nil {
+		return x.Desired
+	}
+	return 0
+}
+
+type PlanPodsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Groups        []*PlannedPods         `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"` // in the order of the request
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanPodsResponse) Reset() {
+	*x = PlanPodsResponse{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanPodsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanPodsResponse) ProtoMessage() {}
+
+func (x *PlanPodsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanPodsResponse.ProtoReflect.Descriptor instead.
+func (*PlanPodsResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PlanPodsResponse) GetGroups() []*PlannedPods {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+type PlannedPods struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Present       uint32                 `protobuf:"varint,1,opt,name=present,proto3" json:"present,omitempty"`
+	Leaving       uint32                 `protobuf:"varint,2,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Placed        map[string]uint32      `protobuf:"bytes,3,rep,name=placed,proto3" json:"placed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by node
+	Waiting       uint32                 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	Evicted       []*ExplainedVictim     `protobuf:"bytes,6,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedPods) Reset() {
+	*x = PlannedPods{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedPods) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedPods) ProtoMessage() {}
+
+func (x *PlannedPods) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedPods.ProtoReflect.Descriptor instead.
+func (*PlannedPods) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *PlannedPods) GetPresent() uint32 {
+	if x != nil {
+		return x.Present
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetLeaving() uint32 {
+	if x != nil {
+		return x.Leaving
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetPlaced() map[string]uint32 {
+	if x != nil {
+		return x.Placed
+	}
+	return nil
+}
+
+func (x *PlannedPods) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *PlannedPods) GetEvicted() []*ExplainedVictim {
+	if x != nil {
+		return x.Evicted
+	}
+	return nil
+}
+
 var File_cluster_v1_scheduler_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_scheduler_proto_rawDesc = "" +
@@ -1090,13 +1335,33 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\x0fExplainedVictim\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\bpriority\x18\x03 \x01(\x05R\bpriority2\xf6\x03\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority\"K\n" +
+	"\x0fPlanPodsRequest\x128\n" +
+	"\x06groups\x18\x01 \x03(\v2 .muster.cluster.v1.PlanPodsGroupR\x06groups\"m\n" +
+	"\rPlanPodsGroup\x12\x10\n" +
+	"\x03pod\x18\x01 \x01(\fR\x03pod\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n" +
+	"\breplaced\x18\x03 \x01(\bR\breplaced\x12\x18\n" +
+	"\adesired\x18\x04 \x01(\rR\adesired\"J\n" +
+	"\x10PlanPodsResponse\x126\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1e.muster.cluster.v1.PlannedPodsR\x06groups\"\xaa\x02\n" +
+	"\vPlannedPods\x12\x18\n" +
+	"\apresent\x18\x01 \x01(\rR\apresent\x12\x18\n" +
+	"\aleaving\x18\x02 \x01(\rR\aleaving\x12B\n" +
+	"\x06placed\x18\x03 \x03(\v2*.muster.cluster.v1.PlannedPods.PlacedEntryR\x06placed\x12\x18\n" +
+	"\awaiting\x18\x04 \x01(\rR\awaiting\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12<\n" +
+	"\aevicted\x18\x06 \x03(\v2\".muster.cluster.v1.ExplainedVictimR\aevicted\x1a9\n" +
+	"\vPlacedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x012\xcb\x04\n" +
 	"\tScheduler\x12_\n" +
 	"\x06Status\x12).muster.cluster.v1.SchedulerStatusRequest\x1a*.muster.cluster.v1.SchedulerStatusResponse\x12\\\n" +
 	"\x05Pause\x12(.muster.cluster.v1.PauseSchedulerRequest\x1a).muster.cluster.v1.PauseSchedulerResponse\x12_\n" +
 	"\x06Resume\x12).muster.cluster.v1.ResumeSchedulerRequest\x1a*.muster.cluster.v1.ResumeSchedulerResponse\x12V\n" +
 	"\aExplain\x12$.muster.cluster.v1.ExplainPodRequest\x1a%.muster.cluster.v1.ExplainPodResponse\x12q\n" +
-	"\fSetAlgorithm\x12/.muster.cluster.v1.SetSchedulerAlgorithmRequest\x1a0.muster.cluster.v1.SetSchedulerAlgorithmResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\fSetAlgorithm\x12/.muster.cluster.v1.SetSchedulerAlgorithmRequest\x1a0.muster.cluster.v1.SetSchedulerAlgorithmResponse\x12S\n" +
+	"\bPlanPods\x12\".muster.cluster.v1.PlanPodsRequest\x1a#.muster.cluster.v1.PlanPodsResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_scheduler_proto_rawDescOnce sync.Once
@@ -1110,7 +1375,7 @@ func file_cluster_v1_scheduler_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_scheduler_proto_rawDescData
 }
 
-var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*SchedulerPause)(nil),                // 0: muster.cluster.v1.SchedulerPause
 	(*SchedulerStatusRequest)(nil),        // 1: muster.cluster.v1.SchedulerStatusRequest
@@ -1128,6 +1393,11 @@ var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*ExplainedScore)(nil),                // 13: muster.cluster.v1.ExplainedScore
 	(*ExplainedPreemption)(nil),           // 14: muster.cluster.v1.ExplainedPreemption
 	(*ExplainedVictim)(nil),               // 15: muster.cluster.v1.ExplainedVictim
+	(*PlanPodsRequest)(nil),               // 16: muster.cluster.v1.PlanPodsRequest
+	(*PlanPodsGroup)(nil),                 // 17: muster.cluster.v1.PlanPodsGroup
+	(*PlanPodsResponse)(nil),              // 18: muster.cluster.v1.PlanPodsResponse
+	(*PlannedPods)(nil),                   // 19: muster.cluster.v1.PlannedPods
+	nil,                                   // 20: muster.cluster.v1.PlannedPods.PlacedEntry
 }
 var file_cluster_v1_scheduler_proto_depIdxs = []int32{
 	0,  // 0: muster.cluster.v1.SchedulerStatusResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
@@ -1138,21 +1408,27 @@ var file_cluster_v1_scheduler_proto_depIdxs = []int32{
 	12, // 5: muster.cluster.v1.ExplainedNode.refusals:type_name -> muster.cluster.v1.ExplainedRefusal
 	13, // 6: muster.cluster.v1.ExplainedNode.scores:type_name -> muster.cluster.v1.ExplainedScore
 	15, // 7: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
-	1,  // 8: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
-	5,  // 9: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
-	7,  // 10: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
-	9,  // 11: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
-	3,  // 12: muster.cluster.v1.Scheduler.SetAlgorithm:input_type -> muster.cluster.v1.SetSchedulerAlgorithmRequest
-	2,  // 13: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
-	6,  // 14: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
-	8,  // 15: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
-	10, // 16: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
-	4,  // 17: muster.cluster.v1.Scheduler.SetAlgorithm:output_type -> muster.cluster.v1.SetSchedulerAlgorithmResponse
-	13, // [13:18] is the sub-list for method output_type
-	8,  // [8:13] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	17, // 8: muster.cluster.v1.PlanPodsRequest.groups:type_name -> muster.cluster.v1.PlanPodsGroup
+	19, // 9: muster.cluster.v1.PlanPodsResponse.groups:type_name -> muster.cluster.v1.PlannedPods
+	20, // 10: muster.cluster.v1.PlannedPods.placed:type_name -> muster.cluster.v1.PlannedPods.PlacedEntry
+	15, // 11: muster.cluster.v1.PlannedPods.evicted:type_name -> muster.cluster.v1.ExplainedVictim
+	1,  // 12: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
+	5,  // 13: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
+	7,  // 14: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
+	9,  // 15: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
+	3,  // 16: muster.cluster.v1.Scheduler.SetAlgorithm:input_type -> muster.cluster.v1.SetSchedulerAlgorithmRequest
+	16, // 17: muster.cluster.v1.Scheduler.PlanPods:input_type -> muster.cluster.v1.PlanPodsRequest
+	2,  // 18: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
+	6,  // 19: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
+	8,  // 20: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
+	10, // 21: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
+	4,  // 22: muster.cluster.v1.Scheduler.SetAlgorithm:output_type -> muster.cluster.v1.SetSchedulerAlgorithmResponse
+	18, // 23: muster.cluster.v1.Scheduler.PlanPods:output_type -> muster.cluster.v1.PlanPodsResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_scheduler_proto_init() }
@@ -1166,7 +1442,7 @@ func file_cluster_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_scheduler_proto_rawDesc), len(file_cluster_v1_scheduler_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

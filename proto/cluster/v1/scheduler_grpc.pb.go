@@ -26,6 +26,7 @@ const (
 	Scheduler_Resume_FullMethodName       = "/muster.cluster.v1.Scheduler/Resume"
 	Scheduler_Explain_FullMethodName      = "/muster.cluster.v1.Scheduler/Explain"
 	Scheduler_SetAlgorithm_FullMethodName = "/muster.cluster.v1.Scheduler/SetAlgorithm"
+	Scheduler_PlanPods_FullMethodName     = "/muster.cluster.v1.Scheduler/PlanPods"
 )
 
 // SchedulerClient is the client API for Scheduler service.
@@ -46,6 +47,8 @@ type SchedulerClient interface {
 	// SetAlgorithm changes which of the nodes that can take a pod is the better one,
 	// from the next decision on. No pod moves.
 	SetAlgorithm(ctx context.Context, in *SetSchedulerAlgorithmRequest, opts ...grpc.CallOption) (*SetSchedulerAlgorithmResponse, error)
+	// PlanPods as well. It changes nothing.
+	PlanPods(ctx context.Context, in *PlanPodsRequest, opts ...grpc.CallOption) (*PlanPodsResponse, error)
 }
 
 type schedulerClient struct {
@@ -106,6 +109,16 @@ func (c *schedulerClient) SetAlgorithm(ctx context.Context, in *SetSchedulerAlgo
 	return out, nil
 }
 
+func (c *schedulerClient) PlanPods(ctx context.Context, in *PlanPodsRequest, opts ...grpc.CallOption) (*PlanPodsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PlanPodsResponse)
+	err := c.cc.Invoke(ctx, Scheduler_PlanPods_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SchedulerServer is the server API for Scheduler service.
 // All implementations must embed UnimplementedSchedulerServer
 // for forward compatibility.
@@ -124,6 +137,8 @@ type SchedulerServer interface {
 	// SetAlgorithm changes which of the nodes that can take a pod is the better one,
 	// from the next decision on. No pod moves.
 	SetAlgorithm(context.Context, *SetSchedulerAlgorithmRequest) (*SetSchedulerAlgorithmResponse, error)
+	// PlanPods as well. It changes nothing.
+	PlanPods(context.Context, *PlanPodsRequest) (*PlanPodsResponse, error)
 	mustEmbedUnimplementedSchedulerServer()
 }
 
@@ -148,6 +163,9 @@ func (UnimplementedSchedulerServer) Explain(context.Context, *ExplainPodRequest)
 }
 func (UnimplementedSchedulerServer) SetAlgorithm(context.Context, *SetSchedulerAlgorithmRequest) (*SetSchedulerAlgorithmResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetAlgorithm not implemented")
+}
+func (UnimplementedSchedulerServer) PlanPods(context.Context, *PlanPodsRequest) (*PlanPodsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PlanPods not implemented")
 }
 func (UnimplementedSchedulerServer) mustEmbedUnimplementedSchedulerServer() {}
 func (UnimplementedSchedulerServer) testEmbeddedByValue()                   {}
@@ -260,6 +278,24 @@ func _Scheduler_SetAlgorithm_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scheduler_PlanPods_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PlanPodsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServer).PlanPods(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scheduler_PlanPods_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServer).PlanPods(ctx, req.(*PlanPodsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Scheduler_ServiceDesc is the grpc.ServiceDesc for Scheduler service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -286,6 +322,10 @@ var Scheduler_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetAlgorithm",
 			Handler:    _Scheduler_SetAlgorithm_Handler,
+		},
+		{
+			MethodName: "PlanPods",
+			Handler:    _Scheduler_PlanPods_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

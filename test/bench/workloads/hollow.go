@@ -30,6 +30,10 @@ import (
 // counted as the servers' or the clients'.
 const hollowCommand = "hollow"
 
+// idlePatience is how long nodes that only hold their session wait for a control
+// node before they look for another.
+const idlePatience = 30 * time.Second
+
 // joinsAtOnce is how many machines join at the same time.
 const joinsAtOnce = 16
 
@@ -124,6 +128,9 @@ func (h *hollowNodes) live(ctx context.Context, number int, id *identity.Identit
 			return err
 		}
 		s, err := session.New(session.Config{
+			// They share the processors with who should answer them, and to connect anew
+			// costs both more than to wait.
+			Silence: idlePatience, Patience: idlePatience,
 			Servers: servers, File: filepath.Join(dir, "servers.json"), Dial: dial, Handler: idle{node}, Version: "bench", Bare: true, Logger: log,
 		})
 		if err != nil {

@@ -382,10 +382,10 @@ func (m *machine) exercise(t *testing.T, pod *corev1.Pod) {
 	})
 	t.Run("a volume that is not supported", func(t *testing.T) {
 		wants := newPod("wants", "true")
-		wants.Spec.Volumes = []corev1.Volume{{Name: "claim", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+		wants.Spec.Volumes = []corev1.Volume{{Name: "share", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "192.0.2.1", Path: "/"}}}}
 		m.control.Put(wants)
 		m.await(wants, "a reason", func(s *corev1.PodStatus) bool {
-			return len(s.ContainerStatuses) > 0 && s.ContainerStatuses[0].State.Waiting != nil && strings.Contains(s.ContainerStatuses[0].State.Waiting.Message, "persistentVolumeClaim")
+			return len(s.ContainerStatuses) > 0 && s.ContainerStatuses[0].State.Waiting != nil && strings.Contains(s.ContainerStatuses[0].State.Waiting.Message, "nfs")
 		})
 		m.remove(wants)
 	})

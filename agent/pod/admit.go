@@ -4,6 +4,7 @@ import (
 	"fmt"
 	goruntime "runtime"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -119,28 +120,46 @@ func hostPorts(pod *corev1.Pod) []hostPort {
 	return ports
 }
 
-// begin makes the worker of a pod that the control plane has told of for the
-// first time. One that has started somewhere in this agent's past is not asked
-// about again. m.mu is held.
-func (m *Manager) begin(pod *corev1.Pod) *worker {
-	w := newWorker(m, pod, modeOf(pod))
-	w.confirmed = true
-	if pod.Status.StartTime == nil && w.mode == keeping {
-		if why := admit(pod, m.active(), m.cfg.Node()); why != nil {
-			w.end = refusal(pod, why)
-			w.pod = w.ended(pod)
-			w.event(pod, "", corev1.EventTypeWarning, why.reason, why.message)
-		}
+// admitWait is how long a pod may not fit before it is refused: what it takes the
+// place of may be on its way out, or word of that.
+const (
+	admitWait  = time.Second
+	admitEvery = 100 * time.Millisecond
+)
+
+// admit asks whether the worker's pod fits beside the others, until it does. It
+// answers how long to wait before it asks again; with 0 the pod is admitted, or has
+// been refused, which is its end.
+func (m *Manager) admit(w *worker) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w.admitted || w.mode != keeping {
+		return 0
 	}
+	why := admit(w.pod, m.active(), m.cfg.Node())
+	if why == nil {
+		w.admitted = true
+		return 0
+	}
+	if w.asked.IsZero() {
+		w.asked = time.Now()
+	}
+	if time.Since(w.asked) < admitWait {
+		return admitEvery
+	}
+	w.admitted = true
+	w.end = refusal(w.pod, why)
+	w.pod = w.ended(w.pod)
+	w.event(w.pod, "", corev1.EventTypeWarning, why.reason, why.message)
 	m.save(w.pod)
-	return w
+	return 0
 }
 
 // active are the pods that hold what they asked for. m.mu is held.
 func (m *Manager) active() []*corev1.Pod {
 	var pods []*corev1.Pod
 	for _, w := range m.workers {
-		if (w.mode == keeping || w.mode == terminating) && w.end == nil {
+		if w.admitted && !w.stopped && w.end == nil && (w.mode == keeping || w.mode == terminating) {
 			pods = append(pods, w.pod)
 		}
 	}

@@ -68,11 +68,12 @@ func TestRefusedPodNeverRuns(t *testing.T) {
 			pod.Spec.Containers[0].Resources.Requests = list("1500m", "0")
 		}
 		b.manager.Put(first)
+		b.wait(time.Millisecond)
 		b.manager.Put(second)
 		labelled := second.DeepCopy()
 		labelled.Labels = map[string]string{"a": "b"}
 		b.manager.Put(labelled) // from before its status was stored
-		b.wait(time.Second)
+		b.wait(2 * time.Second)
 		status := b.said.of(second.UID)
 		if status.Phase != corev1.PodFailed || status.Reason != "OutOfcpu" || !strings.HasPrefix(status.Message, "Pod was rejected: Node didn't have enough resource: cpu") {
 			t.Errorf("got %s %s %q, want a refusal", status.Phase, status.Reason, status.Message)
@@ -96,5 +97,41 @@ func TestRefusedPodNeverRuns(t *testing.T) {
 		b.manager.Remove(second.UID)
 		b.wait(5 * time.Second)
 		b.nothing(second.UID)
+	})
+}
+
+// A pod that gets the place of one that is on its way out runs, whatever word
+// comes first.
+func TestPlaceOfOneThatLeaves(t *testing.T) {
+	within(t, func(t *testing.T, b *bench) {
+		names := []string{"killed", "ended", "removed"}
+		leaves := map[string]func(*corev1.Pod){
+			"killed":  func(p *corev1.Pod) { b.manager.Put(deleted(p, 1)); b.wait(2 * time.Second) }, // its object is still there
+			"ended":   func(p *corev1.Pod) { b.wait(5 * time.Second) },
+			"removed": func(p *corev1.Pod) { time.AfterFunc(200*time.Millisecond, func() { b.manager.Remove(p.UID) }) },
+		}
+		for _, name := range names {
+			first, next := newPod(name, command("c", "run")), newPod("after-"+name, command("c", "run"))
+			if name == "ended" {
+				first.Spec.Containers[0].Command = []string{"sleep", "3"}
+				first.Spec.RestartPolicy = corev1.RestartPolicyNever
+			}
+			first.Spec.Containers[0].Resources.Requests = list("1500m", "0")
+			next.Spec.Containers[0].Resources.Requests = list("1500m", "0")
+			b.manager.Put(first)
+			b.wait(time.Second)
+			if b.running(first.UID, "c") == nil {
+				t.Fatalf("%s does not run", name)
+			}
+			leaves[name](first)
+			b.manager.Put(next)
+			b.wait(3 * time.Second)
+			if b.running(next.UID, "c") == nil {
+				t.Errorf("who came after %s was not taken: %+v", name, b.said.of(next.UID))
+			}
+			b.manager.Remove(first.UID)
+			b.manager.Remove(next.UID)
+			b.wait(5 * time.Second)
+		}
 	})
 }

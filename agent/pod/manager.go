@@ -170,6 +170,17 @@ func (m *Manager) Put(pod *corev1.Pod) {
 	w.put(pod, modeOf(pod))
 }
 
+// begin makes the worker of a pod that the control plane has told of for the
+// first time. One that has started in this agent's past is not asked again
+// whether it fits. m.mu is held.
+func (m *Manager) begin(pod *corev1.Pod) *worker {
+	w := newWorker(m, pod, modeOf(pod))
+	w.confirmed = true
+	w.admitted = pod.Status.StartTime != nil
+	m.save(pod)
+	return w
+}
+
 // Refill has pods of a namespace show what they refer to as it is now; of all
 // namespaces for "".
 func (m *Manager) Refill(namespace string) {

@@ -22,6 +22,9 @@ func (w *worker) finish(ctx context.Context, pod *corev1.Pod, observed runtime.P
 		if err := w.endAll(ctx, pod, observed, grace); err != nil {
 			return w.retry(ctx, "could not stop a pod", err), false
 		}
+		w.m.mu.Lock()
+		w.stopped = true // before others are given its place
+		w.m.mu.Unlock()
 		if how == terminating && len(observed.Sandboxes) > 0 {
 			// Once more, to say how its containers ended.
 			observed, err := w.m.cfg.Runtime.Pod(ctx, string(w.uid))

@@ -61,6 +61,10 @@ type worker struct {
 	next      *corev1.Pod
 	after     *worker // of an older pod of the same name
 	stale     bool    // what its volumes show may be out of date
+	// admitted: it was asked whether the pod fits here; asked is since when it does
+	// not. stopped: nothing of it runs any more, it only waits to be taken away.
+	admitted, stopped bool
+	asked             time.Time
 	// end is the pod's last status once it has finished or was refused, whether
 	// the control plane has it yet or not.
 	end *corev1.PodStatus
@@ -85,7 +89,7 @@ func newWorker(m *Manager, pod *corev1.Pod, how mode) *worker {
 	w := &worker{
 		m: m, key: key, uid: pod.UID, pod: pod, mode: how, grace: graceOf(pod, how),
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		memory: newMemory(), log: m.log.With("pod", key.String()),
+		memory: newMemory(), log: m.log.With("pod", key.String()), admitted: true,
 	}
 	w.voice = &voice{tell: w.tell}
 	if over(pod.Status.Phase) {
@@ -210,6 +214,12 @@ func (w *worker) step(ctx context.Context) (again time.Duration, gone bool) {
 	if unsure > 0 && !runs(observed) {
 		return unsure, false
 	}
+	if again := w.m.admit(w); again > 0 {
+		return again, false
+	}
+	w.m.mu.Lock()
+	pod = w.pod // it may have been refused
+	w.m.mu.Unlock()
 	return w.keep(ctx, pod, observed), false
 }
 
@@ -231,8 +241,8 @@ func (w *worker) keep(ctx context.Context, pod *corev1.Pod, observed runtime.Pod
 		if err != nil {
 			return w.retry(ctx, "could not end a finished pod", err)
 		}
+		w.saveFinal(pod, status) // before others are given its place
 		w.voice.now(status)
-		w.saveFinal(pod, status)
 		return 0
 	}
 	w.tellBackOffs(s, p)

@@ -33,6 +33,7 @@ func TestDirectoriesAreTriedUntilTheyAreGone(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		r.take(&agentv1.ReclaimVolume{Name: "w", Uid: "2", Path: "/volumes/w"})
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if want := []string{`v 1 "busy"`, `w 2 ""`, `v 1 ""`}; !slices.Equal(said, want) || tries != 10 {
 			t.Errorf("said %q after %d tries, want %q", said, tries, want)
 		}

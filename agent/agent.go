@@ -154,7 +154,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.node = node.New(node.Config{
 		Name: cfg.Name, Hostname: cfg.Hostname, IP: cfg.NodeIP, Dir: cfg.Dir, Labels: cfg.Labels, Taints: cfg.Taints,
-		Version: cfg.Version, Capacity: cfg.Capacity, StopsWithin: a.fence.Promise(), Health: a.health,
+		Version: cfg.Version, Capacity: cfg.Capacity, StopsWithin: a.fence.Promise(), Health: a.health, Images: a.images,
 	})
 	a.contents = newContents(filepath.Join(cfg.Dir, "services"), a.log)
 	a.session, err = session.New(session.Config{
@@ -309,6 +309,20 @@ func (a *Agent) health(ctx context.Context) node.Health {
 	return node.Health{
 		Runtime: info.Name + "://" + strings.TrimPrefix(info.Version, "v"), Ready: info.Ready, NetworkReady: info.NetworkReady, Message: info.Message,
 	}
+}
+
+// images are those that help the scheduler to choose this node. Pretended ones
+// help nobody, and thousands of nodes would write them down.
+func (a *Agent) images(ctx context.Context) ([]corev1.ContainerImage, error) {
+	if a.hollow != nil {
+		return nil, nil
+	}
+	found, err := a.runtime.Images(ctx)
+	images := make([]corev1.ContainerImage, len(found))
+	for i, image := range found {
+		images[i] = corev1.ContainerImage{Names: slices.Concat(image.Digests, image.Names), SizeBytes: int64(image.Size)}
+	}
+	return images, err
 }
 
 // podNode is what pods are told about this node.

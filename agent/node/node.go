@@ -34,6 +34,9 @@ type Config struct {
 	Capacity corev1.ResourceList
 	// Health asks the container runtime.
 	Health func(ctx context.Context) Health
+	// Images lists what pods find here, with all names of each; nil: the node says
+	// nothing of images.
+	Images func(ctx context.Context) ([]corev1.ContainerImage, error)
 }
 
 // Health is how the container runtime is.
@@ -64,6 +67,8 @@ type Node struct {
 	// Run's own
 	state  state
 	looked time.Time
+	images []corev1.ContainerImage
+	listed time.Time
 
 	again chan struct{} // room for one: look now
 }
@@ -119,6 +124,7 @@ func (n *Node) Run(ctx context.Context, report func(*corev1.NodeStatus)) error {
 	for {
 		limit, cancel := context.WithTimeout(ctx, 10*checkEvery)
 		health := n.cfg.Health(limit)
+		n.listImages(limit)
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -171,7 +177,7 @@ func (n *Node) look(health Health) corev1.NodeStatus {
 		allocatable[corev1.ResourceMemory] = *resource.NewQuantity(m.memoryBytes-memoryLow, resource.BinarySI)
 	}
 	status := corev1.NodeStatus{
-		Capacity: capacity, Allocatable: allocatable, NodeInfo: n.info(health.Runtime),
+		Capacity: capacity, Allocatable: allocatable, NodeInfo: n.info(health.Runtime), Images: n.images,
 		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: n.cfg.IP}, {Type: corev1.NodeHostName, Address: n.cfg.Hostname}},
 	}
 	add := func(kind corev1.NodeConditionType, ok bool, reason, message string) {

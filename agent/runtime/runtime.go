@@ -57,6 +57,8 @@ type Runtime interface {
 	StopContainer(ctx context.Context, id string, grace time.Duration) error
 	RemoveContainer(ctx context.Context, id string) error
 
+	// Images lists what is on this machine, with the names that each is known by.
+	Images(ctx context.Context) ([]Image, error)
 	// Image is ErrNotFound when the image is not on this machine.
 	Image(ctx context.Context, ref string) (Image, error)
 	// PullImage pulls as somebody whom the registry knows, or without credentials
@@ -258,9 +260,10 @@ type ContainerSecurity struct {
 
 // Image is an image that is on this machine.
 type Image struct {
-	ID      string // what containers are made from
-	Digests []string
-	Size    uint64
+	ID      string   // what containers are made from
+	Names   []string // with a tag; in lists only
+	Digests []string // names with a digest
+	Size    uint64   // bytes
 	// User and UID are who the image runs as; UID -1 when the image names a user.
 	User string
 	UID  int64

@@ -24,6 +24,21 @@ const (
 	importSeen = 5 * time.Second
 )
 
+func (r *Runtime) Images(ctx context.Context) ([]runtime.Image, error) {
+	answer, err := r.images.ListImages(ctx, &criv1.ListImagesRequest{})
+	if err != nil {
+		return nil, fault("list images", err)
+	}
+	images := make([]runtime.Image, len(answer.Images))
+	for i, found := range answer.Images {
+		images[i] = runtime.Image{ID: found.Id, Names: found.RepoTags, Digests: found.RepoDigests, Size: found.Size, User: found.Username, UID: -1}
+		if found.Uid != nil {
+			images[i].UID = found.Uid.Value
+		}
+	}
+	return images, nil
+}
+
 func (r *Runtime) Image(ctx context.Context, ref string) (runtime.Image, error) {
 	answer, err := r.images.ImageStatus(ctx, &criv1.ImageStatusRequest{Image: &criv1.ImageSpec{Image: ref}})
 	if err != nil {

@@ -390,6 +390,20 @@ func (r *Runtime) RemoveContainer(_ context.Context, id string) error {
 	return nil
 }
 
+func (r *Runtime) Images(context.Context) ([]runtime.Image, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.down {
+		return nil, runtime.ErrUnavailable
+	}
+	images := make([]runtime.Image, 0, len(r.images))
+	for ref, image := range r.images {
+		image.Names = []string{ref}
+		images = append(images, image)
+	}
+	return images, nil
+}
+
 func (r *Runtime) Image(_ context.Context, ref string) (runtime.Image, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -319,6 +320,14 @@ func testLogs(t *testing.T, f Fixture) {
 
 func testUnknown(t *testing.T, f Fixture) {
 	ctx := t.Context()
+	image, err := f.Runtime.Image(ctx, f.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := f.Runtime.Images(ctx)
+	if at := slices.IndexFunc(images, func(i runtime.Image) bool { return i.ID == image.ID }); err != nil || at < 0 || !slices.Contains(images[at].Names, f.Image) {
+		t.Errorf("images are %+v (%v), want %s among them", images, err, f.Image)
+	}
 	if _, err := f.Runtime.Image(ctx, "muster.local/missing:1"); !errors.Is(err, runtime.ErrNotFound) {
 		t.Errorf("image: got %v, want ErrNotFound", err)
 	}

@@ -98,9 +98,9 @@ func spoil(t *testing.T, m *test.Term, kind int, s *corev1.Service) {
 	case 6:
 		txn(t, m, claims.Take(fmt.Sprint(30000+rand.IntN(50)), "default/"+s.Name))
 	case 7: // another address of this service, and one of none
-		for i, name := range []string{s.Name, "nobody"} {
+		for _, name := range []string{s.Name, "nobody"} {
 			txn(t, m, store.Write{Verb: store.Create, Spec: store.IPAddresses, Object: &networkingv1.IPAddress{
-				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("10.43.0.%d", 240+i), UID: "1", CreationTimestamp: metav1.Now(), Labels: map[string]string{networkingv1.LabelManagedBy: resource.AddressManager}},
+				ObjectMeta: metav1.ObjectMeta{Name: freeAddress(m), UID: "1", CreationTimestamp: metav1.Now(), Labels: map[string]string{networkingv1.LabelManagedBy: resource.AddressManager}},
 				Spec:       networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: "default", Name: name}},
 			}})
 		}
@@ -108,6 +108,22 @@ func spoil(t *testing.T, m *test.Term, kind int, s *corev1.Service) {
 }
 
 const spoils = 8
+
+// freeAddress is one of the range that nobody has.
+func freeAddress(m *test.Term) string {
+	taken := map[string]bool{}
+	for _, ip := range test.List[*networkingv1.IPAddress](m, store.IPAddresses) {
+		taken[ip.Name] = true
+	}
+	for _, s := range test.List[*corev1.Service](m, store.Services) {
+		taken[s.Spec.ClusterIP] = true
+	}
+	for last := 240; ; last-- {
+		if name := fmt.Sprint("10.43.0.", last); !taken[name] {
+			return name
+		}
+	}
+}
 
 func TestWhatServicesHoldIsMended(t *testing.T) {
 	for kind := range spoils {
@@ -178,8 +194,12 @@ func TestWhatOnlyPeopleCanMendIsToldOnce(t *testing.T) {
 func TestANewLeaderMendsOn(t *testing.T) {
 	test.LeaderDiesAtAnyWrite(t, 6, func(t *testing.T, user *test.Term) {
 		ranges(user)
+		var services []*corev1.Service
 		for kind := range spoils {
-			spoil(t, user, kind, service(user, fmt.Sprint("s", kind)))
+			services = append(services, service(user, fmt.Sprint("s", kind)))
+		}
+		for kind, s := range services { // whose addresses no later service gets
+			spoil(t, user, kind, s)
 		}
 	}, func(m *test.Term) {
 		start(m)

@@ -85,6 +85,9 @@ func (l *lab) timed(ctx context.Context, count int, begin func(context.Context, 
 		return Result{}, errors.Join(err, metered)
 	}
 	latencies, last := bound.since(since)
+	if last.IsZero() { // the limit came before the first
+		last = since.Add(l.bench.limit)
+	}
 	round.Seconds = last.Sub(since).Seconds()
 	round.Measured(latencies)
 	return Result{Round: round, Cut: cut}, nil

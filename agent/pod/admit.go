@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"maps"
 	goruntime "runtime"
 	"slices"
 	"time"
@@ -46,7 +47,7 @@ func outOf(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceLis
 	for i, other := range others {
 		used[i] = resourcehelper.PodRequests(other, resourcehelper.PodResourcesOptions{UseStatusResources: true})
 	}
-	for _, name := range inOrder(requests) {
+	for _, name := range slices.Sorted(maps.Keys(requests)) { // the same pod is refused for the same reason
 		capacity, counted := allocatable[name]
 		if !counted {
 			continue
@@ -68,15 +69,8 @@ func outOf(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceLis
 	return nil
 }
 
-// inOrder lists the resources, CPU and memory first.
-func inOrder(list corev1.ResourceList) []corev1.ResourceName {
-	names := make([]corev1.ResourceName, 0, len(list))
-	for name := range list {
-		names = append(names, name)
-	}
-	slices.Sort(names) // cpu, ephemeral-storage, memory, then those with a domain
-	return names
-}
+// anyAddress is a host port's that names none.
+const anyAddress = "0.0.0.0"
 
 type hostPort struct {
 	ip       string
@@ -86,8 +80,7 @@ type hostPort struct {
 
 // clashes: a port on every address is the same port on any.
 func (p hostPort) clashes(q hostPort) bool {
-	const any = "0.0.0.0"
-	return p.port == q.port && p.protocol == q.protocol && (p.ip == q.ip || p.ip == any || q.ip == any)
+	return p.port == q.port && p.protocol == q.protocol && (p.ip == q.ip || p.ip == anyAddress || q.ip == anyAddress)
 }
 
 // hostPorts are those that the pod holds while it runs: init containers that end
@@ -101,7 +94,7 @@ func hostPorts(pod *corev1.Pod) []hostPort {
 			}
 			port := hostPort{p.HostIP, p.Protocol, p.HostPort}
 			if port.ip == "" {
-				port.ip = "0.0.0.0"
+				port.ip = anyAddress
 			}
 			if port.protocol == "" {
 				port.protocol = corev1.ProtocolTCP

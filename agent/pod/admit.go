@@ -120,32 +120,32 @@ const (
 	admitEvery = 100 * time.Millisecond
 )
 
-// admit asks whether the worker's pod fits beside the others, until it does. It
-// answers how long to wait before it asks again; with 0 the pod is admitted, or has
-// been refused, which is its end.
-func (m *Manager) admit(w *worker) time.Duration {
+// admit asks whether the worker's pod fits beside the others. If not, it answers
+// when to look again: soon, or at once for a pod that has been refused for good,
+// which has ended then.
+func (m *Manager) admit(w *worker) (admitted bool, again time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if w.admitted || w.mode != keeping {
-		return 0
+		return true, 0
 	}
 	why := admit(w.pod, m.active(), m.cfg.Node())
 	if why == nil {
 		w.admitted = true
-		return 0
+		return true, 0
 	}
 	if w.asked.IsZero() {
 		w.asked = time.Now()
 	}
 	if time.Since(w.asked) < admitWait {
-		return admitEvery
+		return false, admitEvery
 	}
 	w.admitted = true
 	w.end = refusal(w.pod, why)
 	w.pod = w.ended(w.pod)
 	w.event(w.pod, "", corev1.EventTypeWarning, why.reason, why.message)
 	m.save(w.pod)
-	return 0
+	return false, 0
 }
 
 // active are the pods that hold what they asked for. m.mu is held.

@@ -214,12 +214,9 @@ func (w *worker) step(ctx context.Context) (again time.Duration, gone bool) {
 	if unsure > 0 && !runs(observed) {
 		return unsure, false
 	}
-	if again := w.m.admit(w); again > 0 {
+	if admitted, again := w.m.admit(w); !admitted {
 		return again, false
 	}
-	w.m.mu.Lock()
-	pod = w.pod // it may have been refused
-	w.m.mu.Unlock()
 	return w.keep(ctx, pod, observed), false
 }
 

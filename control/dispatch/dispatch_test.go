@@ -399,17 +399,14 @@ func TestMergeNodeStatusKeepsTimesOfWhatDidNotChange(t *testing.T) {
 var _ clusterv1.SessionsServer = (*Dispatcher)(nil)
 
 // An agent is certain of the control plane by its own clock, which comes back to
-// it from a control node that has a quorum.
+// it from a control node that has a quorum, as soon as it has one.
 func TestHeartbeatsEchoTheAgentsClock(t *testing.T) {
 	c := newControlNodes(t, "c1")[0]
 	a := c.connect("n1")
 	c.givePodCIDR("n1")
 	a.hearUntilSynced()
-	echo := func(clock int64) *agentv1.Heartbeat {
+	hear := func(clock int64) *agentv1.Heartbeat {
 		t.Helper()
-		if err := a.session.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: clock}}}); err != nil {
-			t.Fatal(err)
-		}
 		for {
 			message, err := a.session.Recv()
 			if err != nil {
@@ -420,11 +417,22 @@ func TestHeartbeatsEchoTheAgentsClock(t *testing.T) {
 			}
 		}
 	}
+	echo := func(clock int64) *agentv1.Heartbeat {
+		t.Helper()
+		if err := a.session.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: clock}}}); err != nil {
+			t.Fatal(err)
+		}
+		return hear(clock)
+	}
 	for _, cutOff := range []bool{false, true} {
 		c.cutOff.Store(cutOff)
 		if beat := echo(map[bool]int64{false: 41, true: 42}[cutOff]); beat.Quorum == cutOff {
 			t.Errorf("cut off %v, and the heartbeat says quorum %v", cutOff, beat.Quorum)
 		}
+	}
+	c.cutOff.Store(false)
+	if beat := hear(42); !beat.Quorum {
+		t.Error("the last heartbeat is not answered again with a quorum")
 	}
 }
 

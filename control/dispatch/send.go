@@ -31,6 +31,10 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 			if err := s.beat(); err != nil {
 				return err
 			}
+		case <-s.again:
+			if err := s.beatAgain(); err != nil {
+				return err
+			}
 		case <-s.nodeMoved:
 			if s.doubted(ctx) {
 				return errDoubted
@@ -75,6 +79,10 @@ func (s *session) beat() error {
 	clock := s.clock
 	s.mu.Unlock()
 	quorum := s.d.cfg.Quorum()
+	s.again = nil
+	if !quorum {
+		s.again = time.After(againEvery)
+	}
 	switch {
 	case quorum:
 		s.alone = time.Time{}
@@ -91,6 +99,16 @@ func (s *session) beat() error {
 		}
 	}
 	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: clock, Quorum: quorum}}})
+}
+
+// beatAgain answers the last heartbeat once more when there is a quorum again: where
+// leaders come and go, each agent would else have to be lucky when it asks.
+func (s *session) beatAgain() error {
+	if s.d.cfg.Quorum() {
+		return s.beat()
+	}
+	s.again = time.After(againEvery)
+	return nil
 }
 
 // sentPod remembers what the agent was told of a pod, so that a removal names

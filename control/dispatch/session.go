@@ -27,6 +27,9 @@ import (
 // gossip hears it.
 const aloneMax = 5 * time.Second
 
+// againEvery is between two looks for a quorum for an agent that was told of none.
+const againEvery = 200 * time.Millisecond
+
 // ownedWithin bounds how long a session waits to hear whose name the node's is.
 const ownedWithin = time.Second
 
@@ -49,9 +52,11 @@ type session struct {
 	stream   grpc.BidiStreamingServer[agentv1.FromAgent, agentv1.ToAgent]
 	cancel   context.CancelCauseFunc
 	// servers is what the agent was told; nil before Welcome. alone is since when
-	// this control node has had no quorum; zero while it has. Only send uses them.
+	// this control node has had no quorum; zero while it has. again is when to look
+	// whether it has one again. Only send uses them.
 	servers []string
 	alone   time.Time
+	again   <-chan time.Time
 	// bare: the agent wants no contents. referred counts, by key, the pods that
 	// refer to a content. Only send uses it.
 	bare     bool

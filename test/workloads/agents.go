@@ -27,6 +27,9 @@ import (
 // retryEvery is between attempts of agents and users while nobody leads.
 const retryEvery = 100 * time.Millisecond
 
+// againEvery is between a control node's looks for a quorum, as dispatch's.
+const againEvery = 200 * time.Millisecond
+
 // slowAgent is a bug that is planted in agents.
 const slowAgent = "slow-agent"
 
@@ -138,13 +141,18 @@ func (a *agent) session(ctx context.Context) {
 	told := make(chan struct{})
 	group.Go(func() { a.hear(ctx, told) })
 	var sent int64
-	for at := a.w.upTo(time.Second); ; at = time.Second {
+	beat, again := time.NewTimer(a.w.upTo(time.Second)), time.NewTimer(time.Hour)
+	for {
 		// A break is noticed as late as it may be.
 		changed := a.w.air.Changed()
+		asked := true
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(at):
+		case <-beat.C:
+			beat.Reset(time.Second)
+		case <-again.C: // a control node that had no quorum looks again
+			asked = false
 		case <-changed:
 			if !a.w.air.connected(a.name) {
 				return
@@ -154,17 +162,21 @@ func (a *agent) session(ctx context.Context) {
 		if !a.w.air.connected(a.name) {
 			return
 		}
-		select {
-		case <-told:
-			if sent != 0 && a.w.gate.isOpen() {
-				a.fence.Certain(sent)
-			}
-		default:
-		}
-		if a.w.gate.isOpen() {
+		if quorum := a.w.gate.isOpen(); quorum {
 			a.fence.Heard()
+			select {
+			case <-told:
+				if sent != 0 {
+					a.fence.Certain(sent)
+				}
+			default:
+			}
+		} else {
+			again.Reset(againEvery)
 		}
-		sent = a.fence.Clock()
+		if asked {
+			sent = a.fence.Clock()
+		}
 	}
 }
 

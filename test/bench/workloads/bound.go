@@ -21,7 +21,7 @@ import (
 // added when it is bound.
 const onNodes = "spec.nodeName!="
 
-// tally hears of pods that get a node.
+// tally hears of pods that get a node, or what else they are selected by.
 type tally struct {
 	came chan struct{} // room for one: there is more
 	done chan struct{}
@@ -32,7 +32,10 @@ type tally struct {
 }
 
 // watchBound begins to count, in all namespaces; it ends with ctx.
-func (l *lab) watchBound(ctx context.Context) (*tally, error) {
+func (l *lab) watchBound(ctx context.Context) (*tally, error) { return l.watchPods(ctx, onNodes) }
+
+// watchPods is watchBound for those that any field selector selects.
+func (l *lab) watchPods(ctx context.Context, selector string) (*tally, error) {
 	client, err := l.connect(0)
 	if err != nil {
 		return nil, err
@@ -44,7 +47,7 @@ func (l *lab) watchBound(ctx context.Context) (*tally, error) {
 	t := &tally{came: make(chan struct{}, 1), done: make(chan struct{})}
 	go func() {
 		defer close(t.done)
-		err := t.follow(ctx, client, version)
+		err := t.follow(ctx, client, version, selector)
 		t.mu.Lock()
 		t.err = err
 		t.mu.Unlock()
@@ -55,9 +58,9 @@ func (l *lab) watchBound(ctx context.Context) (*tally, error) {
 
 // follow goes on where a watch ended: kube-apiserver ends those that it finds
 // slow, which on a busy machine is all of them.
-func (t *tally) follow(ctx context.Context, client *kubernetes.Clientset, version string) error {
+func (t *tally) follow(ctx context.Context, client *kubernetes.Clientset, version, selector string) error {
 	for {
-		options := metav1.ListOptions{Watch: true, ResourceVersion: version, FieldSelector: onNodes}
+		options := metav1.ListOptions{Watch: true, ResourceVersion: version, FieldSelector: selector}
 		stream, err := client.CoreV1().RESTClient().Get().Resource("pods").VersionedParams(&options, scheme.ParameterCodec).
 			SetHeader("Accept", runtime.ContentTypeProtobuf+";stream=watch").Stream(ctx)
 		if err != nil {

@@ -104,8 +104,10 @@ func (b *bench) allCases(nodes int) (all []aCase) {
 			aCase{name: "loss", ours: b.quick, setting: setting{nodes: nodes, agents: true, beats: true, victims: victims},
 				steps: []step{{"loss/fill", 0, each.create}, {"loss", 0, each.lose}}},
 			aCase{name: "idle", setting: setting{nodes: nodes, agents: true, beats: true}, steps: []step{{"idle", 0, idleCase}}})
-	} else {
-		all = append(all, aCase{name: "scale", ours: true, setting: whole, steps: []step{{"scale", 0, scale}}})
+	}
+	if nodes > fewNodes || len(b.only) > 0 {
+		full := setting{nodes: nodes, agents: true, beats: true, victims: victims, limit: scaleLimit}
+		all = append(all, aCase{name: "scale", ours: true, setting: full, steps: scaling{b.scalePods}.steps(nodes)})
 	}
 	return all
 }

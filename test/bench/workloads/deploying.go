@@ -23,12 +23,12 @@ type deploying struct {
 
 // create measures from the first creation of a Deployment to the last binding.
 func (d deploying) create(ctx context.Context, l *lab) (Result, error) {
-	if err := l.addNamespace(ctx, namespaceMeasured, nil); err != nil {
+	if err := l.addNamespace(ctx, namespaceDeployed, nil); err != nil {
 		return Result{}, err
 	}
 	return l.timed(ctx, d.deployments*d.replicas, func(ctx context.Context, _ *tally) (time.Time, error) {
 		return time.Time{}, l.all(ctx, d.deployments, func(ctx context.Context, client *kubernetes.Clientset, i int) error {
-			_, err := client.AppsV1().Deployments(namespaceMeasured).Create(ctx, deployment(i, d.replicas), metav1.CreateOptions{})
+			_, err := client.AppsV1().Deployments(namespaceDeployed).Create(ctx, deployment(i, d.replicas), metav1.CreateOptions{})
 			return err
 		})
 	})
@@ -52,7 +52,7 @@ func deployment(i, replicas int) *appsv1.Deployment {
 // available, and no other is left.
 func (d deploying) update(ctx context.Context, l *lab) (Result, error) {
 	name := deployment(0, 0).Name
-	deployments := l.clients[0].AppsV1().Deployments(namespaceMeasured)
+	deployments := l.clients[0].AppsV1().Deployments(namespaceDeployed)
 	if cut, err := d.awaitUpdated(ctx, l, name, 0); cut || err != nil {
 		return Result{}, errors.Join(err, errNotReady)
 	}
@@ -96,7 +96,7 @@ func (d deploying) update(ctx context.Context, l *lab) (Result, error) {
 // awaitUpdated watches a Deployment until all of it is of the generation, or
 // for the limit of a case.
 func (d deploying) awaitUpdated(ctx context.Context, l *lab, name string, generation int64) (cut bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, l.bench.limit)
+	ctx, cancel := context.WithTimeout(ctx, l.most())
 	defer cancel()
 	client, err := l.connect(0)
 	if err != nil {
@@ -104,7 +104,7 @@ func (d deploying) awaitUpdated(ctx context.Context, l *lab, name string, genera
 	}
 	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
 	for ctx.Err() == nil {
-		events, err := client.AppsV1().Deployments(namespaceMeasured).Watch(ctx, options)
+		events, err := client.AppsV1().Deployments(namespaceDeployed).Watch(ctx, options)
 		if err != nil {
 			return ctx.Err() != nil, err
 		}

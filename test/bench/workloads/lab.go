@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,12 @@ type lab struct {
 	ends    []func()           // and wait for it
 	step    string             // that is measured
 	dead    atomic.Bool        // the victims are
+	joined  time.Duration      // what the nodes took to come
+	probed  int                // how often there were probes
 }
+
+// most is how long a step may take.
+func (l *lab) most() time.Duration { return cmp.Or(l.limit, l.bench.limit) }
 
 // setting is what a case wants of its cluster.
 type setting struct {
@@ -49,13 +55,15 @@ type setting struct {
 	paused  bool // the scheduler is not to bind yet
 	beats   bool // nodes are lost if nothing is heard of them; Muster's always are
 	victims int  // so many of the first will die
+	// limit of each step, if it is another than the bench's.
+	limit time.Duration
 }
 
 // neverLost is longer than any case: nobody says anything for Kubernetes' nodes.
 const neverLost = 24 * time.Hour
 
 // open starts a cluster. Whoever gets a lab closes it.
-func (b *bench) open(ctx context.Context, s system.System, servers int, want setting) (_ *lab, err error) {
+func (b *bench) open(ctx context.Context, s system.System, servers int, name string, want setting) (_ *lab, err error) {
 	dir, err := os.MkdirTemp(b.dir, s.Name()+"-")
 	if err != nil {
 		return nil, err
@@ -82,9 +90,12 @@ func (b *bench) open(ctx context.Context, s system.System, servers int, want set
 	if err := l.startRest(ctx); err != nil {
 		return nil, err
 	}
+	l.step = name + "/join"
+	joining := time.Now()
 	if err := l.addNodes(ctx); err != nil {
 		return nil, err
 	}
+	l.joined = time.Since(joining)
 	if err := l.addPriorities(ctx); err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func (d deploying) lose(ctx context.Context, l *lab) (Result, error) {
 	if err := l.rest(ctx); err != nil {
 		return Result{}, err
 	}
-	list, err := l.clients[0].CoreV1().Pods(namespaceMeasured).List(ctx, metav1.ListOptions{})
+	list, err := l.clients[0].CoreV1().Pods(namespaceDeployed).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return Result{}, err
 	}
@@ -53,7 +53,7 @@ func (d deploying) lose(ctx context.Context, l *lab) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	events, err := client.CoreV1().Pods(namespaceMeasured).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	events, err := client.CoreV1().Pods(namespaceDeployed).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
 	if err != nil {
 		return Result{}, err
 	}

@@ -33,11 +33,13 @@ type bench struct {
 	servers []int
 	nodes   []int
 	pods    int
-	only    []string
-	limit   time.Duration
-	rounds  int
-	quick   bool
-	dir     string
+	// scalePods is how many pods each node has in the end, where that many is what is measured.
+	scalePods int
+	only      []string
+	limit     time.Duration
+	rounds    int
+	quick     bool
+	dir       string
 
 	profiles    string
 	profileTime time.Duration
@@ -88,6 +90,7 @@ func run(ctx context.Context) error {
 		wait        = flag.Duration("wait", 0, "how long to wait at first for the load average to fall to 1, as after a build")
 	)
 	flag.IntVar(&b.pods, "pods", 10_000, "pods of the largest cases; the goals are set for 10,000")
+	flag.IntVar(&b.scalePods, "scale-pods", 20, "pods for each node in the case scale")
 	flag.DurationVar(&b.limit, "limit", 2*time.Minute, "a case ends then, and its rate is that of what was done")
 	flag.StringVar(&b.profiles, "profiles", "", "directory for a CPU profile of each step's first node and a heap profile after it; they cost what they show")
 	flag.DurationVar(&b.profileTime, "profile-time", 5*time.Second, "with --profiles: how long after a step's beginning the processors are watched")
@@ -122,8 +125,8 @@ func run(ctx context.Context) error {
 		}
 		return nil
 	}
-	if b.rounds < 1 || b.pods < 10 {
-		return errors.New("there must be at least one round, and 10 pods")
+	if b.rounds < 1 || b.pods < 10 || b.scalePods < 1 {
+		return errors.New("there must be at least one round, 10 pods, and one for each node")
 	}
 	for name := range strings.SplitSeq(*systems, ",") {
 		switch name {
@@ -195,7 +198,7 @@ func (b *bench) measure(ctx context.Context) error {
 
 func (b *bench) measureCase(ctx context.Context, s system.System, servers int, c aCase) error {
 	measure.Progress("%s: %s, %d control nodes", s.Name(), c, servers)
-	l, err := b.open(ctx, s, servers, c.setting)
+	l, err := b.open(ctx, s, servers, c.name, c.setting)
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,11 @@ import (
 )
 
 const (
-	nodesTimeout = 5 * time.Minute
-	nodesEach    = 200 * time.Millisecond // between looks whether all are there
+	nodesTimeout = 10 * time.Minute
+	nodesEach    = 200 * time.Millisecond // between looks whether all are there, at least
+	// nodesPatience is how many times as long as a look took no other follows: a look
+	// decodes all nodes, and the processors are needed for who joins.
+	nodesPatience = 9
 )
 
 func nodeName(number int) string { return fmt.Sprintf("node-%d", number) }
@@ -106,7 +109,9 @@ func (l *lab) createNodes(ctx context.Context) error {
 
 // awaitNodes returns once every node is ready and none is tainted.
 func (l *lab) awaitNodes(ctx context.Context) error {
+	defer l.profile(ctx)()
 	for {
+		looked := time.Now()
 		list, err := l.clients[0].CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return fmt.Errorf("wait for nodes: %w", err)
@@ -123,7 +128,7 @@ func (l *lab) awaitNodes(ctx context.Context) error {
 		if err := l.alive(); err != nil {
 			return err
 		}
-		measure.Sleep(ctx, nodesEach)
+		measure.Sleep(ctx, max(nodesEach, nodesPatience*time.Since(looked)))
 		if ctx.Err() != nil {
 			return fmt.Errorf("%d of %d nodes are ready after %v", fit, l.nodes, nodesTimeout)
 		}

@@ -67,7 +67,7 @@ func (l *lab) timed(ctx context.Context, count int, begin func(context.Context, 
 		return Result{}, err
 	}
 	since := time.Now()
-	limited, over := context.WithTimeout(ctx, l.bench.limit)
+	limited, over := context.WithTimeout(ctx, l.most())
 	defer over()
 	group, working := errgroup.WithContext(limited)
 	group.Go(func() error {
@@ -86,7 +86,7 @@ func (l *lab) timed(ctx context.Context, count int, begin func(context.Context, 
 	}
 	latencies, last := bound.since(since)
 	if last.IsZero() { // the limit came before the first
-		last = since.Add(l.bench.limit)
+		last = since.Add(l.most())
 	}
 	round.Seconds = last.Sub(since).Seconds()
 	round.Measured(latencies)

@@ -16,6 +16,8 @@ import (
 const (
 	namespaceBefore   = "sched-0"
 	namespaceMeasured = "sched-1"
+	// What Deployments make is in one of its own.
+	namespaceDeployed = "deployed"
 )
 
 // team is the label that namespace selectors look for.

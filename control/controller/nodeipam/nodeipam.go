@@ -31,16 +31,18 @@ type Config struct {
 
 // Controller assigns spec.podCIDR to nodes that have none.
 type Controller struct {
-	cfg  Config
-	loop *controller.Loop[string]
+	cfg    Config
+	ranges *ranges
+	loop   *controller.Loop[string]
 }
 
 // New listens to the caches, which must not run yet.
 func New(cfg Config) *Controller {
-	c := &Controller{cfg: cfg}
+	c := &Controller{cfg: cfg, ranges: newRanges(cfg.PodCIDR, cfg.NodeBits)}
 	// One worker: what one call gives, the next must see.
 	c.loop = controller.NewLoop("nodeipam", 1, cfg.Logger, c.reconcile)
-	cfg.Caches.Nodes.OnChange(func(_, node *corev1.Node) {
+	cfg.Caches.Nodes.OnChange(func(old, node *corev1.Node) {
+		c.ranges.move(rangeOf(old), rangeOf(node))
 		if node != nil && node.Spec.PodCIDR == "" {
 			c.loop.Add(node.Name)
 		}
@@ -63,11 +65,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if !ok || node.Spec.PodCIDR != "" {
 		return nil
 	}
-	var taken []string
-	for _, n := range c.cfg.Caches.Nodes.List() {
-		taken = append(taken, n.Spec.PodCIDR)
-	}
-	free, err := firstFree(c.cfg.PodCIDR, c.cfg.NodeBits, taken)
+	free, err := c.ranges.free()
 	if err != nil {
 		return fmt.Errorf("node %s: %w", name, err)
 	}
@@ -86,7 +84,7 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	// The next call plans from the cache: it must hold what was given here.
+	// The next call plans from what the cache told: that must hold what was given here.
 	revision, err := strconv.ParseUint(stored.GetResourceVersion(), 10, 64)
 	if err != nil {
 		return err
@@ -94,58 +92,9 @@ func (c *Controller) reconcile(ctx context.Context, name string) error {
 	return c.cfg.Caches.Nodes.WaitRevision(ctx, revision)
 }
 
-// firstFree is the lowest part of cidr of the given prefix length that overlaps
-// none of those taken; empty and unreadable ones do not count.
-func firstFree(cidr netip.Prefix, bits int, taken []string) (netip.Prefix, error) {
-	used := make(map[netip.Addr]bool, len(taken))
-	var odd []netip.Prefix
-	for _, text := range taken {
-		p, err := netip.ParsePrefix(text)
-		switch {
-		case err != nil:
-		case p.Bits() == bits:
-			used[p.Masked().Addr()] = true
-		default:
-			odd = append(odd, p)
-		}
+func rangeOf(node *corev1.Node) string {
+	if node == nil {
+		return ""
 	}
-	for part := netip.PrefixFrom(cidr.Masked().Addr(), bits); cidr.Contains(part.Addr()); {
-		if !used[part.Addr()] && !overlapsAny(part, odd) {
-			return part, nil
-		}
-		next, ok := after(part)
-		if !ok {
-			break
-		}
-		part = next
-	}
-	return netip.Prefix{}, fmt.Errorf("pod range %s has no free /%d left for another node", cidr, bits)
-}
-
-func overlapsAny(p netip.Prefix, others []netip.Prefix) bool {
-	for _, o := range others {
-		if p.Overlaps(o) {
-			return true
-		}
-	}
-	return false
-}
-
-// after is the prefix of the same length that follows p; false past the end of
-// the address space.
-func after(p netip.Prefix) (netip.Prefix, bool) {
-	bytes := p.Addr().AsSlice()
-	bit := p.Bits() - 1
-	// Add one at the prefix's last bit, with carry.
-	carry := 1 << (7 - bit%8)
-	for i := bit / 8; i >= 0 && carry > 0; i-- {
-		sum := int(bytes[i]) + carry
-		bytes[i] = byte(sum)
-		carry = sum >> 8
-	}
-	if carry > 0 {
-		return netip.Prefix{}, false
-	}
-	addr, _ := netip.AddrFromSlice(bytes)
-	return netip.PrefixFrom(addr, p.Bits()), true
+	return node.Spec.PodCIDR
 }

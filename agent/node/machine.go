@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +14,34 @@ type state struct {
 	memoryBytes, memoryFree int64
 	diskBytes, diskFree     int64
 	pids, pidsMax           int64
+}
+
+func (s state) memoryLow() bool { return s.memoryFree < memoryLow }
+func (s state) diskLow() bool   { return float64(s.diskFree) < diskLow*float64(s.diskBytes) }
+func (s state) pidsLow() bool {
+	return s.pidsMax > 0 && float64(s.pidsMax-s.pids) < pidsLow*float64(s.pidsMax)
+}
+
+// signs are all that a status is made of and that may change: to compare them
+// costs nothing, and to make a status and compare that is what thousands of
+// nodes in one process would mostly do.
+type signs struct {
+	health                      Health
+	memoryBytes, diskBytes      int64
+	memoryLow, diskLow, pidsLow bool
+	listed                      time.Time // images
+}
+
+func (n *Node) signs(health Health) signs {
+	m := n.state
+	return signs{health, m.memoryBytes, m.diskBytes, m.memoryLow(), m.diskLow(), m.pidsLow(), n.listed}
+}
+
+// examine looks at the machine, now and then.
+func (n *Node) examine() {
+	if n.looked.IsZero() || time.Since(n.looked) > lookEvery {
+		n.state, n.looked = machine(n.cfg.Dir), time.Now()
+	}
 }
 
 func machine(dir string) (s state) {

@@ -69,6 +69,7 @@ type Node struct {
 	looked time.Time
 	images []corev1.ContainerImage
 	listed time.Time
+	last   signs // of what the status was made when it was last compared
 
 	again chan struct{} // room for one: look now
 }
@@ -129,15 +130,12 @@ func (n *Node) Run(ctx context.Context, report func(*corev1.NodeStatus)) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		now := n.look(health)
-		n.mu.Lock()
-		changed := !same(n.status, now)
-		if changed {
-			n.status = now
-		}
-		n.mu.Unlock()
-		if changed {
-			report(now.DeepCopy())
+		n.examine()
+		if signs := n.signs(health); signs != n.last {
+			n.last = signs
+			if now := n.look(health); n.take(now) {
+				report(now.DeepCopy())
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -146,6 +144,17 @@ func (n *Node) Run(ctx context.Context, report func(*corev1.NodeStatus)) error {
 		case <-n.again:
 		}
 	}
+}
+
+// take makes it the status, and says whether it differs from the one before.
+func (n *Node) take(now corev1.NodeStatus) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if same(n.status, now) {
+		return false
+	}
+	n.status = now
+	return true
 }
 
 // same says that nothing but the time has passed.
@@ -161,9 +170,7 @@ func same(a, b corev1.NodeStatus) bool {
 
 // look makes the status from what there is now.
 func (n *Node) look(health Health) corev1.NodeStatus {
-	if n.looked.IsZero() || time.Since(n.looked) > lookEvery {
-		n.state, n.looked = machine(n.cfg.Dir), time.Now()
-	}
+	n.examine()
 	m := n.state
 	capacity := corev1.ResourceList{
 		corev1.ResourceCPU:              *resource.NewQuantity(int64(goruntime.NumCPU()), resource.DecimalSI),
@@ -196,17 +203,17 @@ func (n *Node) look(health Health) corev1.NodeStatus {
 		n.mu.Unlock()
 		status.Conditions = append(status.Conditions, c)
 	}
-	if low := m.memoryFree < memoryLow; low {
+	if m.memoryLow() {
 		add(corev1.NodeMemoryPressure, true, "KubeletHasInsufficientMemory", "node has insufficient memory available")
 	} else {
 		add(corev1.NodeMemoryPressure, false, "KubeletHasSufficientMemory", "node has sufficient memory available")
 	}
-	if low := float64(m.diskFree) < diskLow*float64(m.diskBytes); low {
+	if m.diskLow() {
 		add(corev1.NodeDiskPressure, true, "KubeletHasDiskPressure", "node has disk pressure")
 	} else {
 		add(corev1.NodeDiskPressure, false, "KubeletHasNoDiskPressure", "node has no disk pressure")
 	}
-	if low := m.pidsMax > 0 && float64(m.pidsMax-m.pids) < pidsLow*float64(m.pidsMax); low {
+	if m.pidsLow() {
 		add(corev1.NodePIDPressure, true, "KubeletHasInsufficientPID", "node has insufficient PID available")
 	} else {
 		add(corev1.NodePIDPressure, false, "KubeletHasSufficientPID", "node has sufficient PID available")

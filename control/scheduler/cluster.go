@@ -20,6 +20,7 @@ type cluster struct {
 	// sample is how many nodes that fit are scored; the search ends there.
 	sample    int
 	algorithm Algorithm
+	profiles  *Profiles
 	next      int // where in order the next search starts
 
 	// gained holds the nodes that may be able to take more than they could, since
@@ -84,20 +85,35 @@ type placed struct {
 func newCluster(sample int) *cluster {
 	x := newIndex()
 	return &cluster{
-		nodes:   make(map[string]*nodeInfo),
-		pods:    make(map[types.UID]*placed),
-		sample:  sample,
-		gained:  make(map[string]struct{}),
-		images:  make(map[string]int),
-		index:   x,
-		keepers: newKeepers(),
-		volumes: newVolumes(),
+		nodes:    make(map[string]*nodeInfo),
+		pods:     make(map[types.UID]*placed),
+		sample:   sample,
+		profiles: standard,
+		gained:   make(map[string]struct{}),
+		images:   make(map[string]int),
+		index:    x,
+		keepers:  newKeepers(),
+		volumes:  newVolumes(),
 
 		nominations: newNominations(x),
 		ranks:       make(map[int32]int),
 
 		scratch: scratch{refused: make(map[string]int)},
 	}
+}
+
+// wants says whether it is this scheduler's turn to find the pod a node.
+func (c *cluster) wants(pod *corev1.Pod) bool {
+	return wantsNode(pod) && c.profiles.of[pod.Spec.SchedulerName] != nil
+}
+
+// read works out what a pod that waits for a node asks, by its profile.
+func (c *cluster) read(pod *corev1.Pod) *podInfo {
+	p := newPodInfo(pod, c.profiles.or(pod))
+	if p.profile.spread.hard && len(pod.Spec.TopologySpreadConstraints) == 0 {
+		c.spreadHard(p)
+	}
+	return p
 }
 
 func (c *cluster) node(name string) *nodeInfo {

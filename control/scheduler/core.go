@@ -27,6 +27,10 @@ type core struct {
 	// somewhere: the next may too.
 	again map[classKey]struct{}
 
+	// foreign are pods that wait for a node and are another scheduler's, as no
+	// profile has their name.
+	foreign map[types.UID]*corev1.Pod
+
 	budgets budgets
 	// evicting are pods that are to make room, and for whom, from when that was
 	// decided until they are gone.
@@ -51,6 +55,8 @@ type decision struct {
 	// is to be bound once they are, see choose. attempt tells decisions of a pod apart.
 	volumes map[string]choice
 	attempt uint64
+	// patience is how long that may take before the pod is decided about anew.
+	patience time.Duration
 
 	// of a pod that goes nowhere yet:
 
@@ -62,7 +68,7 @@ type decision struct {
 
 // message is what a pod that goes nowhere is told.
 func (d *decision) message() string {
-	if d.diagnosis.Nodes == 0 {
+	if d.diagnosis.Nodes == 0 || d.why == "" {
 		return d.diagnosis.Error()
 	}
 	return d.diagnosis.Error() + " preemption: " + d.why
@@ -74,7 +80,7 @@ func newCore(sample int) *core { return coreOf(newCluster(sample)) }
 func coreOf(cl *cluster) *core {
 	return &core{
 		cluster: cl, queue: newQueue(cl.index), claimants: newClaimants(), misfits: make(map[classKey]misfit), again: make(map[classKey]struct{}),
-		budgets: make(budgets), evicting: make(map[types.UID]types.UID),
+		foreign: make(map[types.UID]*corev1.Pod), budgets: make(budgets), evicting: make(map[types.UID]types.UID),
 	}
 }
 
@@ -99,12 +105,16 @@ func (c *core) setPod(pod *corev1.Pod) {
 	case c.cluster.pods[pod.UID] != nil:
 		// Decided, and the binding is on its way. If it fails, this state counts.
 		c.cluster.pods[pod.UID].latest = pod
-	case wantsNode(pod):
-		p := newPodInfo(pod)
+	case c.cluster.wants(pod):
+		p := c.cluster.read(pod)
+		delete(c.foreign, pod.UID)
 		c.queue.set(p)
 		c.heed(p)
 	default:
 		c.drop(pod.UID)
+		if wantsNode(pod) {
+			c.foreign[pod.UID] = pod
+		}
 	}
 }
 
@@ -135,6 +145,7 @@ func (c *core) release(uid types.UID) {
 // drop takes a pod out of the queue. If it had been woken for room on a node, the
 // room goes to the next.
 func (c *core) drop(uid types.UID) {
+	delete(c.foreign, uid)
 	c.lost(c.cluster.nominations.remove(uid))
 	if e := c.queue.remove(uid); e != nil {
 		c.unfollow(e.podInfo)
@@ -274,11 +285,18 @@ func (c *core) undo(d decision, gone bool) bool {
 	if gone {
 		return false
 	}
+	pod := d.entry.pod
 	if p.latest != nil {
-		if !wantsNode(p.latest) {
-			return false
+		pod = p.latest
+	}
+	if !c.cluster.wants(pod) {
+		if wantsNode(pod) {
+			c.foreign[uid] = pod
 		}
-		d.entry.podInfo = newPodInfo(p.latest)
+		return false
+	}
+	if pod != d.entry.pod || d.entry.profile != c.cluster.profiles.or(pod) || d.entry.profile.spread.hard {
+		d.entry.podInfo = c.cluster.read(pod)
 	}
 	c.queue.entries[uid] = d.entry
 	c.heed(d.entry.podInfo)

@@ -25,6 +25,8 @@ type world struct {
 	pods  map[types.UID]*corev1.Pod
 	open  []decision // decided, the write still under way
 	rules bool       // pods have rules about others
+	// profiles come and go
+	profiles bool
 	// labels of namespaces
 	namespaces map[string]labels.Set
 	// evict and tell are what decisions want done about other pods and in statuses.
@@ -46,6 +48,10 @@ func newWorld(t *testing.T, seed uint64) *world {
 }
 
 func (w *world) step() {
+	if w.profiles && w.r.IntN(12) == 0 {
+		w.changeProfiles()
+		return
+	}
 	step := w.r.IntN(17)
 	if w.rules && w.seq > 20 && w.r.IntN(10) > 0 && (step == 4 || step == 5 || step == 12) {
 		step = 6 // a change of nodes has all pods with rules looked at again
@@ -108,7 +114,7 @@ func (w *world) addPod() {
 	if w.r.IntN(10) == 0 {
 		changes = append(changes, func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} })
 	}
-	if w.r.IntN(10) == 0 {
+	if w.r.IntN(10) == 0 || w.profiles && w.r.IntN(2) == 0 {
 		changes = append(changes, func(p *corev1.Pod) { p.Spec.SchedulerName = "other" })
 	}
 	if w.r.IntN(6) == 0 {
@@ -267,7 +273,7 @@ func (w *world) decide(most int) {
 // pod in question, and returns a node (this one, if given) that can take the pod.
 func (w *world) anyFit(p *podInfo, only string) string {
 	fresh := w.rebuild(p.pod.UID)
-	p = newPodInfo(p.pod) // what was looked up is of another index
+	p = w.read(p.pod) // what was looked up is of another index
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		if (only == "" || only == name) && fresh.fits(p, fresh.nodes[name]) {
 			return name
@@ -276,8 +282,13 @@ func (w *world) anyFit(p *podInfo, only string) string {
 	return ""
 }
 
+// read reads a pod for another cluster: nothing is looked up yet.
+func (w *world) read(pod *corev1.Pod) *podInfo { return w.core.cluster.read(pod) }
+
 func (w *world) rebuild(without types.UID) *cluster {
 	fresh := newCluster(1000)
+	fresh.profiles = w.core.cluster.profiles
+	fresh.keepers.services = w.core.cluster.keepers.services
 	for name, set := range w.namespaces {
 		fresh.index.setNamespace(name, set)
 	}
@@ -291,11 +302,11 @@ func (w *world) rebuild(without types.UID) *cluster {
 	}
 	for uid, p := range w.core.cluster.pods {
 		if p.assumed && uid != without {
-			fresh.assume(newPodInfo(p.pod), fresh.node(p.on.name))
+			fresh.assume(w.read(p.pod), fresh.node(p.on.name))
 		}
 	}
 	for _, it := range w.core.cluster.nominations.of {
-		fresh.nominations.set(newPodInfo(it.pod), it.node, it.told)
+		fresh.nominations.set(w.read(it.pod), it.node, it.told)
 	}
 	return fresh
 }
@@ -323,9 +334,18 @@ func (w *world) checkSums() {
 	}
 	waiting := map[types.UID]bool{}
 	for uid, pod := range w.pods {
-		if p := w.core.cluster.pods[uid]; wantsNode(pod) && (p == nil || !p.assumed) {
+		if p := w.core.cluster.pods[uid]; w.core.cluster.wants(pod) && (p == nil || !p.assumed) {
 			waiting[uid] = true
 		}
+	}
+	foreign := 0
+	for uid, pod := range w.pods {
+		if p := w.core.cluster.pods[uid]; wantsNode(pod) && !waiting[uid] && p == nil {
+			foreign++
+		}
+	}
+	if len(w.core.foreign) != foreign {
+		w.t.Fatalf("%d pods are left to others, want %d", len(w.core.foreign), foreign)
 	}
 	if got := w.core.queue.entries; len(got) != len(waiting) {
 		w.t.Fatalf("%d pods queued, want %d", len(got), len(waiting))
@@ -348,7 +368,7 @@ func (w *world) checkSums() {
 		if e.place == inParked {
 			parked++
 		}
-		if now := newPodInfo(w.pods[uid]); now.class != e.class || now.priority != e.priority {
+		if now := w.read(w.pods[uid]); now.class != e.class || now.priority != e.priority {
 			w.t.Fatalf("%s is queued as it was before it changed", uid)
 		}
 	}
@@ -364,6 +384,7 @@ func TestCoreOverAnyHistory(t *testing.T) {
 	for seed := range uint64(20) {
 		w := newWorld(t, seed)
 		w.rules = seed%2 == 0
+		w.profiles = seed%3 == 0
 		for range 200 {
 			w.step()
 			// With rules, half of the histories are looked at after each step, since
@@ -561,7 +582,7 @@ func BenchmarkDecideNearlyFull(b *testing.B) {
 		}
 		c.setNode(makeNode(name, allocatable("cpu", cpu, "memory", "8Gi", "pods", "1000000")))
 	}
-	p := newPodInfo(makePod("p", requesting("cpu", "100m")))
+	p := newPodInfo(makePod("p", requesting("cpu", "100m")), usual)
 	for b.Loop() {
 		if n, _ := c.cluster.place(p); n == nil {
 			b.Fatal("not placed")

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"strings"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,13 +13,15 @@ import (
 )
 
 // keepers is what pods without constraints of their own are spread by: the
-// services that send to them and what keeps them. Upstream's system defaults.
+// services that send to them and what keeps them.
 type keepers struct {
 	services map[string]map[string]labels.Set // selectors, by namespace and name
 	sets     map[objectKey]*keeper
 	// changes of services count per namespace, of sets all together.
 	changes map[string]uint64
 	known   map[defaultKey]*defaultRules
+	// stale are namespaces where that has changed since the core last looked.
+	stale map[string]struct{}
 }
 
 // keeper is what a controller of pods selects, made anew when that changes.
@@ -29,6 +33,7 @@ type keeper struct {
 
 // defaultKey is what pods have in common that are spread alike by default.
 type defaultKey struct {
+	by    *spreadDefaults // profiles do not share what they make of them
 	kin   *kin
 	owner types.UID
 	scope string
@@ -47,6 +52,7 @@ func newKeepers() keepers {
 		sets:     make(map[objectKey]*keeper),
 		changes:  make(map[string]uint64),
 		known:    make(map[defaultKey]*defaultRules),
+		stale:    make(map[string]struct{}),
 	}
 }
 
@@ -57,6 +63,7 @@ func (k *keepers) setService(namespace, name string, selects map[string]string) 
 		return
 	}
 	k.changes[namespace]++
+	k.stale[namespace] = struct{}{}
 	if selects == nil {
 		delete(of, name)
 		return
@@ -70,6 +77,7 @@ func (k *keepers) setService(namespace, name string, selects map[string]string) 
 
 // setSet takes over what a controller of pods selects; nil: it is gone.
 func (k *keepers) setSet(key objectKey, set *keeper) {
+	k.stale[key.namespace] = struct{}{}
 	if set == nil {
 		delete(k.sets, key)
 	} else {
@@ -207,17 +215,21 @@ func readSelector(s *metav1.LabelSelector) *keeper {
 // beyond it all is forgotten, and read again.
 const defaultsMost = 10_000
 
-// defaults are the constraints of a pod that has none.
+// defaults are the soft constraints of a pod that has none.
 func (c *cluster) defaults(p *podInfo) []spreadRule {
 	k := &c.keepers
 	set := k.set(p)
 	if set == nil && len(k.services[p.pod.Namespace]) == 0 {
 		return nil
 	}
+	by := p.profile.spread
 	scope := newScopeRule(p, nil, true, false)
-	key := defaultKey{kin: p.kin, owner: ownerOf(p.pod)}
+	key := defaultKey{by: by, kin: p.kin, owner: ownerOf(p.pod)}
 	if scope != nil {
 		key.scope = scope.key
+	}
+	if !by.system {
+		key.scope = by.scopeKey(p)
 	}
 	changes := k.changes[p.pod.Namespace]
 	d := k.known[key]
@@ -229,10 +241,13 @@ func (c *cluster) defaults(p *podInfo) []spreadRule {
 	}
 	d = &defaultRules{epoch: c.index.epoch, changes: changes, set: set}
 	if selects := k.selectorOf(p, set); !selects.Empty() {
-		of := spreadSelector(p.pod.Namespace, selects)
-		d.rules = []spreadRule{
-			{topology: corev1.LabelHostname, maxSkew: 3, selector: of, scope: scope},
-			{topology: corev1.LabelTopologyZone, maxSkew: 5, selector: of, scope: scope},
+		if of := spreadSelector(p.pod.Namespace, selects); by.system {
+			d.rules = []spreadRule{
+				{topology: corev1.LabelHostname, maxSkew: 3, selector: of, scope: scope},
+				{topology: corev1.LabelTopologyZone, maxSkew: 5, selector: of, scope: scope},
+			}
+		} else {
+			d.rules = readSpread(p, by.constraints, corev1.ScheduleAnyway, selects)
 		}
 		for i := range d.rules {
 			d.rules[i].lookUp(c.index, false)
@@ -243,6 +258,28 @@ func (c *cluster) defaults(p *podInfo) []spreadRule {
 	}
 	k.known[key] = d
 	return d.rules
+}
+
+// scopeKey writes down what the constraints' nodes depend on of the pod.
+func (d *spreadDefaults) scopeKey(p *podInfo) string {
+	var b strings.Builder
+	nodeChoiceKey(p.pod, &b)
+	tolerationsKey(p.pod, &b)
+	return b.String()
+}
+
+// spreadHard gives a pod that has no constraints of its own the hard ones of its
+// profile, as its services and its controller are now.
+func (c *cluster) spreadHard(p *podInfo) {
+	selects := c.keepers.selectorOf(p, c.keepers.set(p))
+	if selects.Empty() {
+		return
+	}
+	if p.rules == nil {
+		p.rules = &rules{}
+	}
+	p.rules.spread = readSpread(p, p.profile.spread.constraints, corev1.DoNotSchedule, selects)
+	p.class = classOf(p)
 }
 
 func ownerOf(pod *corev1.Pod) types.UID {

@@ -94,7 +94,7 @@ func (v *evictions) evict(ctx context.Context, k types.NamespacedName) error {
 		return err
 	case victim != nil:
 		s.log.Debug("pod evicted for another", "victim", k, "pod", key(it.preemptor), "node", it.node)
-		s.events.Event(store.Pods, victim, corev1.EventTypeNormal, "Preempted",
+		s.eventsBy(it.preemptor).Event(store.Pods, victim, corev1.EventTypeNormal, "Preempted",
 			fmt.Sprintf("Preempted by pod %s on node %s", it.preemptor.UID, it.node))
 	}
 	v.done(k, it)

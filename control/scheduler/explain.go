@@ -73,7 +73,7 @@ func (s *Scheduler) Explain(ctx context.Context, namespace, name string) (*Expla
 
 // fill asks the core, and leaves it as it is.
 func (x *Explanation) fill(c *core) {
-	p := newPodInfo(x.Pod)
+	p := c.cluster.read(x.Pod)
 	x.Nominated = c.cluster.nominations.node(x.Pod.UID)
 	placed := c.cluster.pods[x.Pod.UID]
 	if placed != nil {
@@ -104,7 +104,7 @@ func stateOf(c *core, pod *corev1.Pod) PodState {
 		return PodBinding
 	case len(pod.Spec.SchedulingGates) > 0:
 		return PodGated
-	case !wantsNode(pod):
+	case !c.cluster.wants(pod):
 		return PodForeign
 	case e == nil || e.place == inReady:
 		return PodReady
@@ -177,7 +177,7 @@ func (x *Explanation) preempt(c *core, p *podInfo) {
 	e := c.queue.entries[x.Pod.UID]
 	switch {
 	case p.neverPreempts:
-		x.Preemption.Why = policyNever
+		x.Preemption.Why = cmp.Or(p.whyNever(), "its scheduler profile evicts nobody")
 		return
 	case e != nil && c.waits(e):
 		x.Preemption.Why = terminating

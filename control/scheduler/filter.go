@@ -17,28 +17,10 @@ type filter interface {
 	refuse(p *podInfo, n *nodeInfo, reasons []string) []string
 }
 
-// filters in the order that they are asked: the first refusal is the answer,
-// so the order is part of what a user reads. It is upstream's.
-var filters = []filter{
-	nodeName{},
-	nodeUnschedulable{},
-	taintToleration{},
-	nodeAffinity{},
-	nodePorts{},
-	resourcesFit{},
-	volumeRestrictions{},
-	volumeLimits{},
-	volumeBinding{},
-	volumeZone{},
-	topologySpread{},
-	podAffinity{},
-	dynamicResources{},
-}
-
 // applicable are the filters that could refuse this pod, which is prepared for them.
 func (c *cluster) applicable(p *podInfo, buf []filter) []filter {
 	c.index.prepare(p)
-	for _, f := range filters {
+	for _, f := range p.profile.filters {
 		if f.applies(p) {
 			buf = append(buf, f)
 		}
@@ -46,8 +28,8 @@ func (c *cluster) applicable(p *podInfo, buf []filter) []filter {
 	return buf
 }
 
-// refusal asks the filters in order and returns the reasons of the first that
-// refuses, appended to reasons, with its name.
+// refusal asks the filters in order, which is the profile's, and part of what a user
+// reads: it returns the reasons of the first that refuses, appended to reasons, with its name.
 func refusal(fs []filter, p *podInfo, n *nodeInfo, reasons []string) ([]string, string) {
 	for _, f := range fs {
 		if reasons = f.refuse(p, n, reasons); len(reasons) > 0 {

@@ -109,7 +109,7 @@ func TestFilters(t *testing.T) {
 				p.Spec.NodeName = c.node.Name
 				cl.bound(p)
 			}
-			p := newPodInfo(c.pod)
+			p := newPodInfo(c.pod, usual)
 			got, _ := refusal(cl.applicable(p, nil), p, cl.nodes[c.node.Name], nil)
 			if len(c.want) == 4 { // names come in map order after the standard three
 				slices.Sort(got[3:])
@@ -123,7 +123,7 @@ func TestFilters(t *testing.T) {
 
 func TestDiagnosisReadsAsUsersKnowIt(t *testing.T) {
 	c := newCluster(100)
-	p := newPodInfo(makePod("p", requesting("cpu", "2")))
+	p := newPodInfo(makePod("p", requesting("cpu", "2")), usual)
 	if _, d := c.place(p); d == nil || d.Error() != "no nodes available to schedule pods" {
 		t.Errorf("without nodes: got %v", d)
 	}

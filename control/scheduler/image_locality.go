@@ -18,7 +18,6 @@ const (
 )
 
 func (imageLocality) name() string          { return "ImageLocality" }
-func (imageLocality) weight() int64         { return 1 }
 func (imageLocality) tells(p *podInfo) bool { return true }
 
 func (imageLocality) scores(c *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {

@@ -97,7 +97,7 @@ func picture(x *index) map[string]string {
 			if t.bar(d) {
 				return fmt.Sprint("bars ", t.barring[d])
 			}
-			if w := t.favours(d); w != 0 {
+			if w := t.worth(d, 1); w != 0 {
 				return fmt.Sprint("favours ", w)
 			}
 			return ""
@@ -110,8 +110,8 @@ func picture(x *index) map[string]string {
 func (w *world) checkIndex(fresh *cluster) {
 	x := w.core.cluster.index
 	for _, p := range w.pods {
-		w.core.cluster.index.prepare(newPodInfo(p))
-		fresh.index.prepare(newPodInfo(p))
+		w.core.cluster.index.prepare(w.read(p))
+		fresh.index.prepare(w.read(p))
 	}
 	got := picture(x)
 	for key, want := range picture(fresh.index) {

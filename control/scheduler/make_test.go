@@ -16,6 +16,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// usual is the profile of pods that name no scheduler, without configuration.
+var usual = standard.of[corev1.DefaultSchedulerName]
+
 // list reads "cpu", "500m", "memory", "1Gi", ...
 func list(pairs ...string) corev1.ResourceList {
 	l := corev1.ResourceList{}

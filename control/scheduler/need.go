@@ -79,6 +79,9 @@ func needResources(p *podInfo, n *nodeInfo, add needAdder) {
 	short(corev1.ResourceMemory, want.memory, have.memory, used.memory, bytes)
 	short(corev1.ResourceEphemeralStorage, want.storage, have.storage, used.storage, bytes)
 	for _, name := range slices.Sorted(maps.Keys(want.extended)) {
+		if p.profile.fit.ignores(name) {
+			continue
+		}
 		short(name, want.extended[name], have.extended[name], used.extended[name], func(v int64) string { return fmt.Sprint(v) })
 	}
 }

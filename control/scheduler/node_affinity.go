@@ -1,16 +1,24 @@
 package scheduler
 
+import "k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
 // nodeAffinity refuses nodes that spec.nodeSelector or the required node
-// affinity does not match, and prefers those that the preferred terms do.
-type nodeAffinity struct{}
+// affinity does not match, and prefers those that the preferred terms do. A profile
+// may ask more of nodes, for all of its pods.
+type nodeAffinity struct {
+	required  *nodeaffinity.NodeSelector
+	preferred *nodeaffinity.PreferredSchedulingTerms
+}
 
-func (nodeAffinity) name() string  { return "NodeAffinity" }
-func (nodeAffinity) weight() int64 { return 2 }
+func (nodeAffinity) name() string { return "NodeAffinity" }
 
-func (nodeAffinity) applies(p *podInfo) bool { return p.chooses() }
-func (nodeAffinity) tells(p *podInfo) bool   { return p.preferred != nil }
+func (a nodeAffinity) applies(p *podInfo) bool { return a.required != nil || p.chooses() }
+func (a nodeAffinity) tells(p *podInfo) bool   { return a.preferred != nil || p.preferred != nil }
 
-func (nodeAffinity) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
+func (a nodeAffinity) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
+	if a.required != nil && !a.required.Match(n.node) {
+		return append(reasons, "node(s) didn't match scheduler-enforced node affinity")
+	}
 	// A selector that does not parse matches nothing.
 	if match, err := p.required.Match(n.node); err != nil || !match {
 		return append(reasons, "node(s) didn't match Pod's node affinity/selector")
@@ -18,10 +26,17 @@ func (nodeAffinity) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 	return reasons
 }
 
-func (nodeAffinity) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+func (a nodeAffinity) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
 	from := len(scores)
 	for _, n := range nodes {
-		scores = append(scores, p.preferred.Score(n.node))
+		var score int64
+		if p.preferred != nil {
+			score = p.preferred.Score(n.node)
+		}
+		if a.preferred != nil {
+			score += a.preferred.Score(n.node)
+		}
+		scores = append(scores, score)
 	}
 	normalizeByMax(scores[from:], false)
 	return scores

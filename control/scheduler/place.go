@@ -4,7 +4,7 @@ import "maps"
 
 // place finds the best node for a pod, or says why there is none.
 //
-// The search starts where the last one ended and stops once sample nodes fit,
+// The search starts where the last one ended and stops once enough nodes fit,
 // so in a large cluster with room its cost does not depend on how many nodes
 // there are, and pods go round. Of equal nodes the first found wins: the same
 // history gives the same placement.
@@ -15,9 +15,10 @@ func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
 	}
 	c.filters = c.applicable(p, c.filters[:0])
 	c.feasible = c.feasible[:0]
+	sample := p.profile.sample(c)
 	clear(c.refused)
 	visited := 0
-	for ; visited < total && len(c.feasible) < c.sample; visited++ {
+	for ; visited < total && len(c.feasible) < sample; visited++ {
 		n := c.order[(c.next+visited)%total]
 		reasons, _ := c.refuse(p, n, c.reasons[:0])
 		if len(reasons) == 0 {
@@ -41,13 +42,13 @@ func (c *cluster) best(p *podInfo) *nodeInfo {
 		return c.feasible[0]
 	}
 	c.totals = append(c.totals[:0], make([]int64, len(c.feasible))...)
-	for _, s := range scorers {
+	for _, s := range p.profile.scorers {
 		if !s.tells(p) {
 			continue
 		}
 		c.scores = s.scores(c, p, c.feasible, c.scores[:0])
 		for i, score := range c.scores {
-			c.totals[i] += s.weight() * score
+			c.totals[i] += s.weight * score
 		}
 	}
 	best := 0

@@ -51,8 +51,8 @@ func (s *Scheduler) Plan(ctx context.Context, groups []PlanGroup) ([]GroupPlan, 
 		c.budgets.set(b)
 	}
 	for _, p := range s.caches.Pods.List() {
-		if wantsNode(p) && p.Status.NominatedNodeName != "" {
-			c.cluster.nominations.heed(newPodInfo(p))
+		if c.cluster.wants(p) && p.Status.NominatedNodeName != "" {
+			c.cluster.nominations.heed(c.cluster.read(p))
 		}
 	}
 	plans := make([]GroupPlan, len(groups))
@@ -115,7 +115,7 @@ func (c *core) plan(g PlanGroup, present []*corev1.Pod, prefix string) GroupPlan
 		pod.Name = fmt.Sprint(prefix, "-", i)
 		pod.UID = types.UID(pod.Name)
 		pod.Spec.NodeName = ""
-		if !wantsNode(pod) {
+		if !c.cluster.wants(pod) {
 			plan.Waiting++
 			plan.Why = "has scheduling gates, or is left to scheduler " + pod.Spec.SchedulerName
 			continue

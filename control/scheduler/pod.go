@@ -31,6 +31,7 @@ type podInfo struct {
 
 	// only of pods that wait for a node:
 
+	profile       *profile
 	neverPreempts bool
 	// class is the same for pods that every filter treats alike, and preemption too
 	class     string
@@ -80,9 +81,10 @@ func newBoundInfo(pod *corev1.Pod) *podInfo {
 }
 
 // newPodInfo also reads what a pod asks of a node before it goes there.
-func newPodInfo(pod *corev1.Pod) *podInfo {
+func newPodInfo(pod *corev1.Pod, by *profile) *podInfo {
 	p := newBoundInfo(pod)
-	p.neverPreempts = pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
+	p.profile = by
+	p.neverPreempts = !by.from.Preempts || pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
 	p.required = nodeaffinity.GetRequiredNodeAffinity(pod)
 	if a := nodeAffinityOf(pod); a != nil && len(a.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
 		// A term that does not parse prefers nothing; validation refuses such pods.
@@ -123,11 +125,11 @@ func (p *podInfo) tallies() iter.Seq2[*tally, news] {
 }
 
 func readRules(p *podInfo) *rules {
-	a := p.pod.Spec.Affinity
-	if len(p.pod.Spec.TopologySpreadConstraints) == 0 && (a == nil || a.PodAffinity == nil && a.PodAntiAffinity == nil) {
+	a, own := p.pod.Spec.Affinity, p.pod.Spec.TopologySpreadConstraints
+	if len(own) == 0 && (a == nil || a.PodAffinity == nil && a.PodAntiAffinity == nil) {
 		return nil
 	}
-	r := &rules{spread: readSpread(p, corev1.DoNotSchedule), soft: readSpread(p, corev1.ScheduleAnyway)}
+	r := &rules{spread: readSpread(p, own, corev1.DoNotSchedule, nil), soft: readSpread(p, own, corev1.ScheduleAnyway, nil)}
 	readAffinity(p.pod, r)
 	return r
 }
@@ -150,6 +152,7 @@ func nodeAffinityOf(pod *corev1.Pod) *corev1.NodeAffinity {
 func classOf(p *podInfo) string {
 	var b strings.Builder
 	spec := &p.pod.Spec
+	b.WriteString(p.profile.key)
 	p.requests.key(&b)
 	b.WriteString(strconv.Itoa(int(p.priority)))
 	if p.neverPreempts {
@@ -238,10 +241,9 @@ func finished(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// wantsNode reports whether it is this scheduler's turn to find the pod a node.
+// wantsNode reports whether it is time to find the pod a node.
 func wantsNode(pod *corev1.Pod) bool {
 	return pod.Spec.NodeName == "" &&
-		pod.Spec.SchedulerName == corev1.DefaultSchedulerName &&
 		len(pod.Spec.SchedulingGates) == 0 &&
 		pod.DeletionTimestamp == nil &&
 		!finished(pod)

@@ -8,22 +8,32 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	schedulerv1 "k8s.io/kube-scheduler/config/v1"
 )
 
 // podAffinity refuses nodes in whose domains are no pods that the pod must be
 // near to, or pods that it must be apart from, or pods that must be apart from
 // it; and prefers by what it, or pods that are there, would rather have.
-type podAffinity struct{}
+type podAffinity struct {
+	// required is what a required affinity of a placed pod is worth to a pod that it
+	// selects; upstream's hardPodAffinityWeight.
+	required int64
+	// own has pods that prefer nothing themselves spared what others prefer.
+	own bool
+}
 
-func (podAffinity) name() string  { return "InterPodAffinity" }
-func (podAffinity) weight() int64 { return 2 }
+func newPodAffinity(args *schedulerv1.InterPodAffinityArgs) podAffinity {
+	return podAffinity{required: int64(*args.HardPodAffinityWeight), own: args.IgnorePreferredTermsOfExistingPods}
+}
+
+func (podAffinity) name() string { return "InterPodAffinity" }
 
 func (podAffinity) applies(p *podInfo) bool {
 	return p.kin.barring > 0 || p.rules != nil && len(p.rules.near)+len(p.rules.apart) > 0
 }
 
-func (podAffinity) tells(p *podInfo) bool {
-	return len(p.kin.terms) > 0 || p.rules != nil && len(p.rules.preferred) > 0
+func (a podAffinity) tells(p *podInfo) bool {
+	return len(p.kin.terms) > 0 && !a.own || p.rules != nil && len(p.rules.preferred) > 0
 }
 
 // barredReason is told of nodes that are refused for what pods there ask, which
@@ -89,10 +99,6 @@ func (r *affinityRule) key(b *strings.Builder, kind string) {
 	b.WriteString(r.topology)
 }
 
-// requiredWeight is what a required affinity of a placed pod is worth to a pod
-// that it selects; upstream's hardPodAffinityWeight.
-const requiredWeight = 1
-
 // readCarried reads what others have to reckon with once the pod is placed.
 func readCarried(pod *corev1.Pod) []carried {
 	a := pod.Spec.Affinity
@@ -100,27 +106,27 @@ func readCarried(pod *corev1.Pod) []carried {
 		return nil
 	}
 	var terms []carried
-	add := func(term *corev1.PodAffinityTerm, bars bool, weight int64) {
+	add := func(term *corev1.PodAffinityTerm, kind carriedKind, weight int64) {
 		terms = append(terms, carried{
-			selector: newSelector(true, readTerm(pod.Namespace, term)), topology: term.TopologyKey, bars: bars, weight: weight,
+			selector: newSelector(true, readTerm(pod.Namespace, term)), topology: term.TopologyKey, kind: kind, weight: weight,
 		})
 	}
 	if near := a.PodAffinity; near != nil {
 		for i := range near.RequiredDuringSchedulingIgnoredDuringExecution {
-			add(&near.RequiredDuringSchedulingIgnoredDuringExecution[i], false, requiredWeight)
+			add(&near.RequiredDuringSchedulingIgnoredDuringExecution[i], requires, 0)
 		}
 		for i := range near.PreferredDuringSchedulingIgnoredDuringExecution {
 			t := &near.PreferredDuringSchedulingIgnoredDuringExecution[i]
-			add(&t.PodAffinityTerm, false, int64(t.Weight))
+			add(&t.PodAffinityTerm, favours, int64(t.Weight))
 		}
 	}
 	if apart := a.PodAntiAffinity; apart != nil {
 		for i := range apart.RequiredDuringSchedulingIgnoredDuringExecution {
-			add(&apart.RequiredDuringSchedulingIgnoredDuringExecution[i], true, 0)
+			add(&apart.RequiredDuringSchedulingIgnoredDuringExecution[i], bars, 0)
 		}
 		for i := range apart.PreferredDuringSchedulingIgnoredDuringExecution {
 			t := &apart.PreferredDuringSchedulingIgnoredDuringExecution[i]
-			add(&t.PodAffinityTerm, false, -int64(t.Weight))
+			add(&t.PodAffinityTerm, favours, -int64(t.Weight))
 		}
 	}
 	return terms
@@ -183,7 +189,7 @@ func readTerm(namespace string, t *corev1.PodAffinityTerm) selectorPart {
 	return part
 }
 
-func (podAffinity) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+func (a podAffinity) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
 	from := len(scores)
 	least, most := int64(math.MaxInt64), int64(math.MinInt64)
 	for _, n := range nodes {
@@ -195,7 +201,7 @@ func (podAffinity) scores(_ *cluster, p *podInfo, nodes []*nodeInfo, scores []in
 			}
 		}
 		for _, t := range p.kin.terms {
-			score += t.favours(n.domain(t.topology))
+			score += t.worth(n.domain(t.topology), a.required)
 		}
 		least, most = min(least, score), max(most, score)
 		scores = append(scores, score)

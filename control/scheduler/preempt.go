@@ -44,7 +44,7 @@ const (
 // takes the decision has the victims evicted.
 func (c *core) preempt(e *entry) (p *preemption, why string, useless bool) {
 	if e.neverPreempts {
-		return nil, policyNever, true
+		return nil, e.whyNever(), true
 	}
 	if c.waits(e) {
 		return nil, terminating, false
@@ -70,6 +70,15 @@ func (c *core) preempt(e *entry) (p *preemption, why string, useless bool) {
 	}
 	c.nominate(e.podInfo, p.node)
 	return p, fmt.Sprintf("found a potential placement for pod on node %s, preempting %d victims", p.node, len(p.victims)), false
+}
+
+// whyNever is why a pod that never preempts does not; "" if its profile has no
+// preemption to speak of.
+func (p *podInfo) whyNever() string {
+	if !p.profile.from.Preempts {
+		return ""
+	}
+	return policyNever
 }
 
 // nominate changes for which node the pod waits; "" for none.
@@ -150,8 +159,8 @@ func (c *core) bestCandidate(p *podInfo) (*candidate, *Diagnosis) {
 	total := len(c.cluster.order)
 	why := &Diagnosis{Nodes: total, Reasons: make(map[string]int)}
 	var found []*candidate
-	harmless, visited := false, 0
-	for ; visited < total && (len(found) < c.cluster.sample || !harmless); visited++ {
+	harmless, visited, enough := false, 0, p.profile.candidates(c.cluster)
+	for ; visited < total && (len(found) < enough || !harmless); visited++ {
 		n := c.cluster.order[(c.nextVictims+visited)%total]
 		if it := c.victims(p, n, why); it != nil {
 			found = append(found, it)
@@ -316,7 +325,7 @@ func resolvable(p *podInfo, n *nodeInfo, filter string, reasons []string) bool {
 	}
 	if filter == (resourcesFit{}).name() {
 		empty := nodeInfo{node: n.node, allocatable: n.allocatable}
-		return len(resourcesFit{}.refuse(p, &empty, nil)) == 0
+		return len(p.profile.fit.refuse(p, &empty, nil)) == 0
 	}
 	return true
 }

@@ -36,7 +36,7 @@ func (w *world) preempted(d decision) {
 	for _, o := range p.outranked {
 		w.tell[o.UID] = ""
 	}
-	fresh, asks := w.rebuild(e.pod.UID), newPodInfo(e.pod)
+	fresh, asks := w.rebuild(e.pod.UID), w.read(e.pod)
 	n := fresh.nodes[p.node]
 	victims := make([]*podInfo, len(p.victims))
 	for i, v := range p.victims {
@@ -65,7 +65,7 @@ func (w *world) preempted(d decision) {
 // checkDone fails if room that was made for the pod before is still being made, on
 // a node that would take it.
 func (w *world) checkDone(e *entry, before *preemption) {
-	fresh, asks := w.rebuild(e.pod.UID), newPodInfo(e.pod)
+	fresh, asks := w.rebuild(e.pod.UID), w.read(e.pod)
 	n := fresh.nodes[before.node]
 	if n == nil || n.node == nil {
 		return
@@ -87,7 +87,7 @@ func (w *world) anyRoom(e *entry) string {
 	if e.neverPreempts || w.core.waits(e) {
 		return ""
 	}
-	fresh, asks := w.rebuild(e.pod.UID), newPodInfo(e.pod)
+	fresh, asks := w.rebuild(e.pod.UID), w.read(e.pod)
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		n := fresh.nodes[name]
 		var lower []*podInfo

@@ -96,7 +96,7 @@ func (r *reports) write(ctx context.Context, k types.NamespacedName) error {
 	switch {
 	case err == nil && !news:
 	case err == nil:
-		r.scheduler.events.Event(store.Pods, told, corev1.EventTypeWarning, "FailedScheduling", rep.message)
+		r.scheduler.eventsBy(told).Event(store.Pods, told, corev1.EventTypeWarning, "FailedScheduling", rep.message)
 	case errors.Is(err, errSettled), apierrors.IsNotFound(err):
 	default:
 		return err

@@ -67,6 +67,19 @@ func (r *resources) add(o *resources, sign int64) {
 	}
 }
 
+// of is the amount of one.
+func (r *resources) of(name corev1.ResourceName) int64 {
+	switch name {
+	case corev1.ResourceCPU:
+		return r.milliCPU
+	case corev1.ResourceMemory:
+		return r.memory
+	case corev1.ResourceEphemeralStorage:
+		return r.storage
+	}
+	return r.extended[name]
+}
+
 // key tells requests apart that filters could treat differently.
 func (r *resources) key(b *strings.Builder) {
 	for _, v := range [...]int64{r.milliCPU, r.memory, r.storage} {

@@ -1,8 +1,42 @@
 package scheduler
 
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	schedulerv1 "k8s.io/kube-scheduler/config/v1"
+)
+
 // resourcesFit refuses nodes whose allocatable resources, less what the pods
-// there request, do not hold the pod's requests.
-type resourcesFit struct{}
+// there request, do not hold the pod's requests. A profile may ignore some that are
+// neither CPU nor memory nor storage.
+type resourcesFit struct {
+	ignored map[string]bool
+	groups  map[string]bool // what is before the slash
+}
+
+func newResourcesFit(args *schedulerv1.NodeResourcesFitArgs) resourcesFit {
+	var f resourcesFit
+	set := func(names []string) map[string]bool {
+		m := make(map[string]bool, len(names))
+		for _, name := range names {
+			m[name] = true
+		}
+		return m
+	}
+	if len(args.IgnoredResources)+len(args.IgnoredResourceGroups) > 0 {
+		f.ignored, f.groups = set(args.IgnoredResources), set(args.IgnoredResourceGroups)
+	}
+	return f
+}
+
+func (f resourcesFit) ignores(name corev1.ResourceName) bool {
+	if f.ignored == nil {
+		return false
+	}
+	group, _, _ := strings.Cut(string(name), "/")
+	return f.ignored[string(name)] || f.groups[group]
+}
 
 func (resourcesFit) name() string          { return "NodeResourcesFit" }
 func (resourcesFit) applies(*podInfo) bool { return true }
@@ -10,7 +44,7 @@ func (resourcesFit) applies(*podInfo) bool { return true }
 // refuse names everything that is short, so that a user need not find out one
 // by one. What a pod does not request is never short, also on a node that is
 // overcommitted.
-func (resourcesFit) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
+func (f resourcesFit) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 	if int64(len(n.pods))+1 > n.allocatable.pods {
 		reasons = append(reasons, "Too many pods")
 	}
@@ -25,7 +59,7 @@ func (resourcesFit) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 		reasons = append(reasons, "Insufficient ephemeral-storage")
 	}
 	for name, amount := range want.extended {
-		if amount > 0 && amount > have.extended[name]-used.extended[name] {
+		if amount > 0 && amount > have.extended[name]-used.extended[name] && !f.ignores(name) {
 			reasons = append(reasons, "Insufficient "+string(name))
 		}
 	}

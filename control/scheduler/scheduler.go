@@ -43,11 +43,12 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Scheduler places pods whose spec.schedulerName is default-scheduler.
+// Scheduler places pods whose spec.schedulerName is that of a profile;
+// default-scheduler always is one.
 type Scheduler struct {
 	registry *resource.Registry
 	caches   *controller.Caches
-	events   controller.Source
+	events   *controller.Recorder
 	log      *slog.Logger
 	sample   int
 
@@ -74,7 +75,7 @@ func New(cfg Config) *Scheduler {
 	s := &Scheduler{
 		registry: cfg.Registry,
 		caches:   cfg.Caches,
-		events:   cfg.Events.Source(corev1.DefaultSchedulerName),
+		events:   cfg.Events,
 		log:      cfg.Logger,
 		sample:   cfg.Sample,
 		inbox:    newInbox(),
@@ -293,7 +294,7 @@ func (s *Scheduler) write(ctx context.Context, batch []decision) []outcome {
 		pod := d.entry.pod
 		switch {
 		case err == nil:
-			s.events.Event(store.Pods, pod, corev1.EventTypeNormal, "Scheduled",
+			s.eventsBy(pod).Event(store.Pods, pod, corev1.EventTypeNormal, "Scheduled",
 				fmt.Sprintf("Successfully assigned %s/%s to %s", pod.Namespace, pod.Name, d.node))
 		case ctx.Err() != nil:
 		case apierrors.IsNotFound(err), apierrors.IsConflict(err):
@@ -303,6 +304,11 @@ func (s *Scheduler) write(ctx context.Context, batch []decision) []outcome {
 		}
 	}
 	return outcomes
+}
+
+// eventsBy is who says what is decided for the pod: the scheduler that it names.
+func (s *Scheduler) eventsBy(pod *corev1.Pod) controller.Source {
+	return s.events.Source(pod.Spec.SchedulerName)
 }
 
 func key(pod *corev1.Pod) types.NamespacedName {

@@ -6,22 +6,10 @@ const scoreMax = 100
 // A scorer says which of the nodes that can take a pod is the better one.
 type scorer interface {
 	name() string
-	// weight is what the normalized score is multiplied by; upstream's default profile.
-	weight() int64
 	// tells is false when the scorer would give every node the same.
 	tells(*podInfo) bool
 	// scores appends what each node is worth, in 0..scoreMax among them all.
 	scores(c *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64
-}
-
-var scorers = []scorer{
-	taintToleration{},
-	nodeAffinity{},
-	allocation{},
-	topologySpread{},
-	podAffinity{},
-	balancedAllocation{},
-	imageLocality{},
 }
 
 // normalizeByMax scales scores so that the highest becomes scoreMax; reversed,

@@ -66,7 +66,7 @@ func TestScoresPrefer(t *testing.T) {
 				for _, p := range c.pods {
 					cl.bound(p)
 				}
-				if n, d := cl.place(newPodInfo(c.pod)); d != nil || n.name != c.want {
+				if n, d := cl.place(newPodInfo(c.pod, usual)); d != nil || n.name != c.want {
 					t.Errorf("placed on %v (%v), want %s", n, d, c.want)
 				}
 			}
@@ -105,7 +105,7 @@ func TestBinPackFillsOneNodeAfterTheOther(t *testing.T) {
 	}
 	used := map[string]int{}
 	for i := range 8 {
-		p := newPodInfo(makePod(nodeNames(8)[i], requesting("cpu", "1", "memory", "2Gi")))
+		p := newPodInfo(makePod(nodeNames(8)[i], requesting("cpu", "1", "memory", "2Gi")), usual)
 		n, d := c.place(p)
 		if d != nil {
 			t.Fatal(d)
@@ -128,7 +128,7 @@ func TestPlaceSpreadsEvenly(t *testing.T) {
 			c.setNode(makeNode(name))
 		}
 		for i := range 500 {
-			p := newPodInfo(makePod(string(rune('a'+i%26))+nodeNames(500)[i], ownedBy("rc"), requesting("cpu", "100m")))
+			p := newPodInfo(makePod(string(rune('a'+i%26))+nodeNames(500)[i], ownedBy("rc"), requesting("cpu", "100m")), usual)
 			n, d := c.place(p)
 			if d != nil {
 				t.Fatal(d)

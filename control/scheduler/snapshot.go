@@ -13,6 +13,7 @@ import (
 // shared, never changed.
 type State struct {
 	Algorithm Algorithm
+	Profiles  *Profiles // nil: the standard one
 	Nodes     []*corev1.Node
 	// Pods that are on a node and use it count; others are passed over.
 	Pods []*corev1.Pod
@@ -45,6 +46,9 @@ func NewSnapshot(state State) *Snapshot {
 		s.cluster.index.setNamespace(ns.Name, ns.Labels)
 	}
 	s.cluster.algorithm = state.Algorithm
+	if state.Profiles != nil {
+		s.cluster.profiles = state.Profiles
+	}
 	k := &s.cluster.keepers
 	for _, svc := range state.Services {
 		k.setService(svc.Namespace, svc.Name, svc.Spec.Selector)
@@ -109,7 +113,8 @@ type Score struct {
 // exist. A pod that the snapshot holds is answered for as if it came anew, in
 // addition to itself: Remove it first to learn where else it could be.
 func (s *Snapshot) Ask(pod *corev1.Pod) Answer {
-	c, p := s.cluster, newPodInfo(pod)
+	c := s.cluster
+	p := c.read(pod)
 	answer := Answer{Nodes: make([]NodeAnswer, len(c.order))}
 	fs := c.applicable(p, nil)
 	var feasible []*nodeInfo
@@ -126,12 +131,12 @@ func (s *Snapshot) Ask(pod *corev1.Pod) Answer {
 			feasible, open = append(feasible, n), append(open, at)
 		}
 	}
-	for _, sc := range scorers {
+	for _, sc := range p.profile.scorers {
 		if !sc.tells(p) {
 			continue
 		}
 		for i, score := range sc.scores(c, p, feasible, nil) {
-			weighted := sc.weight() * score
+			weighted := sc.weight * score
 			open[i].Scores = append(open[i].Scores, Score{sc.name(), score, weighted})
 			open[i].Total += weighted
 		}

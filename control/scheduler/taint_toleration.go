@@ -16,7 +16,6 @@ import (
 type taintToleration struct{}
 
 func (taintToleration) name() string          { return "TaintToleration" }
-func (taintToleration) weight() int64         { return 3 }
 func (taintToleration) applies(*podInfo) bool { return true }
 
 func (taintToleration) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {

@@ -12,8 +12,11 @@ type term struct {
 	// by domain, how many do.
 	bars    bool
 	barring []int32
-	// favour is the weight, by domain, that carriers give to pods it selects.
-	favour []int64
+	// favour is the weight, by domain, that carriers give to pods it selects, and
+	// required how many carry it as a required affinity: what that is worth is a
+	// matter of the profile of the pod that comes.
+	favour   []int64
+	required []int32
 
 	gains uint64
 	pins  int // placed pods that carry it
@@ -23,19 +26,28 @@ type term struct {
 type carried struct {
 	selector selector
 	topology string
-	bars     bool
+	kind     carriedKind
 	weight   int64
 	term     *term // once known
 }
 
+// carriedKind is what a term does to the pods that it selects.
+type carriedKind uint8
+
+const (
+	favours  carriedKind = iota // by its weight
+	requires                    // the carrier has to be near to them
+	bars                        // the carrier has to be apart from them
+)
+
 func (x *index) termOf(c *carried) *term {
 	key := c.selector.key + "\x03" + c.topology
-	if c.bars {
+	if c.kind == bars {
 		key += "\x03"
 	}
 	t := x.terms[key]
 	if t == nil {
-		t = &term{key: key, selection: x.selection(c.selector), topology: x.topology(c.topology), bars: c.bars, gains: x.tick()}
+		t = &term{key: key, selection: x.selection(c.selector), topology: x.topology(c.topology), bars: c.kind == bars, gains: x.tick()}
 		x.terms[key] = t
 		x.idleTerms++
 		t.topology.users++
@@ -89,7 +101,12 @@ func (t *term) add(x *index, n *nodeInfo, c *carried, by int32) {
 	if d == 0 {
 		return
 	}
-	if !c.bars {
+	switch c.kind {
+	case requires:
+		t.required = grown(t.required, d)
+		t.required[d] += by
+		return
+	case favours:
 		for len(t.favour) <= int(d) {
 			t.favour = append(t.favour, 0)
 		}
@@ -114,9 +131,14 @@ func (t *term) bar(domain int32) bool {
 	return int(domain) < len(t.barring) && t.barring[domain] > 0
 }
 
-func (t *term) favours(domain int32) int64 {
-	if int(domain) >= len(t.favour) {
-		return 0
+// worth is what the term gives to pods that it selects, with what a carrier counts
+// that requires it.
+func (t *term) worth(domain int32, required int64) (sum int64) {
+	if int(domain) < len(t.favour) {
+		sum = t.favour[domain]
 	}
-	return t.favour[domain]
+	if int(domain) < len(t.required) {
+		sum += required * int64(t.required[domain])
+	}
+	return sum
 }

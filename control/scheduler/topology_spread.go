@@ -17,8 +17,7 @@ import (
 // domains with fewer of them.
 type topologySpread struct{}
 
-func (topologySpread) name() string  { return "PodTopologySpread" }
-func (topologySpread) weight() int64 { return 2 }
+func (topologySpread) name() string { return "PodTopologySpread" }
 
 func (topologySpread) applies(p *podInfo) bool { return p.rules != nil && len(p.rules.spread) > 0 }
 
@@ -72,10 +71,10 @@ func (r *spreadRule) key(b *strings.Builder) {
 	}
 }
 
-// readSpread reads the constraints of one kind. What does not parse selects
-// nothing; validation refuses such pods.
-func readSpread(p *podInfo, action corev1.UnsatisfiableConstraintAction) []spreadRule {
-	constraints := p.pod.Spec.TopologySpreadConstraints
+// readSpread reads the constraints of one kind, which select pods by themselves, or
+// all alike if all is given. What does not parse selects nothing; validation refuses
+// such pods.
+func readSpread(p *podInfo, constraints []corev1.TopologySpreadConstraint, action corev1.UnsatisfiableConstraintAction, all labels.Selector) []spreadRule {
 	var keys []string
 	for i := range constraints {
 		if constraints[i].WhenUnsatisfiable == action {
@@ -98,6 +97,9 @@ func readSpread(p *podInfo, action corev1.UnsatisfiableConstraintAction) []sprea
 			selects = labels.Nothing()
 		}
 		selects = withLabelKeys(selects, c.MatchLabelKeys, p.pod.Labels)
+		if all != nil {
+			selects = all
+		}
 		r := spreadRule{
 			topology: c.TopologyKey, maxSkew: c.MaxSkew, minDomains: ptr.Deref(c.MinDomains, 1),
 			selector: spreadSelector(p.pod.Namespace, selects),
@@ -172,7 +174,7 @@ func (c *cluster) prefers(p *podInfo) (rules []spreadRule, all bool) {
 	if len(p.pod.Spec.TopologySpreadConstraints) > 0 {
 		return p.rules.soft, true
 	}
-	return c.defaults(p), false
+	return c.defaults(p), !p.profile.spread.system
 }
 
 // scores counts, for each candidate, the pods in its domains, in upstream's

@@ -216,7 +216,7 @@ func TestMatchesAsUpstream(t *testing.T) {
 			want = found.Name
 		}
 		vs := c.cluster.volumes
-		need := vs.needs(newPodInfo(makePod("p", claiming("c"))))
+		need := vs.needs(newPodInfo(makePod("p", claiming("c")), usual))
 		if got := vs.match(&need.unbound[0], n, nil); got != want {
 			t.Fatalf("got %q, want %q of %v for %v", got, want, all, claim)
 		}

@@ -152,6 +152,7 @@ func (c *core) choose(d *decision, n *nodeInfo) {
 		c.cluster.volumes.decide(p.pod.UID, d.volumes)
 		c.claimants.attempts++
 		d.attempt = c.claimants.attempts
+		d.patience = p.profile.bindTimeout
 		c.claimants.binding[p.pod.UID] = &binding{decision: *d}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,12 +18,7 @@ import (
 	"github.com/musterhq/muster/control/store"
 )
 
-const (
-	volumeWriters = 8
-	// bindTimeout is how long a pod waits for its volumes before it is decided about
-	// anew. It is upstream's.
-	bindTimeout = 10 * time.Minute
-)
+const volumeWriters = 8
 
 // volumeWrites stores what was decided about pods' claims: a volume's claim, or for
 // a claim the node where its volume is to be made. The binder of volumes does the
@@ -100,7 +94,7 @@ func (w *volumeWrites) write(ctx context.Context, uid types.UID) error {
 	w.mu.Unlock()
 	w.scheduler.inbox.ring()
 	if err == nil {
-		w.loop.AddAfter(uid, bindTimeout)
+		w.loop.AddAfter(uid, d.patience)
 	}
 	return nil
 }

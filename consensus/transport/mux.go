@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -29,9 +30,11 @@ const (
 
 const (
 	handshakeTimeout = 10 * time.Second
-	// At this many unfinished handshakes the oldest makes room for the new: an
-	// honest one takes milliseconds, so the oldest is the least likely to be.
+	// At this many unfinished handshakes the oldest whose other side has said nothing
+	// for stalled makes room for the new: an honest one takes milliseconds, so the
+	// oldest is the least likely to be. Those that wait for us are not to blame.
 	handshakesMax = 1024
+	stalled       = 500 * time.Millisecond
 	// Finished connections that nobody accepts; further ones are closed.
 	backlogMax = 256
 )
@@ -59,6 +62,7 @@ func Listen(addr string, id *identity.Identity) (*Mux, error) {
 	}
 	config := id.ServerTLS()
 	config.NextProtos = []string{ALPNRaft, ALPNGRPC, ALPNHTTP2, ALPNHTTP1}
+	withTurns(config, make(turns, handshakesEach*runtime.GOMAXPROCS(0)))
 	return &Mux{
 		Log: slog.New(slog.DiscardHandler),
 		tcp: tcp, tls: config, id: id,
@@ -114,7 +118,7 @@ func (m *Mux) Run(ctx context.Context) error {
 			continue
 		}
 		pause = 0
-		conn := m.open.add(raw.(*net.TCPConn))
+		conn := m.open.add(ctx, raw.(*net.TCPConn))
 		handshakes.Go(func() error {
 			if err := m.admit(ctx, conn); err != nil {
 				m.Log.Debug("connection refused", "from", raw.RemoteAddr(), "error", err)
@@ -130,7 +134,12 @@ func (m *Mux) admit(ctx context.Context, raw *connection) error {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	conn := tls.Server(raw, m.tls)
+	raw.late = ctx.Done()
 	err := conn.HandshakeContext(ctx)
+	if raw.turns != nil {
+		raw.turns.giveBack(raw)
+		raw.turns = nil
+	}
 	m.open.established(raw)
 	if err != nil {
 		return err

@@ -47,6 +47,7 @@ type scratch struct {
 	reasons  []string
 	refused  map[string]int
 	feasible []*nodeInfo
+	pinned   []*nodeInfo
 	scores   []int64
 	totals   []int64
 	seen     []uint64 // by domain: the stamp when it was

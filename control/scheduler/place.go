@@ -9,17 +9,18 @@ import "maps"
 // there are, and pods go round. Of equal nodes the first found wins: the same
 // history gives the same placement.
 func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
-	total := len(c.order)
 	if refusal := c.volumes.refusalOf(p); refusal != "" {
-		return nil, &Diagnosis{Nodes: total, Message: refusal}
+		return nil, &Diagnosis{Nodes: len(c.order), Message: refusal}
 	}
 	c.filters = c.applicable(p, c.filters[:0])
+	nodes, elsewhere := c.among(p)
+	total := len(nodes)
 	c.feasible = c.feasible[:0]
 	sample := p.profile.sample(c)
 	clear(c.refused)
 	visited := 0
 	for ; visited < total && len(c.feasible) < sample; visited++ {
-		n := c.order[(c.next+visited)%total]
+		n := nodes[(c.next+visited)%total]
 		reasons, _ := c.refuse(p, n, c.reasons[:0])
 		if len(reasons) == 0 {
 			c.feasible = append(c.feasible, n)
@@ -30,9 +31,18 @@ func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
 		c.reasons = reasons
 	}
 	if len(c.feasible) == 0 {
-		return nil, &Diagnosis{Nodes: total, Reasons: maps.Clone(c.refused)}
+		if p.pinned != nil && len(p.pinned) == 0 && elsewhere > 0 {
+			return nil, &Diagnosis{Nodes: len(c.order), Message: contradicting}
+		}
+		why := &Diagnosis{Nodes: len(c.order), Reasons: maps.Clone(c.refused)}
+		if elsewhere > 0 {
+			why.Reasons[notPinned] += elsewhere
+		}
+		return nil, why
 	}
-	c.next = (c.next + visited + 1) % total
+	if elsewhere == 0 {
+		c.next = (c.next + visited + 1) % total
+	}
 	return c.best(p), nil
 }
 
@@ -62,10 +72,11 @@ func (c *cluster) best(p *podInfo) *nodeInfo {
 
 // fitsSomewhere reports whether any node can take the pod now.
 func (c *cluster) fitsSomewhere(p *podInfo) bool {
-	total := len(c.order)
 	c.filters = c.applicable(p, c.filters[:0])
+	nodes, _ := c.among(p)
+	total := len(nodes)
 	for i := range total {
-		c.reasons, _ = refusal(c.filters, p, c.order[(c.next+i)%total], c.reasons[:0])
+		c.reasons, _ = refusal(c.filters, p, nodes[(c.next+i)%total], c.reasons[:0])
 		if len(c.reasons) == 0 {
 			return true
 		}

@@ -36,6 +36,7 @@ type podInfo struct {
 	// class is the same for pods that every filter treats alike, and preemption too
 	class     string
 	required  nodeaffinity.RequiredNodeAffinity
+	pinned    []string // the nodes that it names; nil: none
 	preferred *nodeaffinity.PreferredSchedulingTerms
 	// what the pod tolerates without evicting or refusing it, for the score
 	softTolerations []corev1.Toleration
@@ -86,6 +87,7 @@ func newPodInfo(pod *corev1.Pod, by *profile) *podInfo {
 	p.profile = by
 	p.neverPreempts = !by.from.Preempts || pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
 	p.required = nodeaffinity.GetRequiredNodeAffinity(pod)
+	p.pinned = pinnedTo(pod)
 	if a := nodeAffinityOf(pod); a != nil && len(a.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
 		// A term that does not parse prefers nothing; validation refuses such pods.
 		p.preferred, _ = nodeaffinity.NewPreferredSchedulingTerms(a.PreferredDuringSchedulingIgnoredDuringExecution)

@@ -156,12 +156,17 @@ func (c *core) roomSomewhere(e *entry) bool {
 // for a placement, one of them without breaking a budget; upstream tries a hundred or a
 // tenth of all nodes. Without any it says why for each node.
 func (c *core) bestCandidate(p *podInfo) (*candidate, *Diagnosis) {
-	total := len(c.cluster.order)
-	why := &Diagnosis{Nodes: total, Reasons: make(map[string]int)}
+	c.cluster.filters = c.cluster.applicable(p, c.cluster.filters[:0])
+	nodes, elsewhere := c.cluster.among(p)
+	total := len(nodes)
+	why := &Diagnosis{Nodes: len(c.cluster.order), Reasons: make(map[string]int)}
+	if elsewhere > 0 {
+		why.Reasons[notHelpful] = elsewhere
+	}
 	var found []*candidate
 	harmless, visited, enough := false, 0, p.profile.candidates(c.cluster)
 	for ; visited < total && (len(found) < enough || !harmless); visited++ {
-		n := c.cluster.order[(c.nextVictims+visited)%total]
+		n := nodes[(c.nextVictims+visited)%total]
 		if it := c.victims(p, n, why); it != nil {
 			found = append(found, it)
 			harmless = harmless || it.violations == 0
@@ -170,7 +175,9 @@ func (c *core) bestCandidate(p *podInfo) (*candidate, *Diagnosis) {
 	if len(found) == 0 {
 		return nil, why
 	}
-	c.nextVictims = (c.nextVictims + visited) % total
+	if elsewhere == 0 {
+		c.nextVictims = (c.nextVictims + visited) % total
+	}
 	return slices.MinFunc(found, compareCandidates), nil
 }
 

@@ -201,16 +201,18 @@ func (r *rules) key(p *podInfo, b *strings.Builder) {
 		r.spread[i].key(b)
 	}
 	for i := range r.near {
-		r.near[i].key(b, "\x00N")
+		b.WriteString("\x00N")
+		b.WriteString(r.near[i].topology)
 	}
 	if len(r.near) > 0 {
+		b.WriteString(r.near[0].selector.key) // which they share
 		b.WriteString(p.pod.Namespace)
 		for _, part := range r.near[0].selector.parts {
 			b.WriteString(strconv.FormatBool(part.labels.Matches(labels.Set(p.pod.Labels))))
 		}
 	}
 	for i := range r.apart {
-		r.apart[i].key(b, "\x00A")
+		r.apart[i].key(b)
 	}
 }
 

@@ -93,8 +93,8 @@ type affinityRule struct {
 
 func (r *affinityRule) lookUp(x *index) { r.tally = x.tallyOf(r.selector, r.topology, nil, false) }
 
-func (r *affinityRule) key(b *strings.Builder, kind string) {
-	b.WriteString(kind)
+func (r *affinityRule) key(b *strings.Builder) {
+	b.WriteString("\x00A")
 	b.WriteString(r.selector.key)
 	b.WriteString(r.topology)
 }
@@ -143,9 +143,13 @@ func readAffinity(pod *corev1.Pod, r *rules) {
 		for i := range near.RequiredDuringSchedulingIgnoredDuringExecution {
 			parts = append(parts, readTerm(pod.Namespace, &near.RequiredDuringSchedulingIgnoredDuringExecution[i]))
 		}
+		all := newSelector(true, parts...)
 		for i := range near.RequiredDuringSchedulingIgnoredDuringExecution {
-			t := &near.RequiredDuringSchedulingIgnoredDuringExecution[i]
-			r.near = append(r.near, affinityRule{topology: t.TopologyKey, selector: newSelector(true, parts...)})
+			// A second rule for a topology would only say the same again.
+			key := near.RequiredDuringSchedulingIgnoredDuringExecution[i].TopologyKey
+			if !slices.ContainsFunc(r.near, func(other affinityRule) bool { return other.topology == key }) {
+				r.near = append(r.near, affinityRule{topology: key, selector: all})
+			}
 		}
 		for i := range near.PreferredDuringSchedulingIgnoredDuringExecution {
 			t := &near.PreferredDuringSchedulingIgnoredDuringExecution[i]

@@ -174,6 +174,25 @@ func (n *controlNode) SetAlgorithm(_ context.Context, r *clusterv1.SetSchedulerA
 	return &clusterv1.SetSchedulerAlgorithmResponse{}, n.ask("algorithm " + r.Algorithm)
 }
 
+func (n *controlNode) ListProfiles(context.Context, *clusterv1.ListSchedulerProfilesRequest) (*clusterv1.ListSchedulerProfilesResponse, error) {
+	return &clusterv1.ListSchedulerProfilesResponse{Profiles: []*clusterv1.SchedulerProfile{
+		{Name: "batch", Differences: []string{"evicts nobody", "MostAllocated of cpu"}, Waiting: 3}, {Name: "batsh", Missing: true, Waiting: 1}, {Name: "default-scheduler"},
+	}}, nil
+}
+
+func (n *controlNode) GetProfiles(context.Context, *clusterv1.GetSchedulerProfilesRequest) (*clusterv1.GetSchedulerProfilesResponse, error) {
+	return &clusterv1.GetSchedulerProfilesResponse{}, nil
+}
+
+func (n *controlNode) SetProfiles(_ context.Context, r *clusterv1.SetSchedulerProfilesRequest) (*clusterv1.SetSchedulerProfilesResponse, error) {
+	if len(r.File) > 0 {
+		return nil, status.Error(codes.InvalidArgument, "profiles: profiles[0].schedulerName: Required value")
+	}
+	return &clusterv1.SetSchedulerProfilesResponse{Profiles: []*clusterv1.SchedulerProfile{
+		{Name: "default-scheduler", Change: "unchanged"}, {Name: "batch", Change: "removed", Missing: true},
+	}}, n.ask("reset profiles")
+}
+
 func (n *controlNode) Get(_ context.Context, r *clusterv1.KVGetRequest) (*clusterv1.KVGetResponse, error) {
 	for _, item := range n.items {
 		if bytes.Equal(item.Key, r.Key) {
@@ -359,6 +378,10 @@ func TestOperatorVerbsPrint(t *testing.T) {
 		{"explain pod bound", "pod default/bound (priority 0) is on n2 2 of 2 nodes could take it now scores of those that could, weighted: NODE TOTAL A B n1 150 100 50 n2 (its node) 90 80 10", ""},
 		{"explain pod bound -o json", `{ "namespace": "default", "name": "bound", "uid": "u", "priority": 0, "state": "bound", "node": "n2", "schedulerName": "default-scheduler", "best": "n1", "closest": [], "nodes": [ { "name": "n1", "fits": true, "scores": [ { "name": "A", "score": 50, "weighted": 100 }, { "name": "B", "score": 50, "weighted": 50 } ], "total": 150 }, { "name": "n2", "fits": true, "scores": [ { "name": "A", "score": 40, "weighted": 80 }, { "name": "B", "score": 10, "weighted": 10 } ], "total": 90 } ] }`, ""},
 		{"operator scheduler algorithm binpack", "algorithm: binpack", ""},
+		{"operator scheduler profiles", "PROFILE WAITING DIFFERS batch 3 evicts nobody; MostAllocated of cpu batsh 1 there is no such profile: these pods are left to another scheduler default-scheduler 0 -", ""},
+		{"operator scheduler profiles -o json", `[ { "name": "batch", "differences": [ "evicts nobody", "MostAllocated of cpu" ], "waiting": 3 }, { "name": "batsh", "missing": true, "differences": [], "waiting": 1 }, { "name": "default-scheduler", "differences": [], "waiting": 0 } ]`, ""},
+		{"operator scheduler profiles show", "", "no profiles are set: there is default-scheduler, as it is without"},
+		{"operator scheduler profiles reset", "default-scheduler unchanged as the standard one batch removed pods that name it are left alone", ""},
 		{"members", "NAME ROLE ADDRESS STATE VERSION LEADER c2 server a:1 alive v yes", ""},
 		{"members -o json", `{ "clusterID": "x", "leader": "c2", "quorum": true, "answeredBy": "c1", "members": [ { "name": "c2", "role": "server", "address": "a:1", "state": "alive", "version": "v", "leader": true, "voter": true } ] }`, ""},
 		{"token create", "secret", ""},
@@ -401,6 +424,10 @@ func TestOperatorVerbsRefuse(t *testing.T) {
 		{"explain pod", "want muster explain pod NAME"},
 		{"operator scheduler pause now", "unknown command"},
 		{"operator scheduler algorithm", "accepts 1 arg"},
+		{"operator scheduler profiles list", "unknown command"},
+		{"operator scheduler profiles set", "name a file"},
+		{"operator scheduler profiles set -f none.yaml", "no such file"},
+		{"operator scheduler profiles set -f plan.go", "profiles[0].schedulerName: Required value"},
 		{"operator scheduler algorithm magic", "invalid argument"},
 		{"operator autopilot set-config", "nothing to change"},
 		{"operator autopilot set-config --stable-after 1500ms", "whole seconds"},

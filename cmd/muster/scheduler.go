@@ -17,7 +17,7 @@ func newSchedulerCommand() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "scheduler",
 		Short: "Show, pause, resume and tune the placing of pods",
-	}, newSchedulerStatusCommand(), newPauseCommand(), newResumeCommand(), newAlgorithmCommand())
+	}, newSchedulerStatusCommand(), newPauseCommand(), newResumeCommand(), newAlgorithmCommand(), newProfilesCommand())
 }
 
 // schedulerStatus is what -o json prints.
@@ -210,7 +210,7 @@ nodes say counts as before: pods of one service are still spread over nodes wher
 there is a choice.
 
 It holds for the whole cluster from the next decision on, and moves no pod that
-has a node. muster operator scheduler status shows it.`,
+has a node; profiles that have a scoringStrategy of their own keep it. muster operator scheduler status shows it.`,
 		Example:   `  muster operator scheduler algorithm binpack`,
 		ValidArgs: []string{"spread", "binpack"},
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),

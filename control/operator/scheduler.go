@@ -28,12 +28,22 @@ type Scheduling interface {
 	Explain(ctx context.Context, namespace, name string) (*clusterv1.ExplainPodResponse, error)
 	// SetAlgorithm is asked for an algorithm that there is.
 	SetAlgorithm(ctx context.Context, algorithm string) error
+	// Profiles only works on the leader.
+	Profiles(ctx context.Context) ([]*clusterv1.SchedulerProfile, error)
+	// ProfileFile is the file of profiles, nil when there is none.
+	ProfileFile(ctx context.Context) ([]byte, error)
+	// SetProfiles answers what changes, and unless dryRun has the file hold; nil is
+	// none. ErrProfiles when the file is wrong.
+	SetProfiles(ctx context.Context, file []byte, dryRun bool) ([]*clusterv1.SchedulerProfile, error)
 	// Plan only works on the leader. ErrPlan when the request is wrong.
 	Plan(ctx context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error)
 }
 
 // ErrPlan says that what is to be planned makes no sense. The message says why.
 var ErrPlan = errors.New("plan")
+
+// ErrProfiles says that a file of profiles can't be carried out. The message says why.
+var ErrProfiles = errors.New("profiles")
 
 // ErrNoPod says that there is no such pod.
 var ErrNoPod = errors.New("no such pod")
@@ -110,6 +120,40 @@ func (s *Scheduler) SetAlgorithm(ctx context.Context, r *clusterv1.SetSchedulerA
 		return nil, s.failures.status(err)
 	}
 	return &clusterv1.SetSchedulerAlgorithmResponse{}, nil
+}
+
+// ListProfiles says by which profiles pods are decided about.
+func (s *Scheduler) ListProfiles(ctx context.Context, _ *clusterv1.ListSchedulerProfilesRequest) (*clusterv1.ListSchedulerProfilesResponse, error) {
+	profiles, err := s.scheduling.Profiles(ctx)
+	if err != nil {
+		return nil, s.failed(err)
+	}
+	return &clusterv1.ListSchedulerProfilesResponse{Profiles: profiles}, nil
+}
+
+// GetProfiles gives the file of profiles back.
+func (s *Scheduler) GetProfiles(ctx context.Context, _ *clusterv1.GetSchedulerProfilesRequest) (*clusterv1.GetSchedulerProfilesResponse, error) {
+	file, err := s.scheduling.ProfileFile(ctx)
+	if err != nil {
+		return nil, s.failures.status(err)
+	}
+	return &clusterv1.GetSchedulerProfilesResponse{File: file}, nil
+}
+
+// SetProfiles has another file of profiles hold.
+func (s *Scheduler) SetProfiles(ctx context.Context, r *clusterv1.SetSchedulerProfilesRequest) (*clusterv1.SetSchedulerProfilesResponse, error) {
+	file := r.File
+	if len(file) == 0 {
+		file = nil
+	}
+	profiles, err := s.scheduling.SetProfiles(ctx, file, r.DryRun)
+	if errors.Is(err, ErrProfiles) {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err != nil {
+		return nil, s.failures.status(err)
+	}
+	return &clusterv1.SetSchedulerProfilesResponse{Profiles: profiles}, nil
 }
 
 // PlanPods says where pods would go, were they made now.

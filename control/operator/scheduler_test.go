@@ -2,6 +2,7 @@ package operator
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 type placer struct {
 	pause     *clusterv1.SchedulerPause
 	algorithm string
+	file      []byte
 }
 
 func (p *placer) Status(context.Context) (*clusterv1.SchedulerStatusResponse, error) {
@@ -46,6 +48,49 @@ func (p *placer) Explain(_ context.Context, _, name string) (*clusterv1.ExplainP
 func (p *placer) SetAlgorithm(_ context.Context, algorithm string) error {
 	p.algorithm = algorithm
 	return nil
+}
+
+func (p *placer) Profiles(context.Context) ([]*clusterv1.SchedulerProfile, error) {
+	return nil, errNotLeader
+}
+
+func (p *placer) ProfileFile(context.Context) ([]byte, error) { return p.file, nil }
+
+func (p *placer) SetProfiles(_ context.Context, file []byte, dryRun bool) ([]*clusterv1.SchedulerProfile, error) {
+	if string(file) == "wrong" {
+		return nil, fmt.Errorf("%w: profiles[0]: it is wrong", ErrProfiles)
+	}
+	if !dryRun {
+		p.file = file
+	}
+	return []*clusterv1.SchedulerProfile{{Name: "p", Change: "added"}}, nil
+}
+
+func TestSetsProfilesThatCanBeCarriedOut(t *testing.T) {
+	p := &placer{}
+	s := NewScheduler(p, func() View { return View{} }, failures)
+	set := func(file string, dryRun bool) error {
+		_, err := s.SetProfiles(t.Context(), &clusterv1.SetSchedulerProfilesRequest{File: []byte(file), DryRun: dryRun})
+		return err
+	}
+	if err := set("wrong", false); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "profiles[0]") {
+		t.Errorf("got %v, want InvalidArgument that names the field", err)
+	}
+	if err := set("dry", true); err != nil || p.file != nil {
+		t.Errorf("got %v and %q, want nothing set", err, p.file)
+	}
+	if err := set("file", false); err != nil || string(p.file) != "file" {
+		t.Errorf("got %v and %q, want the file", err, p.file)
+	}
+	if r, err := s.GetProfiles(t.Context(), &clusterv1.GetSchedulerProfilesRequest{}); err != nil || string(r.File) != "file" {
+		t.Errorf("got %v, %v, want the file back", r, err)
+	}
+	if err := set("", false); err != nil || p.file != nil {
+		t.Errorf("got %v and %q, want none", err, p.file)
+	}
+	if _, err := s.ListProfiles(t.Context(), &clusterv1.ListSchedulerProfilesRequest{}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("got %v, want the leader to be asked", err)
+	}
 }
 
 func TestSetsAlgorithmsThatThereAre(t *testing.T) {

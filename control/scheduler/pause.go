@@ -81,11 +81,14 @@ func (b Brake) Resume(ctx context.Context) (bool, error) {
 	return err == nil, err
 }
 
-// followBrake wakes the decider whenever the brake was touched, until ctx ends.
-// Whether it is paused the decider looks up itself, so that it knows of a pause
-// that was stored before a pod was.
-func (s *Scheduler) followBrake(ctx context.Context) error {
-	return s.registry.Store().System().Follow(ctx, pauseRecord, s.inbox.ring)
+// settingsRecords is how the records of all settings begin: pause, algorithm, profiles.
+const settingsRecords = "scheduler-"
+
+// followSettings wakes the decider whenever a setting was touched, until ctx ends.
+// What they are the decider looks up itself, so that it knows of what was
+// stored before a pod was.
+func (s *Scheduler) followSettings(ctx context.Context) error {
+	return s.registry.Store().System().Follow(ctx, settingsRecords, s.inbox.ring)
 }
 
 // pauseToldAfter is how long pods may wait for the brake before they say so, as

@@ -46,7 +46,10 @@ func (s *Scheduler) Plan(ctx context.Context, groups []PlanGroup) ([]GroupPlan, 
 	if !s.caches.Synced(ctx) {
 		return nil, ctx.Err()
 	}
-	c := coreOf(NewSnapshot(stateOfCaches(s.caches)).cluster)
+	state := stateOfCaches(s.caches)
+	state.Algorithm = Algorithms{s.registry.Store()}.Get()
+	state.Profiles = s.readProfiles(&profilesSeen{})
+	c := coreOf(NewSnapshot(state).cluster)
 	for _, b := range s.caches.PodDisruptionBudgets.List() {
 		c.budgets.set(b)
 	}
@@ -117,13 +120,21 @@ func (c *core) plan(g PlanGroup, present []*corev1.Pod, prefix string) GroupPlan
 		pod.Spec.NodeName = ""
 		if !c.cluster.wants(pod) {
 			plan.Waiting++
-			plan.Why = "has scheduling gates, or is left to scheduler " + pod.Spec.SchedulerName
+			plan.Why = whyLeft(pod)
 			continue
 		}
 		c.setPod(pod)
 		c.settlePlan(&plan, pod)
 	}
 	return plan
+}
+
+// whyLeft is why a pod is not decided about.
+func whyLeft(pod *corev1.Pod) string {
+	if len(pod.Spec.SchedulingGates) > 0 {
+		return "has scheduling gates"
+	}
+	return "is left to scheduler " + pod.Spec.SchedulerName + ", which is no profile here"
 }
 
 // settlePlan decides about a pod to the end: who is to be evicted for it is gone

@@ -111,20 +111,21 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	g.Go(func() error { return s.reports.loop.Run(ctx) })
 	g.Go(func() error { return s.volumeWrites.loop.Run(ctx) })
 	g.Go(func() error { return s.evictions.loop.Run(ctx) })
-	g.Go(func() error { return s.followBrake(ctx) })
+	g.Go(func() error { return s.followSettings(ctx) })
 	return g.Wait()
 }
 
 // decide owns the core. It sleeps until something happened.
 func (s *Scheduler) decide(ctx context.Context) error {
 	core := newCore(s.sample)
+	profiles := &profilesSeen{}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var ready []decision
 	binding := false
 	var brake held
 	for {
-		if err := s.hear(ctx, core); err != nil {
+		if err := s.hear(ctx, core, profiles); err != nil {
 			return nil // ctx has ended
 		}
 		now := time.Now()
@@ -191,15 +192,20 @@ func (s *Scheduler) decide(ctx context.Context) error {
 	}
 }
 
-// hear tells the core what caches have reported. Nodes, namespaces, claims and
+// hear tells the core what caches have reported, and what is set. Nodes, namespaces, claims and
 // volumes are as new as the pods at least: who cordons a node and then creates a pod finds that it
 // does not go there.
-func (s *Scheduler) hear(ctx context.Context, core *core) error {
+func (s *Scheduler) hear(ctx context.Context, core *core, seen *profilesSeen) error {
 	pods, written := s.inbox.takePods(), s.volumeWrites.take()
 	revision := s.registry.Store().Revision()
-	for _, cache := range []interface {
+	caches := []interface {
 		WaitRevision(context.Context, uint64) error
-	}{s.caches.Nodes, s.caches.Namespaces, s.caches.StorageClasses, s.caches.PersistentVolumes, s.caches.PersistentVolumeClaims} {
+	}{s.caches.Nodes, s.caches.Namespaces, s.caches.StorageClasses, s.caches.PersistentVolumes, s.caches.PersistentVolumeClaims}
+	profiles := s.readProfiles(seen)
+	if profiles.hardDefaults {
+		caches = append(caches, s.caches.Services, s.caches.ReplicationControllers, s.caches.ReplicaSets, s.caches.StatefulSets)
+	}
+	for _, cache := range caches {
 		if err := cache.WaitRevision(ctx, revision); err != nil {
 			return err
 		}
@@ -208,6 +214,8 @@ func (s *Scheduler) hear(ctx context.Context, core *core) error {
 	for _, means := range s.inbox.takeOthers() {
 		means(core.cluster)
 	}
+	core.setProfiles(profiles)
+	core.freshen()
 	for name, node := range s.inbox.takeNodes() {
 		if node == nil {
 			core.removeNode(name)

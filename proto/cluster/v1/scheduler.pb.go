@@ -307,6 +307,348 @@ func (*SetSchedulerAlgorithmResponse) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{4}
 }
 
+type ListSchedulerProfilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchedulerProfilesRequest) Reset() {
+	*x = ListSchedulerProfilesRequest{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchedulerProfilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchedulerProfilesRequest) ProtoMessage() {}
+
+func (x *ListSchedulerProfilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchedulerProfilesRequest.ProtoReflect.Descriptor instead.
+func (*ListSchedulerProfilesRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{5}
+}
+
+type ListSchedulerProfilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In order of their names.
+	Profiles      []*SchedulerProfile `protobuf:"bytes,1,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchedulerProfilesResponse) Reset() {
+	*x = ListSchedulerProfilesResponse{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchedulerProfilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchedulerProfilesResponse) ProtoMessage() {}
+
+func (x *ListSchedulerProfilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchedulerProfilesResponse.ProtoReflect.Descriptor instead.
+func (*ListSchedulerProfilesResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListSchedulerProfilesResponse) GetProfiles() []*SchedulerProfile {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+type SchedulerProfile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What pods name in spec.schedulerName.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// There is no such profile: the pods are left to another scheduler.
+	Missing bool `protobuf:"varint,2,opt,name=missing,proto3" json:"missing,omitempty"`
+	// What it does otherwise than the standard one, each a few words.
+	Differences []string `protobuf:"bytes,3,rep,name=differences,proto3" json:"differences,omitempty"`
+	// Pods that wait for a node.
+	Waiting uint64 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// added, changed, removed or unchanged, by SetProfiles.
+	Change        string `protobuf:"bytes,5,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SchedulerProfile) Reset() {
+	*x = SchedulerProfile{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SchedulerProfile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SchedulerProfile) ProtoMessage() {}
+
+func (x *SchedulerProfile) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SchedulerProfile.ProtoReflect.Descriptor instead.
+func (*SchedulerProfile) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SchedulerProfile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SchedulerProfile) GetMissing() bool {
+	if x != nil {
+		return x.Missing
+	}
+	return false
+}
+
+func (x *SchedulerProfile) GetDifferences() []string {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *SchedulerProfile) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *SchedulerProfile) GetChange() string {
+	if x != nil {
+		return x.Change
+	}
+	return ""
+}
+
+type GetSchedulerProfilesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSchedulerProfilesRequest) Reset() {
+	*x = GetSchedulerProfilesRequest{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSchedulerProfilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSchedulerProfilesRequest) ProtoMessage() {}
+
+func (x *GetSchedulerProfilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSchedulerProfilesRequest.ProtoReflect.Descriptor instead.
+func (*GetSchedulerProfilesRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{8}
+}
+
+type GetSchedulerProfilesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty when there is none.
+	File          []byte `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSchedulerProfilesResponse) Reset() {
+	*x = GetSchedulerProfilesResponse{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSchedulerProfilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSchedulerProfilesResponse) ProtoMessage() {}
+
+func (x *GetSchedulerProfilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSchedulerProfilesResponse.ProtoReflect.Descriptor instead.
+func (*GetSchedulerProfilesResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetSchedulerProfilesResponse) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+type SetSchedulerProfilesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// KubeSchedulerConfiguration v1, YAML or JSON; empty for none, which leaves
+	// default-scheduler as it is without.
+	File []byte `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	// Say what would change, and change nothing.
+	DryRun        bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSchedulerProfilesRequest) Reset() {
+	*x = SetSchedulerProfilesRequest{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSchedulerProfilesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSchedulerProfilesRequest) ProtoMessage() {}
+
+func (x *SetSchedulerProfilesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSchedulerProfilesRequest.ProtoReflect.Descriptor instead.
+func (*SetSchedulerProfilesRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SetSchedulerProfilesRequest) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *SetSchedulerProfilesRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SetSchedulerProfilesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Profiles      []*SchedulerProfile    `protobuf:"bytes,1,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSchedulerProfilesResponse) Reset() {
+	*x = SetSchedulerProfilesResponse{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSchedulerProfilesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSchedulerProfilesResponse) ProtoMessage() {}
+
+func (x *SetSchedulerProfilesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSchedulerProfilesResponse.ProtoReflect.Descriptor instead.
+func (*SetSchedulerProfilesResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SetSchedulerProfilesResponse) GetProfiles() []*SchedulerProfile {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
 type PauseSchedulerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -316,7 +658,7 @@ type PauseSchedulerRequest struct {
 
 func (x *PauseSchedulerRequest) Reset() {
 	*x = PauseSchedulerRequest{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +670,7 @@ func (x *PauseSchedulerRequest) String() string {
 func (*PauseSchedulerRequest) ProtoMessage() {}
 
 func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[5]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +683,7 @@ func (x *PauseSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{5}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PauseSchedulerRequest) GetReason() string {
@@ -362,7 +704,7 @@ type PauseSchedulerResponse struct {
 
 func (x *PauseSchedulerResponse) Reset() {
 	*x = PauseSchedulerResponse{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +716,7 @@ func (x *PauseSchedulerResponse) String() string {
 func (*PauseSchedulerResponse) ProtoMessage() {}
 
 func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[6]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +729,7 @@ func (x *PauseSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*PauseSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{6}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PauseSchedulerResponse) GetPause() *SchedulerPause {
@@ -412,7 +754,7 @@ type ResumeSchedulerRequest struct {
 
 func (x *ResumeSchedulerRequest) Reset() {
 	*x = ResumeSchedulerRequest{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +766,7 @@ func (x *ResumeSchedulerRequest) String() string {
 func (*ResumeSchedulerRequest) ProtoMessage() {}
 
 func (x *ResumeSchedulerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[7]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +779,7 @@ func (x *ResumeSchedulerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSchedulerRequest.ProtoReflect.Descriptor instead.
 func (*ResumeSchedulerRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{7}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{14}
 }
 
 type ResumeSchedulerResponse struct {
@@ -450,7 +792,7 @@ type ResumeSchedulerResponse struct {
 
 func (x *ResumeSchedulerResponse) Reset() {
 	*x = ResumeSchedulerResponse{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +804,7 @@ func (x *ResumeSchedulerResponse) String() string {
 func (*ResumeSchedulerResponse) ProtoMessage() {}
 
 func (x *ResumeSchedulerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[8]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +817,7 @@ func (x *ResumeSchedulerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeSchedulerResponse.ProtoReflect.Descriptor instead.
 func (*ResumeSchedulerResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{8}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResumeSchedulerResponse) GetAlready() bool {
@@ -495,7 +837,7 @@ type ExplainPodRequest struct {
 
 func (x *ExplainPodRequest) Reset() {
 	*x = ExplainPodRequest{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +849,7 @@ func (x *ExplainPodRequest) String() string {
 func (*ExplainPodRequest) ProtoMessage() {}
 
 func (x *ExplainPodRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[9]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +862,7 @@ func (x *ExplainPodRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPodRequest.ProtoReflect.Descriptor instead.
 func (*ExplainPodRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{9}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExplainPodRequest) GetNamespace() string {
@@ -568,7 +910,7 @@ type ExplainPodResponse struct {
 
 func (x *ExplainPodResponse) Reset() {
 	*x = ExplainPodResponse{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +922,7 @@ func (x *ExplainPodResponse) String() string {
 func (*ExplainPodResponse) ProtoMessage() {}
 
 func (x *ExplainPodResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[10]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +935,7 @@ func (x *ExplainPodResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainPodResponse.ProtoReflect.Descriptor instead.
 func (*ExplainPodResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{10}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExplainPodResponse) GetNamespace() string {
@@ -710,7 +1052,7 @@ type ExplainedNode struct {
 
 func (x *ExplainedNode) Reset() {
 	*x = ExplainedNode{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +1064,7 @@ func (x *ExplainedNode) String() string {
 func (*ExplainedNode) ProtoMessage() {}
 
 func (x *ExplainedNode) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[11]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +1077,7 @@ func (x *ExplainedNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedNode.ProtoReflect.Descriptor instead.
 func (*ExplainedNode) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{11}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExplainedNode) GetName() string {
@@ -783,7 +1125,7 @@ type ExplainedRefusal struct {
 
 func (x *ExplainedRefusal) Reset() {
 	*x = ExplainedRefusal{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -795,7 +1137,7 @@ func (x *ExplainedRefusal) String() string {
 func (*ExplainedRefusal) ProtoMessage() {}
 
 func (x *ExplainedRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[12]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -808,7 +1150,7 @@ func (x *ExplainedRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedRefusal.ProtoReflect.Descriptor instead.
 func (*ExplainedRefusal) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{12}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ExplainedRefusal) GetFilter() string {
@@ -836,7 +1178,7 @@ type ExplainedScore struct {
 
 func (x *ExplainedScore) Reset() {
 	*x = ExplainedScore{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1190,7 @@ func (x *ExplainedScore) String() string {
 func (*ExplainedScore) ProtoMessage() {}
 
 func (x *ExplainedScore) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[13]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1203,7 @@ func (x *ExplainedScore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedScore.ProtoReflect.Descriptor instead.
 func (*ExplainedScore) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{13}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ExplainedScore) GetName() string {
@@ -899,7 +1241,7 @@ type ExplainedPreemption struct {
 
 func (x *ExplainedPreemption) Reset() {
 	*x = ExplainedPreemption{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[14]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1253,7 @@ func (x *ExplainedPreemption) String() string {
 func (*ExplainedPreemption) ProtoMessage() {}
 
 func (x *ExplainedPreemption) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[14]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1266,7 @@ func (x *ExplainedPreemption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedPreemption.ProtoReflect.Descriptor instead.
 func (*ExplainedPreemption) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{14}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ExplainedPreemption) GetWhy() string {
@@ -966,7 +1308,7 @@ type ExplainedVictim struct {
 
 func (x *ExplainedVictim) Reset() {
 	*x = ExplainedVictim{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[15]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1320,7 @@ func (x *ExplainedVictim) String() string {
 func (*ExplainedVictim) ProtoMessage() {}
 
 func (x *ExplainedVictim) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[15]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1333,7 @@ func (x *ExplainedVictim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainedVictim.ProtoReflect.Descriptor instead.
 func (*ExplainedVictim) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{15}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ExplainedVictim) GetNamespace() string {
@@ -1026,7 +1368,7 @@ type PlanPodsRequest struct {
 
 func (x *PlanPodsRequest) Reset() {
 	*x = PlanPodsRequest{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[16]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1380,7 @@ func (x *PlanPodsRequest) String() string {
 func (*PlanPodsRequest) ProtoMessage() {}
 
 func (x *PlanPodsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[16]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1393,7 @@ func (x *PlanPodsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanPodsRequest.ProtoReflect.Descriptor instead.
 func (*PlanPodsRequest) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{16}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PlanPodsRequest) GetGroups() []*PlanPodsGroup {
@@ -1076,7 +1418,7 @@ type PlanPodsGroup struct {
 
 func (x *PlanPodsGroup) Reset() {
 	*x = PlanPodsGroup{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[17]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1430,7 @@ func (x *PlanPodsGroup) String() string {
 func (*PlanPodsGroup) ProtoMessage() {}
 
 func (x *PlanPodsGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[17]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1443,7 @@ func (x *PlanPodsGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanPodsGroup.ProtoReflect.Descriptor instead.
 func (*PlanPodsGroup) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{17}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *PlanPodsGroup) GetPod() []byte {
@@ -1141,7 +1483,7 @@ type PlanPodsResponse struct {
 
 func (x *PlanPodsResponse) Reset() {
 	*x = PlanPodsResponse{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[18]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1153,7 +1495,7 @@ func (x *PlanPodsResponse) String() string {
 func (*PlanPodsResponse) ProtoMessage() {}
 
 func (x *PlanPodsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[18]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1166,7 +1508,7 @@ func (x *PlanPodsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanPodsResponse.ProtoReflect.Descriptor instead.
 func (*PlanPodsResponse) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{18}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *PlanPodsResponse) GetGroups() []*PlannedPods {
@@ -1190,7 +1532,7 @@ type PlannedPods struct {
 
 func (x *PlannedPods) Reset() {
 	*x = PlannedPods{}
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[19]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1544,7 @@ func (x *PlannedPods) String() string {
 func (*PlannedPods) ProtoMessage() {}
 
 func (x *PlannedPods) ProtoReflect() protoreflect.Message {
-	mi := &file_cluster_v1_scheduler_proto_msgTypes[19]
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1557,7 @@ func (x *PlannedPods) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedPods.ProtoReflect.Descriptor instead.
 func (*PlannedPods) Descriptor() ([]byte, []int) {
-	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{19}
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *PlannedPods) GetPresent() uint32 {
@@ -1282,7 +1624,24 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\talgorithm\x18\b \x01(\tR\talgorithm\"<\n" +
 	"\x1cSetSchedulerAlgorithmRequest\x12\x1c\n" +
 	"\talgorithm\x18\x01 \x01(\tR\talgorithm\"\x1f\n" +
-	"\x1dSetSchedulerAlgorithmResponse\"/\n" +
+	"\x1dSetSchedulerAlgorithmResponse\"\x1e\n" +
+	"\x1cListSchedulerProfilesRequest\"`\n" +
+	"\x1dListSchedulerProfilesResponse\x12?\n" +
+	"\bprofiles\x18\x01 \x03(\v2#.muster.cluster.v1.SchedulerProfileR\bprofiles\"\x94\x01\n" +
+	"\x10SchedulerProfile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amissing\x18\x02 \x01(\bR\amissing\x12 \n" +
+	"\vdifferences\x18\x03 \x03(\tR\vdifferences\x12\x18\n" +
+	"\awaiting\x18\x04 \x01(\x04R\awaiting\x12\x16\n" +
+	"\x06change\x18\x05 \x01(\tR\x06change\"\x1d\n" +
+	"\x1bGetSchedulerProfilesRequest\"2\n" +
+	"\x1cGetSchedulerProfilesResponse\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\fR\x04file\"J\n" +
+	"\x1bSetSchedulerProfilesRequest\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\fR\x04file\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"_\n" +
+	"\x1cSetSchedulerProfilesResponse\x12?\n" +
+	"\bprofiles\x18\x01 \x03(\v2#.muster.cluster.v1.SchedulerProfileR\bprofiles\"/\n" +
 	"\x15PauseSchedulerRequest\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"k\n" +
 	"\x16PauseSchedulerResponse\x127\n" +
@@ -1354,13 +1713,16 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\aevicted\x18\x06 \x03(\v2\".muster.cluster.v1.ExplainedVictimR\aevicted\x1a9\n" +
 	"\vPlacedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x012\xcb\x04\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x012\x9e\a\n" +
 	"\tScheduler\x12_\n" +
 	"\x06Status\x12).muster.cluster.v1.SchedulerStatusRequest\x1a*.muster.cluster.v1.SchedulerStatusResponse\x12\\\n" +
 	"\x05Pause\x12(.muster.cluster.v1.PauseSchedulerRequest\x1a).muster.cluster.v1.PauseSchedulerResponse\x12_\n" +
 	"\x06Resume\x12).muster.cluster.v1.ResumeSchedulerRequest\x1a*.muster.cluster.v1.ResumeSchedulerResponse\x12V\n" +
 	"\aExplain\x12$.muster.cluster.v1.ExplainPodRequest\x1a%.muster.cluster.v1.ExplainPodResponse\x12q\n" +
-	"\fSetAlgorithm\x12/.muster.cluster.v1.SetSchedulerAlgorithmRequest\x1a0.muster.cluster.v1.SetSchedulerAlgorithmResponse\x12S\n" +
+	"\fSetAlgorithm\x12/.muster.cluster.v1.SetSchedulerAlgorithmRequest\x1a0.muster.cluster.v1.SetSchedulerAlgorithmResponse\x12q\n" +
+	"\fListProfiles\x12/.muster.cluster.v1.ListSchedulerProfilesRequest\x1a0.muster.cluster.v1.ListSchedulerProfilesResponse\x12n\n" +
+	"\vGetProfiles\x12..muster.cluster.v1.GetSchedulerProfilesRequest\x1a/.muster.cluster.v1.GetSchedulerProfilesResponse\x12n\n" +
+	"\vSetProfiles\x12..muster.cluster.v1.SetSchedulerProfilesRequest\x1a/.muster.cluster.v1.SetSchedulerProfilesResponse\x12S\n" +
 	"\bPlanPods\x12\".muster.cluster.v1.PlanPodsRequest\x1a#.muster.cluster.v1.PlanPodsResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
@@ -1375,60 +1737,75 @@ func file_cluster_v1_scheduler_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_scheduler_proto_rawDescData
 }
 
-var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*SchedulerPause)(nil),                // 0: muster.cluster.v1.SchedulerPause
 	(*SchedulerStatusRequest)(nil),        // 1: muster.cluster.v1.SchedulerStatusRequest
 	(*SchedulerStatusResponse)(nil),       // 2: muster.cluster.v1.SchedulerStatusResponse
 	(*SetSchedulerAlgorithmRequest)(nil),  // 3: muster.cluster.v1.SetSchedulerAlgorithmRequest
 	(*SetSchedulerAlgorithmResponse)(nil), // 4: muster.cluster.v1.SetSchedulerAlgorithmResponse
-	(*PauseSchedulerRequest)(nil),         // 5: muster.cluster.v1.PauseSchedulerRequest
-	(*PauseSchedulerResponse)(nil),        // 6: muster.cluster.v1.PauseSchedulerResponse
-	(*ResumeSchedulerRequest)(nil),        // 7: muster.cluster.v1.ResumeSchedulerRequest
-	(*ResumeSchedulerResponse)(nil),       // 8: muster.cluster.v1.ResumeSchedulerResponse
-	(*ExplainPodRequest)(nil),             // 9: muster.cluster.v1.ExplainPodRequest
-	(*ExplainPodResponse)(nil),            // 10: muster.cluster.v1.ExplainPodResponse
-	(*ExplainedNode)(nil),                 // 11: muster.cluster.v1.ExplainedNode
-	(*ExplainedRefusal)(nil),              // 12: muster.cluster.v1.ExplainedRefusal
-	(*ExplainedScore)(nil),                // 13: muster.cluster.v1.ExplainedScore
-	(*ExplainedPreemption)(nil),           // 14: muster.cluster.v1.ExplainedPreemption
-	(*ExplainedVictim)(nil),               // 15: muster.cluster.v1.ExplainedVictim
-	(*PlanPodsRequest)(nil),               // 16: muster.cluster.v1.PlanPodsRequest
-	(*PlanPodsGroup)(nil),                 // 17: muster.cluster.v1.PlanPodsGroup
-	(*PlanPodsResponse)(nil),              // 18: muster.cluster.v1.PlanPodsResponse
-	(*PlannedPods)(nil),                   // 19: muster.cluster.v1.PlannedPods
-	nil,                                   // 20: muster.cluster.v1.PlannedPods.PlacedEntry
+	(*ListSchedulerProfilesRequest)(nil),  // 5: muster.cluster.v1.ListSchedulerProfilesRequest
+	(*ListSchedulerProfilesResponse)(nil), // 6: muster.cluster.v1.ListSchedulerProfilesResponse
+	(*SchedulerProfile)(nil),              // 7: muster.cluster.v1.SchedulerProfile
+	(*GetSchedulerProfilesRequest)(nil),   // 8: muster.cluster.v1.GetSchedulerProfilesRequest
+	(*GetSchedulerProfilesResponse)(nil),  // 9: muster.cluster.v1.GetSchedulerProfilesResponse
+	(*SetSchedulerProfilesRequest)(nil),   // 10: muster.cluster.v1.SetSchedulerProfilesRequest
+	(*SetSchedulerProfilesResponse)(nil),  // 11: muster.cluster.v1.SetSchedulerProfilesResponse
+	(*PauseSchedulerRequest)(nil),         // 12: muster.cluster.v1.PauseSchedulerRequest
+	(*PauseSchedulerResponse)(nil),        // 13: muster.cluster.v1.PauseSchedulerResponse
+	(*ResumeSchedulerRequest)(nil),        // 14: muster.cluster.v1.ResumeSchedulerRequest
+	(*ResumeSchedulerResponse)(nil),       // 15: muster.cluster.v1.ResumeSchedulerResponse
+	(*ExplainPodRequest)(nil),             // 16: muster.cluster.v1.ExplainPodRequest
+	(*ExplainPodResponse)(nil),            // 17: muster.cluster.v1.ExplainPodResponse
+	(*ExplainedNode)(nil),                 // 18: muster.cluster.v1.ExplainedNode
+	(*ExplainedRefusal)(nil),              // 19: muster.cluster.v1.ExplainedRefusal
+	(*ExplainedScore)(nil),                // 20: muster.cluster.v1.ExplainedScore
+	(*ExplainedPreemption)(nil),           // 21: muster.cluster.v1.ExplainedPreemption
+	(*ExplainedVictim)(nil),               // 22: muster.cluster.v1.ExplainedVictim
+	(*PlanPodsRequest)(nil),               // 23: muster.cluster.v1.PlanPodsRequest
+	(*PlanPodsGroup)(nil),                 // 24: muster.cluster.v1.PlanPodsGroup
+	(*PlanPodsResponse)(nil),              // 25: muster.cluster.v1.PlanPodsResponse
+	(*PlannedPods)(nil),                   // 26: muster.cluster.v1.PlannedPods
+	nil,                                   // 27: muster.cluster.v1.PlannedPods.PlacedEntry
 }
 var file_cluster_v1_scheduler_proto_depIdxs = []int32{
 	0,  // 0: muster.cluster.v1.SchedulerStatusResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
-	0,  // 1: muster.cluster.v1.PauseSchedulerResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
-	0,  // 2: muster.cluster.v1.ExplainPodResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
-	11, // 3: muster.cluster.v1.ExplainPodResponse.nodes:type_name -> muster.cluster.v1.ExplainedNode
-	14, // 4: muster.cluster.v1.ExplainPodResponse.preemption:type_name -> muster.cluster.v1.ExplainedPreemption
-	12, // 5: muster.cluster.v1.ExplainedNode.refusals:type_name -> muster.cluster.v1.ExplainedRefusal
-	13, // 6: muster.cluster.v1.ExplainedNode.scores:type_name -> muster.cluster.v1.ExplainedScore
-	15, // 7: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
-	17, // 8: muster.cluster.v1.PlanPodsRequest.groups:type_name -> muster.cluster.v1.PlanPodsGroup
-	19, // 9: muster.cluster.v1.PlanPodsResponse.groups:type_name -> muster.cluster.v1.PlannedPods
-	20, // 10: muster.cluster.v1.PlannedPods.placed:type_name -> muster.cluster.v1.PlannedPods.PlacedEntry
-	15, // 11: muster.cluster.v1.PlannedPods.evicted:type_name -> muster.cluster.v1.ExplainedVictim
-	1,  // 12: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
-	5,  // 13: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
-	7,  // 14: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
-	9,  // 15: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
-	3,  // 16: muster.cluster.v1.Scheduler.SetAlgorithm:input_type -> muster.cluster.v1.SetSchedulerAlgorithmRequest
-	16, // 17: muster.cluster.v1.Scheduler.PlanPods:input_type -> muster.cluster.v1.PlanPodsRequest
-	2,  // 18: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
-	6,  // 19: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
-	8,  // 20: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
-	10, // 21: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
-	4,  // 22: muster.cluster.v1.Scheduler.SetAlgorithm:output_type -> muster.cluster.v1.SetSchedulerAlgorithmResponse
-	18, // 23: muster.cluster.v1.Scheduler.PlanPods:output_type -> muster.cluster.v1.PlanPodsResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	7,  // 1: muster.cluster.v1.ListSchedulerProfilesResponse.profiles:type_name -> muster.cluster.v1.SchedulerProfile
+	7,  // 2: muster.cluster.v1.SetSchedulerProfilesResponse.profiles:type_name -> muster.cluster.v1.SchedulerProfile
+	0,  // 3: muster.cluster.v1.PauseSchedulerResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
+	0,  // 4: muster.cluster.v1.ExplainPodResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
+	18, // 5: muster.cluster.v1.ExplainPodResponse.nodes:type_name -> muster.cluster.v1.ExplainedNode
+	21, // 6: muster.cluster.v1.ExplainPodResponse.preemption:type_name -> muster.cluster.v1.ExplainedPreemption
+	19, // 7: muster.cluster.v1.ExplainedNode.refusals:type_name -> muster.cluster.v1.ExplainedRefusal
+	20, // 8: muster.cluster.v1.ExplainedNode.scores:type_name -> muster.cluster.v1.ExplainedScore
+	22, // 9: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
+	24, // 10: muster.cluster.v1.PlanPodsRequest.groups:type_name -> muster.cluster.v1.PlanPodsGroup
+	26, // 11: muster.cluster.v1.PlanPodsResponse.groups:type_name -> muster.cluster.v1.PlannedPods
+	27, // 12: muster.cluster.v1.PlannedPods.placed:type_name -> muster.cluster.v1.PlannedPods.PlacedEntry
+	22, // 13: muster.cluster.v1.PlannedPods.evicted:type_name -> muster.cluster.v1.ExplainedVictim
+	1,  // 14: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
+	12, // 15: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
+	14, // 16: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
+	16, // 17: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
+	3,  // 18: muster.cluster.v1.Scheduler.SetAlgorithm:input_type -> muster.cluster.v1.SetSchedulerAlgorithmRequest
+	5,  // 19: muster.cluster.v1.Scheduler.ListProfiles:input_type -> muster.cluster.v1.ListSchedulerProfilesRequest
+	8,  // 20: muster.cluster.v1.Scheduler.GetProfiles:input_type -> muster.cluster.v1.GetSchedulerProfilesRequest
+	10, // 21: muster.cluster.v1.Scheduler.SetProfiles:input_type -> muster.cluster.v1.SetSchedulerProfilesRequest
+	23, // 22: muster.cluster.v1.Scheduler.PlanPods:input_type -> muster.cluster.v1.PlanPodsRequest
+	2,  // 23: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
+	13, // 24: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
+	15, // 25: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
+	17, // 26: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
+	4,  // 27: muster.cluster.v1.Scheduler.SetAlgorithm:output_type -> muster.cluster.v1.SetSchedulerAlgorithmResponse
+	6,  // 28: muster.cluster.v1.Scheduler.ListProfiles:output_type -> muster.cluster.v1.ListSchedulerProfilesResponse
+	9,  // 29: muster.cluster.v1.Scheduler.GetProfiles:output_type -> muster.cluster.v1.GetSchedulerProfilesResponse
+	11, // 30: muster.cluster.v1.Scheduler.SetProfiles:output_type -> muster.cluster.v1.SetSchedulerProfilesResponse
+	25, // 31: muster.cluster.v1.Scheduler.PlanPods:output_type -> muster.cluster.v1.PlanPodsResponse
+	23, // [23:32] is the sub-list for method output_type
+	14, // [14:23] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_scheduler_proto_init() }
@@ -1442,7 +1819,7 @@ func file_cluster_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_scheduler_proto_rawDesc), len(file_cluster_v1_scheduler_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,9 @@ const (
 	Scheduler_Resume_FullMethodName       = "/muster.cluster.v1.Scheduler/Resume"
 	Scheduler_Explain_FullMethodName      = "/muster.cluster.v1.Scheduler/Explain"
 	Scheduler_SetAlgorithm_FullMethodName = "/muster.cluster.v1.Scheduler/SetAlgorithm"
+	Scheduler_ListProfiles_FullMethodName = "/muster.cluster.v1.Scheduler/ListProfiles"
+	Scheduler_GetProfiles_FullMethodName  = "/muster.cluster.v1.Scheduler/GetProfiles"
+	Scheduler_SetProfiles_FullMethodName  = "/muster.cluster.v1.Scheduler/SetProfiles"
 	Scheduler_PlanPods_FullMethodName     = "/muster.cluster.v1.Scheduler/PlanPods"
 )
 
@@ -47,6 +50,14 @@ type SchedulerClient interface {
 	// SetAlgorithm changes which of the nodes that can take a pod is the better one,
 	// from the next decision on. No pod moves.
 	SetAlgorithm(ctx context.Context, in *SetSchedulerAlgorithmRequest, opts ...grpc.CallOption) (*SetSchedulerAlgorithmResponse, error)
+	// ListProfiles is the leader's to answer: the profiles that there are, and the
+	// names that waiting pods have for which there is none.
+	ListProfiles(ctx context.Context, in *ListSchedulerProfilesRequest, opts ...grpc.CallOption) (*ListSchedulerProfilesResponse, error)
+	// GetProfiles answers the file of profiles as it was written.
+	GetProfiles(ctx context.Context, in *GetSchedulerProfilesRequest, opts ...grpc.CallOption) (*GetSchedulerProfilesResponse, error)
+	// SetProfiles has another file hold from the next decision on. INVALID_ARGUMENT
+	// names the fields that are wrong. No pod moves.
+	SetProfiles(ctx context.Context, in *SetSchedulerProfilesRequest, opts ...grpc.CallOption) (*SetSchedulerProfilesResponse, error)
 	// PlanPods as well. It changes nothing.
 	PlanPods(ctx context.Context, in *PlanPodsRequest, opts ...grpc.CallOption) (*PlanPodsResponse, error)
 }
@@ -109,6 +120,36 @@ func (c *schedulerClient) SetAlgorithm(ctx context.Context, in *SetSchedulerAlgo
 	return out, nil
 }
 
+func (c *schedulerClient) ListProfiles(ctx context.Context, in *ListSchedulerProfilesRequest, opts ...grpc.CallOption) (*ListSchedulerProfilesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSchedulerProfilesResponse)
+	err := c.cc.Invoke(ctx, Scheduler_ListProfiles_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *schedulerClient) GetProfiles(ctx context.Context, in *GetSchedulerProfilesRequest, opts ...grpc.CallOption) (*GetSchedulerProfilesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSchedulerProfilesResponse)
+	err := c.cc.Invoke(ctx, Scheduler_GetProfiles_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *schedulerClient) SetProfiles(ctx context.Context, in *SetSchedulerProfilesRequest, opts ...grpc.CallOption) (*SetSchedulerProfilesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSchedulerProfilesResponse)
+	err := c.cc.Invoke(ctx, Scheduler_SetProfiles_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *schedulerClient) PlanPods(ctx context.Context, in *PlanPodsRequest, opts ...grpc.CallOption) (*PlanPodsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(PlanPodsResponse)
@@ -137,6 +178,14 @@ type SchedulerServer interface {
 	// SetAlgorithm changes which of the nodes that can take a pod is the better one,
 	// from the next decision on. No pod moves.
 	SetAlgorithm(context.Context, *SetSchedulerAlgorithmRequest) (*SetSchedulerAlgorithmResponse, error)
+	// ListProfiles is the leader's to answer: the profiles that there are, and the
+	// names that waiting pods have for which there is none.
+	ListProfiles(context.Context, *ListSchedulerProfilesRequest) (*ListSchedulerProfilesResponse, error)
+	// GetProfiles answers the file of profiles as it was written.
+	GetProfiles(context.Context, *GetSchedulerProfilesRequest) (*GetSchedulerProfilesResponse, error)
+	// SetProfiles has another file hold from the next decision on. INVALID_ARGUMENT
+	// names the fields that are wrong. No pod moves.
+	SetProfiles(context.Context, *SetSchedulerProfilesRequest) (*SetSchedulerProfilesResponse, error)
 	// PlanPods as well. It changes nothing.
 	PlanPods(context.Context, *PlanPodsRequest) (*PlanPodsResponse, error)
 	mustEmbedUnimplementedSchedulerServer()
@@ -163,6 +212,15 @@ func (UnimplementedSchedulerServer) Explain(context.Context, *ExplainPodRequest)
 }
 func (UnimplementedSchedulerServer) SetAlgorithm(context.Context, *SetSchedulerAlgorithmRequest) (*SetSchedulerAlgorithmResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetAlgorithm not implemented")
+}
+func (UnimplementedSchedulerServer) ListProfiles(context.Context, *ListSchedulerProfilesRequest) (*ListSchedulerProfilesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListProfiles not implemented")
+}
+func (UnimplementedSchedulerServer) GetProfiles(context.Context, *GetSchedulerProfilesRequest) (*GetSchedulerProfilesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProfiles not implemented")
+}
+func (UnimplementedSchedulerServer) SetProfiles(context.Context, *SetSchedulerProfilesRequest) (*SetSchedulerProfilesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetProfiles not implemented")
 }
 func (UnimplementedSchedulerServer) PlanPods(context.Context, *PlanPodsRequest) (*PlanPodsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlanPods not implemented")
@@ -278,6 +336,60 @@ func _Scheduler_SetAlgorithm_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scheduler_ListProfiles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSchedulerProfilesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServer).ListProfiles(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scheduler_ListProfiles_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServer).ListProfiles(ctx, req.(*ListSchedulerProfilesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Scheduler_GetProfiles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSchedulerProfilesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServer).GetProfiles(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scheduler_GetProfiles_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServer).GetProfiles(ctx, req.(*GetSchedulerProfilesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Scheduler_SetProfiles_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSchedulerProfilesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SchedulerServer).SetProfiles(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Scheduler_SetProfiles_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SchedulerServer).SetProfiles(ctx, req.(*SetSchedulerProfilesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Scheduler_PlanPods_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(PlanPodsRequest)
 	if err := dec(in); err != nil {
@@ -322,6 +434,18 @@ var Scheduler_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetAlgorithm",
 			Handler:    _Scheduler_SetAlgorithm_Handler,
+		},
+		{
+			MethodName: "ListProfiles",
+			Handler:    _Scheduler_ListProfiles_Handler,
+		},
+		{
+			MethodName: "GetProfiles",
+			Handler:    _Scheduler_GetProfiles_Handler,
+		},
+		{
+			MethodName: "SetProfiles",
+			Handler:    _Scheduler_SetProfiles_Handler,
 		},
 		{
 			MethodName: "PlanPods",

@@ -73,7 +73,7 @@ func (r *rollout) shrinkOld() {
 			spare -= n
 		}
 	}
-	spare = sum(r.all(), available) - least
+	spare = sum(r.all(), left) - least
 	for _, set := range slices.Clone(r.old) {
 		n := min(spare, replicas(set))
 		if n > 0 && r.resize(set, replicas(set)-n, false) {
@@ -81,6 +81,11 @@ func (r *rollout) shrinkOld() {
 		}
 	}
 }
+
+// left is how many available pods the set has when it has done as it was told: its
+// status may still count those that it was told to take away, which upstream counts
+// too, and takes as many too many from the next set.
+func left(set *appsv1.ReplicaSet) int32 { return min(available(set), replicas(set)) }
 
 // recreate lets no pod of the new replica set run beside one of an old.
 func (r *rollout) recreate(run func(set types.UID) bool) {

@@ -57,6 +57,10 @@ func New(cfg Config) *Controller {
 	c := &Controller{registry: cfg.Registry, caches: cfg.Caches, events: cfg.Events.Source("controllermanager")}
 	c.loop = controller.NewLoop("disruption", workers, cfg.Logger, c.reconcile)
 	c.stale = controller.NewLoop("disruption-stale", 1, cfg.Logger, c.clearStale)
+	c.selectors.there = func(budget *policyv1.PodDisruptionBudget) bool {
+		now, ok := c.caches.PodDisruptionBudgets.Get(budget.Namespace, budget.Name)
+		return ok && now.UID == budget.UID
+	}
 	c.caches.PodDisruptionBudgets.OnChange(func(old, now *policyv1.PodDisruptionBudget) {
 		if now == nil {
 			c.selectors.forget(old)

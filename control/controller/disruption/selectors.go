@@ -13,6 +13,10 @@ import (
 // pod asks every budget of its namespace, and one with ten thousand terms takes
 // milliseconds to bring into that form.
 type selectors struct {
+	// there says that the budget still exists: one that has been looked up before it
+	// was deleted may be asked about after it was forgotten.
+	there func(*policyv1.PodDisruptionBudget) bool
+
 	mu    sync.Mutex
 	known map[types.UID]known
 }
@@ -32,6 +36,9 @@ func (s *selectors) of(budget *policyv1.PodDisruptionBudget) labels.Selector {
 	if err != nil {
 		selector = labels.Nothing()
 	}
+	if !s.there(budget) {
+		return selector
+	}
 	if s.known == nil {
 		s.known = map[types.UID]known{}
 	}
@@ -39,6 +46,7 @@ func (s *selectors) of(budget *policyv1.PodDisruptionBudget) labels.Selector {
 	return selector
 }
 
+// forget is called when the budget is there no more.
 func (s *selectors) forget(budget *policyv1.PodDisruptionBudget) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -55,4 +55,8 @@ func TestAHugeSelectorIsReadOnce(t *testing.T) {
 		}
 		return ""
 	})
+	// A pass that began before the budget was deleted may still ask.
+	if c.selectors.of(now); len(c.selectors.known) > 0 {
+		t.Error("the selector of a deleted budget is remembered")
+	}
 }

@@ -68,7 +68,7 @@ func NewMember(ctx context.Context, cfg MemberConfig) (*Member, error) {
 	}
 	cfg.Servers = id.Servers()
 	cfg.Dial = func(_ context.Context, address string) (*grpc.ClientConn, error) {
-		return transport.DialGRPC(address, id)
+		return transport.DialGRPC(address, id, transport.WithSession())
 	}
 	a, err := New(cfg.Config)
 	if err != nil {

@@ -1,5 +1,14 @@
 package transport
 
+import (
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// ServerOptionsPinging are ServerOptions with pings that a test can wait for.
+func ServerOptionsPinging(after time.Duration) []grpc.ServerOption { return serverOptions(after) }
+
 // BacklogMax is for tests.
 const BacklogMax = backlogMax
 

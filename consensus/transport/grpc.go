@@ -19,14 +19,24 @@ import (
 const MessageMax = 16 << 20
 
 // A vanished host is noticed by the kernel (noticeLoss). A process that hangs
-// while its kernel acknowledges needs pings: gRPC's clients send them at most
-// every 10 s, so the servers do it.
+// while its kernel acknowledges needs pings. A client that hangs costs only memory,
+// and a thousand idle ones that are pinged each second or two cost more than all else
+// an idle control node does.
 const (
-	serverPingAfter = 2 * time.Second
-	clientPingAfter = 10 * time.Second
-	pingTimeout     = 3 * time.Second
-	connectTimeout  = 3 * time.Second
+	serverPingAfter  = time.Minute
+	clientPingAfter  = 10 * time.Second
+	sessionPingAfter = time.Minute
+	pingTimeout      = 3 * time.Second
+	connectTimeout   = 3 * time.Second
 )
+
+// WithSession is for connections that carry a session which notices by itself, and
+// sooner, that the other side hangs.
+func WithSession() grpc.DialOption { return pingAfter(sessionPingAfter) }
+
+func pingAfter(idle time.Duration) grpc.DialOption {
+	return grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: idle, Timeout: pingTimeout, PermitWithoutStream: true})
+}
 
 // window is how much of a stream, and of a connection, may be under way unread.
 // A fixed one keeps gRPC from measuring the connection, which it would do with a
@@ -36,7 +46,9 @@ const window = 1 << 20
 
 // ServerOptions are what a grpc.Server on Mux.GRPC needs: the credentials,
 // Authorize, limits and keepalive.
-func ServerOptions() []grpc.ServerOption {
+func ServerOptions() []grpc.ServerOption { return serverOptions(serverPingAfter) }
+
+func serverOptions(pingAfter time.Duration) []grpc.ServerOption {
 	unary, stream := Authorize()
 	return []grpc.ServerOption{
 		grpc.Creds(ServerCredentials()),
@@ -46,7 +58,7 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxSendMsgSize(MessageMax),
 		grpc.InitialWindowSize(window),
 		grpc.InitialConnWindowSize(window),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPingAfter, Timeout: pingTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingAfter, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	}
 }
@@ -80,7 +92,7 @@ func DialGRPCWith(address string, config *tls.Config, opts ...grpc.DialOption) (
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: connectTimeout,
 		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPingAfter, Timeout: pingTimeout, PermitWithoutStream: true}),
+		pingAfter(clientPingAfter),
 	}, opts...)
 	return grpc.NewClient("passthrough:///"+address, opts...)
 }

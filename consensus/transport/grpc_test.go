@@ -108,8 +108,13 @@ func (k keys) Watch(_ *clusterv1.KVWatchRequest, stream grpc.ServerStreamingServ
 
 func serveGRPC(t *testing.T, mux *transport.Mux) *everything {
 	t.Helper()
+	return serveGRPCWith(t, mux, transport.ServerOptions())
+}
+
+func serveGRPCWith(t *testing.T, mux *transport.Mux, options []grpc.ServerOption) *everything {
+	t.Helper()
 	service := &everything{}
-	server := grpc.NewServer(transport.ServerOptions()...)
+	server := grpc.NewServer(options...)
 	clusterv1.RegisterLogServer(server, service)
 	clusterv1.RegisterMembershipServer(server, service)
 	clusterv1.RegisterSessionsServer(server, service)
@@ -334,7 +339,7 @@ func TestServerDropsAClientThatHangs(t *testing.T) {
 	t.Parallel()
 	cluster := identitytest.New(t)
 	mux, _ := listen(t, cluster.Server("c1"))
-	serveGRPC(t, mux)
+	serveGRPCWith(t, mux, transport.ServerOptionsPinging(time.Second))
 	config := cluster.Agent("n1").ClientTLS(identity.ServerName)
 	config.NextProtos = []string{transport.ALPNGRPC}
 	conn, err := tls.Dial("tcp", mux.Addr().String(), config)
@@ -355,7 +360,7 @@ func TestServerDropsAClientThatHangs(t *testing.T) {
 		}
 	}
 	if took := time.Since(begin); took > 8*time.Second {
-		t.Errorf("dropped after %v, want about 5 s", took)
+		t.Errorf("dropped after %v, want about 4 s", took)
 	}
 }
 

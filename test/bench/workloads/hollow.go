@@ -115,7 +115,7 @@ func (h *hollowNodes) join(ctx context.Context, number int) (*identity.Identity,
 func (h *hollowNodes) live(ctx context.Context, number int, id *identity.Identity) error {
 	node := nodeOf(number, h.zones)
 	dial := func(_ context.Context, address string) (*grpc.ClientConn, error) {
-		return transport.DialGRPC(address, id)
+		return transport.DialGRPC(address, id, transport.WithSession())
 	}
 	log := slog.New(slog.DiscardHandler)
 	// Each begins with another control node, as machines that joined one by one do.

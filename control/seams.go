@@ -6,6 +6,7 @@ import (
 	"log"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -84,6 +85,15 @@ type liveness struct{ *gossip.Gossip }
 func (l liveness) Alive(node string) bool {
 	m, known := l.Member(node)
 	return known && m.Role == string(identity.Agent) && m.State == gossip.Alive
+}
+
+// listenForBeats opens the UDP port of the number of a TCP port.
+func listenForBeats(tcp net.Addr) (*net.UDPConn, error) {
+	at, err := netip.ParseAddrPort(tcp.String())
+	if err != nil {
+		return nil, err
+	}
+	return net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 }
 
 // services connects admission with webhooks in the cluster. Agents are heard once

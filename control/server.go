@@ -67,6 +67,7 @@ type Server struct {
 	bootstrap bool
 
 	mux             *transport.Mux
+	beats           *net.UDPConn // nil if the port is taken
 	connections     *connections
 	machine         *fsm.Machine
 	node            *consensus.Node
@@ -142,6 +143,9 @@ func (s *Server) open(place *place) (err error) {
 		return fmt.Errorf("listen: %w", err)
 	}
 	s.mux.Log = cfg.Logger
+	if s.beats, err = listenForBeats(s.mux.Addr()); err != nil {
+		cfg.Logger.Warn("agents' heartbeats come by TCP, which costs several times as much: the UDP port of the same number can't be opened", "error", err)
+	}
 	s.node, err = consensus.Open(consensus.Config{
 		Name: cfg.Name, ClusterID: s.id.ClusterID, Dir: cfg.Dir, Address: cfg.Address,
 		StateMachine: s.machine, Layer: s.mux.Layer(cfg.Address), Dial: s.connections.Dial,
@@ -208,8 +212,9 @@ func (s *Server) open(place *place) (err error) {
 	s.dispatch = dispatch.New(dispatch.Config{
 		Name: cfg.Name, Store: s.store, Registry: s.registry, Tokens: s.serviceAccounts,
 		Servers: s.serverAddresses, Peers: s.peers, Dial: s.connections.Dial,
-		Quorum: func() bool { return s.node.Status().HasQuorum },
+		Quorum: s.node.HasQuorum,
 		Owns:   names.Owns,
+		Beats:  s.beats,
 		Gossip: liveness{s.gossip}, Logger: cfg.Logger.With("part", "dispatch"),
 	})
 	s.reach = reach.New(s.store, s.dispatch)
@@ -283,6 +288,9 @@ func (s *Server) release() {
 	}
 	if s.mux != nil {
 		_ = s.mux.Run(ended)
+	}
+	if s.beats != nil {
+		_ = s.beats.Close()
 	}
 	_ = s.connections.Close()
 	_ = s.closeAudit()

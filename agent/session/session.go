@@ -21,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/musterhq/muster/proto/agent/beat"
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
@@ -54,7 +55,7 @@ type Frames interface {
 }
 
 // Certainty learns how certain the agent may be of the control plane. It must
-// not block.
+// not block, and may be told by two goroutines at a time.
 type Certainty interface {
 	// Clock is what this agent's clock says, for the control plane to echo.
 	Clock() int64
@@ -78,8 +79,10 @@ type Config struct {
 	Bare bool
 	// Volumes is the directory below which volumes of claims are made.
 	Volumes string
-	// Heartbeat is how often one is sent. A control node that is silent for
-	// Silence is taken for dead; one that does not welcome within Patience too.
+	// Heartbeat is how often one is sent through the stream, where datagrams do not pass.
+	// A control node that is silent for Silence, or for silenceMore longer than the
+	// interval that it has asked for, is taken for dead; one that does not welcome
+	// within Patience too.
 	Heartbeat, Silence, Patience time.Duration // default 1 s, 2.5 s, 5 s
 	Logger                       *slog.Logger
 }
@@ -88,6 +91,11 @@ const (
 	backOffMost = time.Second
 	streamsMax  = 256              // at once; more are refused
 	streamsLeft = 30 * time.Second // what open streams get when the control node goes away
+	// silenceMore is what a control node may be silent beyond the interval of heartbeats
+	// that it has asked for: three are sent in that time.
+	silenceMore = 1500 * time.Millisecond
+	// lookEvery is between two looks whether it is silent.
+	lookEvery = 500 * time.Millisecond
 	// streamsClose is what the control node gets to end a stream after us.
 	streamsClose = 5 * time.Second
 )
@@ -213,7 +221,10 @@ func (s *Session) converse(ctx context.Context, address string, lingering *sync.
 	if err != nil {
 		return false, fmt.Errorf("dial: %w", err)
 	}
-	c := &conversation{Session: s, conn: conn, client: agentv1.NewAgentClient(conn), address: address, end: end}
+	c := &conversation{
+		Session: s, conn: conn, client: agentv1.NewAgentClient(conn), address: address, end: end,
+		awake: beat.NewAwake(2 * lookEvery), pulse: newPulse(s.cfg.Heartbeat, time.Now()), beating: make(chan struct{}, 1),
+	}
 	c.streamLife, c.endStreams = context.WithCancel(ctx)
 	defer func() {
 		if !errors.Is(err, errGoAway) {
@@ -228,24 +239,23 @@ func (s *Session) converse(ctx context.Context, address string, lingering *sync.
 			_ = conn.Close()
 		})
 	}()
-	c.silent = time.AfterFunc(c.patience(), c.tooSilent)
-	defer c.silent.Stop()
 	group, together := errgroup.WithContext(life)
-	stream, err := c.client.Session(together)
-	if err != nil {
-		return false, err
-	}
-	hello, err := s.hello()
-	if err != nil {
-		return false, err
-	}
+	c.group = group
+	group.Go(func() error { return c.listen(together) })
 	group.Go(func() error {
-		if err := stream.Send(hello); err != nil {
-			return nil // the reader knows why
+		stream, err := c.client.Session(together)
+		if err != nil {
+			return err
 		}
-		return c.read(stream)
+		hello, err := s.hello()
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(hello); err == nil { // else reading says why
+			group.Go(func() error { return c.write(together, stream) })
+		}
+		return c.read(together, stream)
 	})
-	group.Go(func() error { return c.write(together, stream) })
 	err = group.Wait()
 	if cause := context.Cause(life); cause != nil && ctx.Err() == nil {
 		err = cause
@@ -260,7 +270,7 @@ func (s *Session) hello() (*agentv1.FromAgent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: node, Version: s.cfg.Version, Instance: s.instance, WithoutContents: s.cfg.Bare, Volumes: s.cfg.Volumes}}}, nil
+	return &agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: node, Version: s.cfg.Version, Instance: s.instance, WithoutContents: s.cfg.Bare, Volumes: s.cfg.Volumes, Datagrams: true}}}, nil
 }
 
 // conversation is one session's state.
@@ -271,8 +281,15 @@ type conversation struct {
 	address  string
 	end      context.CancelCauseFunc
 	welcomed atomic.Bool
-	echoes   bool        // heartbeats tell of a quorum; only read uses it
-	silent   *time.Timer // ends the conversation
+	echoes   bool        // heartbeats of the stream tell of a quorum; only read uses it
+	synced   atomic.Bool // all pods were told
+	group    *errgroup.Group
+
+	pulse     *pulse
+	datagrams atomic.Pointer[datagrams] // nil: none
+	beating   chan struct{}             // room for one: pulse has something new
+	awake     *beat.Awake
+	heard     atomic.Int64 // when something came last, by awake
 
 	streams    sync.WaitGroup
 	open       atomic.Int64
@@ -282,37 +299,57 @@ type conversation struct {
 
 // hears notes that something has come: the conversation ends when nothing else
 // does for too long.
-func (c *conversation) hears() { c.silent.Reset(c.patience()) }
+func (c *conversation) hears() { c.heard.Store(int64(c.awake.Now())) }
 
 // patience is how long nothing may come.
 func (c *conversation) patience() time.Duration {
 	if c.welcomed.Load() {
-		return c.cfg.Silence
+		return max(c.cfg.Silence, c.pulse.apart()+silenceMore)
 	}
 	return c.cfg.Patience
 }
 
-func (c *conversation) tooSilent() {
-	c.end(fmt.Errorf("nothing heard for %v", c.patience()))
+// listen ends the conversation when nothing has come for too long, by a clock that
+// stands still with this process: whoever did not run could not hear.
+func (c *conversation) listen(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		patience := c.patience()
+		left := patience - (c.awake.Tick(2*lookEvery) - time.Duration(c.heard.Load()))
+		if left <= 0 {
+			c.end(fmt.Errorf("nothing heard for %v", patience))
+			return nil
+		}
+		timer.Reset(min(left, lookEvery))
+	}
 }
 
 // read hears the control node out.
-func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, agentv1.ToAgent]) error {
+func (c *conversation) read(ctx context.Context, stream grpc.BidiStreamingClient[agentv1.FromAgent, agentv1.ToAgent]) error {
 	handler := c.cfg.Handler
 	put := map[types.UID]bool{}
-	synced := false
 	for {
 		message, err := stream.Recv()
 		if err != nil {
 			return err
 		}
 		c.hears()
+		if beats := message.GetBeats(); beats != nil {
+			c.begin(ctx, stream, beats)
+			continue
+		}
 		if _, ok := message.Message.(*agentv1.ToAgent_Welcome); !ok && !c.welcomed.Load() {
 			if message.GetGoAway() != nil {
 				return errGoAway
 			}
 			if beat := message.GetHeartbeat(); beat != nil {
-				c.certainty(beat, false)
+				c.certainty(beat)
 				continue
 			}
 			return fmt.Errorf("%T before a welcome", message.Message)
@@ -327,7 +364,7 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 			if err := pod.Unmarshal(m.PodPut.Pod); err != nil {
 				return fmt.Errorf("read a pod: %w", err)
 			}
-			if !synced {
+			if !c.synced.Load() {
 				put[pod.UID] = true
 			}
 			handler.Put(pod)
@@ -336,12 +373,13 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 			delete(put, types.UID(m.PodRemove.Uid))
 			handler.Remove(types.UID(m.PodRemove.Uid))
 		case *agentv1.ToAgent_Synced:
-			if !synced {
+			if !c.synced.Load() {
 				handler.Retain(put)
 			}
-			synced, put = true, nil
+			put = nil
+			c.synced.Store(true)
 		case *agentv1.ToAgent_Heartbeat:
-			c.certainty(m.Heartbeat, synced)
+			c.certainty(m.Heartbeat)
 		case *agentv1.ToAgent_StatusStored:
 			c.outbox.stored(types.UID(m.StatusStored.Uid), m.StatusStored.Sequence)
 		case *agentv1.ToAgent_Network:
@@ -361,18 +399,25 @@ func (c *conversation) read(stream grpc.BidiStreamingClient[agentv1.FromAgent, a
 	}
 }
 
-// certainty takes what a heartbeat tells. One from a control node of a version
-// that tells nothing counts as if it had a quorum and answered the last of ours.
-func (c *conversation) certainty(beat *agentv1.Heartbeat, synced bool) {
-	if synced && !c.echoes {
-		beat = &agentv1.Heartbeat{Clock: c.cfg.Certainty.Clock() - c.cfg.Heartbeat.Nanoseconds(), Quorum: true}
+// certainty takes what a heartbeat of the stream tells. One from a control node of a
+// version that tells nothing counts as if it had a quorum and answered the last of ours.
+func (c *conversation) certainty(beat *agentv1.Heartbeat) {
+	if c.synced.Load() && !c.echoes {
+		c.told(c.cfg.Certainty.Clock()-c.cfg.Heartbeat.Nanoseconds(), true)
+		return
 	}
-	if !beat.Quorum {
+	c.told(beat.Clock, beat.Quorum)
+}
+
+// told takes what a control node says of itself, and the reading of our clock that
+// it has heard.
+func (c *conversation) told(clock int64, quorum bool) {
+	if !quorum {
 		return
 	}
 	c.cfg.Certainty.Heard()
-	if synced && beat.Clock != 0 {
-		c.cfg.Certainty.Certain(beat.Clock)
+	if c.synced.Load() && clock != 0 {
+		c.cfg.Certainty.Certain(clock)
 	}
 }
 
@@ -404,34 +449,31 @@ func (c *conversation) learn(servers []string) {
 
 // write says what there is to say, and that we are alive.
 func (c *conversation) write(ctx context.Context, stream grpc.BidiStreamingClient[agentv1.FromAgent, agentv1.ToAgent]) error {
-	tick := time.NewTicker(c.cfg.Heartbeat)
-	defer tick.Stop()
-	alive := func() *agentv1.FromAgent {
-		return &agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: c.cfg.Certainty.Clock()}}}
-	}
+	due := time.NewTimer(0)
+	defer due.Stop()
 	for {
-		beat := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
-			beat = true
+		case <-due.C:
+		case <-c.beating:
 		case <-c.outbox.wake:
 		}
-		if !c.welcomed.Load() {
-			// Presence counts before the control node can say what should run.
-			if beat && stream.Send(alive()) != nil {
-				return nil
-			}
-			continue
+		datagram, heartbeat, wait := c.pulse.next(time.Now())
+		due.Reset(wait)
+		if datagram != 0 {
+			c.datagrams.Load().send(beat.Beat{Sequence: datagram, Clock: c.cfg.Certainty.Clock()})
 		}
-		for _, message := range c.outbox.take(time.Now()) {
-			if err := stream.Send(message); err != nil {
-				return nil // the reader knows why
+		// Presence counts before the control node can say what should run.
+		if c.welcomed.Load() {
+			for _, message := range c.outbox.take(time.Now()) {
+				if err := stream.Send(message); err != nil {
+					return nil // the reader knows why
+				}
 			}
 		}
-		if beat {
-			if err := stream.Send(alive()); err != nil {
+		if heartbeat {
+			if err := stream.Send(&agentv1.FromAgent{Message: &agentv1.FromAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: c.cfg.Certainty.Clock()}}}); err != nil {
 				return nil
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,17 +31,21 @@ import (
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
-// HeartbeatInterval is how often both ends of a session say that they live: the
-// agent of its own accord, and this end in answer.
+// HeartbeatInterval is how often control nodes say to one another, and agents that
+// send no datagrams to them, that they live.
 const HeartbeatInterval = time.Second
 
-// silence ends a session: three heartbeats did not come.
-const silence = 3 * HeartbeatInterval
+const (
+	// silence: three such heartbeats did not come.
+	silence = 3 * HeartbeatInterval
+	// silentMost ends a session in which nothing is heard.
+	silentMost = 10 * time.Second
+)
 
 // ErrNoSession means that no control node holds a session of the node's agent.
 var ErrNoSession = errors.New("the node's agent has no session with any control node")
 
-// Config is what a Dispatcher needs. All fields but Logger are required.
+// Config is what a Dispatcher needs. All fields but Beats and Logger are required.
 type Config struct {
 	// Name of this control node.
 	Name     string
@@ -53,8 +58,11 @@ type Config struct {
 	// Dial gives a connection to another control node, kept for reuse.
 	Dial func(ctx context.Context, name, address string) (grpc.ClientConnInterface, error)
 	// Quorum says whether this control node leads or hears a leader. It must
-	// answer at once.
+	// answer at once, and often.
 	Quorum func() bool
+	// Beats is where agents' datagrams come: the UDP port of the same number as the
+	// one that they have their sessions with. Nil: they send none. Run closes it.
+	Beats *net.UDPConn
 	// Owns says whether the machine with this key (transport.Caller.Key) is the
 	// one that has the node's name, as far as this replica knows. It must answer
 	// at once.
@@ -83,6 +91,7 @@ type Dispatcher struct {
 	cfg      Config
 	log      *slog.Logger
 	sessions *sessions
+	beats    *beats
 	desired  *desired
 	nodes    *store.Cache[*corev1.Node]
 	routes   *routes
@@ -97,6 +106,7 @@ func New(cfg Config) *Dispatcher {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &Dispatcher{cfg: cfg, log: cfg.Logger, sessions: newSessions(), streams: newStreams()}
+	d.beats = newBeats(cfg.Beats, cfg.Quorum, d.sessions.heard)
 	d.desired = newDesired(cfg.Store, d.sessions.podChanged)
 	d.nodes = store.NewCache[*corev1.Node](cfg.Store, store.Nodes, nil)
 	d.routes = newRoutes(d.sessions.networkChanged)
@@ -120,6 +130,8 @@ func (d *Dispatcher) Register(r grpc.ServiceRegistrar) {
 // Run follows the local replica until ctx ends; sessions then end too.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.beats.Run(ctx) })
+	group.Go(func() error { return d.watch(ctx) })
 	group.Go(func() error { return d.desired.Run(ctx) })
 	group.Go(func() error { return d.nodes.Run(ctx) })
 	group.Go(func() error { return d.reclaims.Run(ctx) })

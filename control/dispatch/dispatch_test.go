@@ -343,8 +343,8 @@ func TestPresenceHearsAllControlNodes(t *testing.T) {
 	}
 }
 
-// When the power fails no connection breaks. That the agent had said nothing for
-// seconds before its session ended is told, so that nobody waits for that again.
+// When the power fails no connection breaks. That the agent has said nothing for
+// seconds is told, so that nobody waits for that again.
 func TestPresenceKnowsHowLongAnAgentWasSilent(t *testing.T) {
 	nodes := newControlNodes(t, "c1", "c2")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -358,8 +358,8 @@ func TestPresenceKnowsHowLongAnAgentWasSilent(t *testing.T) {
 	}
 	for _, name := range []string{"n1", "n2"} {
 		eventually(t, func() bool { session, _ := presence.Alive(name); return !session })
-		if got := presence.SilentFor(name); got != silence {
-			t.Errorf("%s was silent for %v when its session ended, want %v", name, got, silence)
+		if got := presence.SilentFor(name); got < silence {
+			t.Errorf("%s was silent for %v, want at least %v", name, got, silence)
 		}
 	}
 	cancel()

@@ -61,6 +61,12 @@ const callerKey = "test-caller"
 // newControlNodes makes control nodes that share one store and know each other.
 func newControlNodes(t *testing.T, names ...string) []*controlNode {
 	t.Helper()
+	return newControlNodesWith(t, func(*Config) {}, names...)
+}
+
+// newControlNodesWith is newControlNodes with something else in their settings.
+func newControlNodesWith(t *testing.T, change func(*Config), names ...string) []*controlNode {
+	t.Helper()
 	s, log, _ := storetest.Open(t)
 	registry := resource.New(s, resource.AdmitAll{})
 	nodes := make([]*controlNode, len(names))
@@ -68,7 +74,7 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 		nodes[i] = &controlNode{t: t, store: s, registry: registry, log: log, listener: bufconn.Listen(1 << 20)}
 		nodes[i].addresses.Store(&[]string{"10.0.0.1:6443"})
 		nodes[i].owner.Store(new(string))
-		nodes[i].Dispatcher = New(Config{
+		cfg := Config{
 			Name: name, Store: s, Registry: registry,
 			Servers: func() []string { return *nodes[i].addresses.Load() },
 			Peers: func() (peers []Peer) {
@@ -92,7 +98,9 @@ func newControlNodes(t *testing.T, names ...string) []*controlNode {
 				return key == sha256.Sum256([]byte(*nodes[i].owner.Load()))
 			},
 			Tokens: signedTokens{}, Gossip: quietGossip{}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		})
+		}
+		change(&cfg)
+		nodes[i].Dispatcher = New(cfg)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var group errgroup.Group
@@ -159,9 +167,20 @@ func (n *controlNode) connect(name string) *testAgent {
 	return n.connectAs(name, "")
 }
 
+// connectWithDatagrams is connect by an agent that can send datagrams.
+func (n *controlNode) connectWithDatagrams(name string) *testAgent {
+	n.t.Helper()
+	return n.hello(name, "", true)
+}
+
 // connectAs is connect by a certain one of the machines that have the name in
 // their certificates.
 func (n *controlNode) connectAs(name, machine string) *testAgent {
+	n.t.Helper()
+	return n.hello(name, machine, false)
+}
+
+func (n *controlNode) hello(name, machine string, datagrams bool) *testAgent {
 	n.t.Helper()
 	a := &testAgent{t: n.t, name: name, conn: n.dial(name + "/" + machine)}
 	var err error
@@ -179,7 +198,7 @@ func (n *controlNode) connectAs(name, machine string) *testAgent {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: raw, Version: "v1", Volumes: "/volumes"}}})
+	a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_Hello{Hello: &agentv1.Hello{Node: raw, Version: "v1", Volumes: "/volumes", Datagrams: datagrams}}})
 	return a
 }
 

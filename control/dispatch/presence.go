@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -215,8 +216,26 @@ func (p *Presence) followPeer(ctx context.Context, peer Peer) error {
 	if err != nil {
 		return err
 	}
-	quiet := time.AfterFunc(silence, cancel)
-	defer quiet.Stop()
+	// By the clock that stands still with this process: what came meanwhile is
+	// still to be read.
+	awake := p.d.beats.awake
+	var heard atomic.Int64
+	heard.Store(int64(awake.Now()))
+	group, ctx := errgroup.WithContext(ctx)
+	defer group.Wait()
+	defer cancel()
+	group.Go(func() error {
+		for {
+			left := silence - (awake.Now() - time.Duration(heard.Load()))
+			if left <= 0 {
+				cancel()
+				return nil
+			}
+			if sleep(ctx, left) != nil {
+				return nil
+			}
+		}
+	})
 	// Until the set is whole it is this goroutine's own, afterwards mu guards it.
 	sessions := map[string]string{}
 	synced := false
@@ -225,7 +244,7 @@ func (p *Presence) followPeer(ctx context.Context, peer Peer) error {
 		if err != nil {
 			return err
 		}
-		quiet.Reset(silence)
+		heard.Store(int64(awake.Now()))
 		if event.Heartbeat {
 			continue
 		}

@@ -16,6 +16,13 @@ import (
 // send greets the agent, sends it all its pods, and then what changes. Only
 // this goroutine sends on the stream.
 func (s *session) send(ctx context.Context, registered *corev1.Node, version string) error {
+	if s.pulse != nil {
+		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Beats{Beats: &agentv1.Beats{
+			Session: s.pulse.number, Key: s.pulse.key, IntervalMs: uint32(s.d.beats.interval.Load() / int64(time.Millisecond)),
+		}}}); err != nil {
+			return err
+		}
+	}
 	known, err := s.greet(ctx, registered)
 	if err != nil {
 		return err
@@ -23,7 +30,9 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 	for {
 		select {
 		case <-ctx.Done():
-			if cause := context.Cause(ctx); errors.Is(cause, errGoAway) {
+			// An agent can't see that its control node is cut off from the others, who
+			// take the agent for silent then: it is sent to one of them.
+			if cause := context.Cause(ctx); errors.Is(cause, errGoAway) || errors.Is(cause, errMinority) {
 				_ = s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_GoAway{GoAway: &agentv1.GoAway{}}})
 			}
 			return context.Cause(ctx)
@@ -35,7 +44,14 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 			if err := s.beatAgain(); err != nil {
 				return err
 			}
+		case <-s.serversMoved:
+			if err := s.sendServers(); err != nil {
+				return err
+			}
 		case <-s.nodeMoved:
+			if s.replaced() {
+				return errReplacedMachine
+			}
 			if s.doubted(ctx) {
 				return errDoubted
 			}
@@ -64,15 +80,12 @@ func (s *session) doubted(ctx context.Context) bool {
 	return false
 }
 
-// beat answers a heartbeat, and says who the control nodes are if they are others
-// than before. Answering wakes this process once for both; a ticker of its own
-// for each of thousands of sessions costs as much as all the rest of them.
-// An agent can't see that its control node is cut off from the others, who take
-// the agent for silent then: after aloneMax it is sent to one of them.
+// replaced says whether the node was deleted, and another machine took its name.
+func (s *session) replaced() bool { return s.welcomed.Load() && !s.d.cfg.Owns(s.node, s.key) }
+
+// beat answers a heartbeat that came through the stream. Answering wakes this
+// process once for both.
 func (s *session) beat() error {
-	if s.servers != nil && !s.d.cfg.Owns(s.node, s.key) {
-		return errReplacedMachine // its Node was deleted, and another machine took the name
-	}
 	// Read before the quorum is asked for: what the agent may conclude from both
 	// (package fencing) must not be newer than that.
 	s.mu.Lock()
@@ -83,22 +96,17 @@ func (s *session) beat() error {
 	if !quorum {
 		s.again = time.After(againEvery)
 	}
-	switch {
-	case quorum:
-		s.alone = time.Time{}
-	case s.alone.IsZero():
-		s.alone = time.Now()
-	case time.Since(s.alone) > aloneMax:
-		_ = s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_GoAway{GoAway: &agentv1.GoAway{}}})
-		return errMinority
-	}
-	if servers := s.d.cfg.Servers(); s.servers != nil && !slices.Equal(servers, s.servers) {
-		s.servers = servers
-		if err := s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Servers{Servers: &agentv1.Servers{Servers: servers}}}); err != nil {
-			return err
-		}
-	}
 	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Heartbeat{Heartbeat: &agentv1.Heartbeat{Clock: clock, Quorum: quorum}}})
+}
+
+// sendServers says who the control nodes are, if they are others than before.
+func (s *session) sendServers() error {
+	servers := s.d.cfg.Servers()
+	if slices.Equal(servers, s.servers) {
+		return nil
+	}
+	s.servers = servers
+	return s.stream.Send(&agentv1.ToAgent{Message: &agentv1.ToAgent_Servers{Servers: &agentv1.Servers{Servers: servers}}})
 }
 
 // beatAgain answers the last heartbeat once more when there is a quorum again: where
@@ -157,6 +165,7 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node) (map[strin
 	}}}); err != nil {
 		return nil, err
 	}
+	s.welcomed.Store(true)
 	s.mu.Lock()
 	for _, key := range s.d.desired.keys(s.node) {
 		s.pods[key] = true

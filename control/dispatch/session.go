@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -51,12 +52,19 @@ type session struct {
 	d        *Dispatcher
 	stream   grpc.BidiStreamingServer[agentv1.FromAgent, agentv1.ToAgent]
 	cancel   context.CancelCauseFunc
-	// servers is what the agent was told; nil before Welcome. alone is since when
-	// this control node has had no quorum; zero while it has. again is when to look
-	// whether it has one again. Only send uses them.
-	servers []string
-	alone   time.Time
-	again   <-chan time.Time
+	// servers is what the agent was told; nil before Welcome. again is when to look
+	// whether there is a quorum again. Only send uses them.
+	servers  []string
+	again    <-chan time.Time
+	welcomed atomic.Bool
+	pulse    *pulse // nil: no datagrams
+	// heard is when the agent was heard last, and patience how long it may be silent
+	// from then on before that is worth a word; both are durations, by the clock
+	// that the session was opened at.
+	heard, patience atomic.Int64
+	opened          time.Duration
+	// unheard: it is silent. The table of sessions guards it, and writes it.
+	unheard atomic.Bool
 	// bare: the agent wants no contents. referred counts, by key, the pods that
 	// refer to a content. Only send uses it.
 	bare     bool
@@ -86,8 +94,8 @@ type session struct {
 	nodeMoved chan struct{}
 	// capacity 1: the agent has sent a heartbeat, which is answered.
 	toBeat chan struct{}
-	// silent ends the session, unless something is heard before.
-	silent *time.Timer
+	// capacity 1: the control nodes are others.
+	serversMoved chan struct{}
 }
 
 // Session serves one agent until either side goes.
@@ -121,20 +129,23 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 		id: rand.Text(), node: node, key: caller.Key(), d: d, stream: stream, cancel: cancel,
 		bare: hello.WithoutContents, referred: map[string]int{}, reclaiming: map[string]string{}, contents: map[string]bool{},
 		pods: map[string]bool{}, reports: newReports(),
-		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1), toBeat: make(chan struct{}, 1),
+		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1), toBeat: make(chan struct{}, 1), serversMoved: make(chan struct{}, 1),
+		opened: d.beats.awake.Now(),
 	}
+	s.hears(s.opened, silence)
 	// Before it takes the place of a session of the machine that is this node.
 	if err := s.owned(ctx); err != nil {
 		return err
 	}
+	if hello.Datagrams {
+		s.pulse = d.beats.join(s)
+		defer d.beats.leave(s)
+	}
 	if !d.sessions.add(s) {
 		return status.Error(codes.Unavailable, errGoAway.Error())
 	}
-	life := ctx
-	defer func() { d.sessions.remove(s, context.Cause(life)) }()
+	defer d.sessions.remove(s)
 	defer d.forget(s)
-	s.silent = time.AfterFunc(silence, func() { s.end(errSilent) })
-	defer s.silent.Stop()
 	log := d.log.With("node", node, "session", s.id)
 	log.Info("agent connected", "version", hello.Version)
 
@@ -176,7 +187,24 @@ func (s *session) owned(ctx context.Context) error {
 	return status.Error(codes.PermissionDenied, errReplacedMachine.Error())
 }
 
-func (s *session) end(cause error) { s.cancel(cause) }
+// end ends the session: from now on its agent is not answered.
+func (s *session) end(cause error) {
+	s.d.beats.leave(s)
+	s.cancel(cause)
+}
+
+// hears notes that the agent is heard, now by the clock that stands still with this
+// process, and how long it may be silent then.
+func (s *session) hears(now, patience time.Duration) {
+	s.heard.Store(int64(now))
+	s.patience.Store(int64(patience))
+}
+
+// silentFor is how long nothing was heard, and whether that is worth a word.
+func (s *session) silentFor(now time.Duration) (time.Duration, bool) {
+	silent := now - time.Duration(s.heard.Load())
+	return silent, silent >= time.Duration(s.patience.Load())
+}
 
 func (s *session) receive() error {
 	for {
@@ -184,8 +212,13 @@ func (s *session) receive() error {
 		if err != nil {
 			return err
 		}
-		s.silent.Reset(silence)
-		if beat := message.GetHeartbeat(); beat != nil {
+		beat := message.GetHeartbeat()
+		if beat != nil {
+			s.patience.Store(int64(silence))
+		}
+		s.heard.Store(int64(s.d.beats.awake.Now()))
+		s.d.sessions.heard(s)
+		if beat != nil {
 			s.mu.Lock()
 			s.clock = beat.Clock
 			s.mu.Unlock()

@@ -2,7 +2,8 @@ package dispatch
 
 import (
 	"context"
-	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,8 +16,8 @@ import (
 type sessions struct {
 	mu     sync.Mutex
 	byNode map[string]*session
-	// silent says of nodes whose session has ended for how long the agent had said
-	// nothing by then.
+	// silent says of nodes that ceased to be heard for how long they had said nothing
+	// by then.
 	silent map[string]time.Duration
 	// changed is closed and replaced at each connect and disconnect.
 	changed chan struct{}
@@ -45,17 +46,59 @@ func (t *sessions) add(s *session) bool {
 	return true
 }
 
-// remove ends what add began, because of cause.
-func (t *sessions) remove(s *session, cause error) {
+// remove ends what add began.
+func (t *sessions) remove(s *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byNode[s.node] == s {
 		delete(t.byNode, s.node)
-		if errors.Is(cause, errSilent) {
-			t.silent[s.node] = silence
+		if !s.unheard.Load() { // or that was told
+			t.wake()
 		}
+	}
+}
+
+// lookWhoIsSilent tells of agents that have fallen silent, and ends the sessions of
+// those that have been so for long. It answers how many sessions there are. A session
+// that is silent stays: to open another costs both ends much more than to wait, and
+// most of those that are there at all are late because a machine is busy.
+func (t *sessions) lookWhoIsSilent(now time.Duration) (count int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for node, s := range t.byNode {
+		silent, is := s.silentFor(now)
+		if !is {
+			continue
+		}
+		if !s.unheard.Load() {
+			s.unheard.Store(true)
+			t.silent[node] = silent
+			t.wake()
+		}
+		if silent > silentMost {
+			s.end(errSilent)
+		}
+	}
+	return len(t.byNode)
+}
+
+// heard notes that s is heard again if it was silent.
+func (t *sessions) heard(s *session) {
+	if !s.unheard.Load() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.unheard.Swap(false) && t.byNode[s.node] == s {
+		delete(t.silent, s.node)
 		t.wake()
 	}
+}
+
+func (t *sessions) all() []*session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Values(t.byNode))
 }
 
 func (t *sessions) wake() {
@@ -75,13 +118,15 @@ func (t *sessions) silentFor(node string) time.Duration {
 	return t.silent[node]
 }
 
-// ids is the set as it is now, and a channel that closes when it changes.
+// ids is the set of those heard as it is now, and a channel that closes when it changes.
 func (t *sessions) ids() (map[string]string, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ids := make(map[string]string, len(t.byNode))
 	for node, s := range t.byNode {
-		ids[node] = s.id
+		if !s.unheard.Load() {
+			ids[node] = s.id
+		}
 	}
 	return ids, t.changed
 }

@@ -39,17 +39,19 @@ type Control struct {
 	server *grpc.Server
 	end    func()
 
-	mu       sync.Mutex
-	out      chan *agentv1.ToAgent // to the agent; nil without a session
-	Pods     map[types.UID]*corev1.Pod
-	hellos   []*corev1.Node
-	statuses map[types.UID][]*corev1.PodStatus
-	sequence map[types.UID]uint64
-	gone     []types.UID
-	events   []string
-	beats    int
-	clock    int64 // what the agent's last one said
-	streams  map[string]chan Stream
+	mu  sync.Mutex
+	out chan *agentv1.ToAgent // to the agent; nil without a session
+
+	datagrams *Datagrams // nil: it hears none
+	Pods      map[types.UID]*corev1.Pod
+	hellos    []*corev1.Node
+	statuses  map[types.UID][]*corev1.PodStatus
+	sequence  map[types.UID]uint64
+	gone      []types.UID
+	events    []string
+	beats     int
+	clock     int64 // what the agent's last one said
+	streams   map[string]chan Stream
 }
 
 // Stream is what an agent opened because it was asked to.
@@ -103,6 +105,9 @@ func (c *Control) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, age
 	raw, err := node.Marshal()
 	if err != nil {
 		return err
+	}
+	if c.datagrams != nil {
+		out <- &agentv1.ToAgent{Message: &agentv1.ToAgent_Beats{Beats: c.datagrams.beats}}
 	}
 	out <- &agentv1.ToAgent{Message: &agentv1.ToAgent_Welcome{Welcome: &agentv1.Welcome{ControlNode: c.Name, Node: raw, Servers: c.Servers, Echoes: true}}}
 	for _, pod := range c.Pods {

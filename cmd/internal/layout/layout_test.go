@@ -39,6 +39,7 @@ var matrix = []struct {
 	{"agent/...", []string{"proto/agent/..."}, "leaves of the agent do not know each other"},
 
 	{"proto/agent/fencing", nil, "what leader and agents agree on"},
+	{"proto/agent/beat", nil, "heartbeats, as both ends see them"},
 
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},
 	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/aggregate", "control/audit", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},

@@ -80,7 +80,7 @@ func (x Content_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Content_Kind.Descriptor instead.
 func (Content_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type CertificateResponse_Outcome int32
@@ -132,7 +132,7 @@ func (x CertificateResponse_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CertificateResponse_Outcome.Descriptor instead.
 func (CertificateResponse_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type Frame_Channel int32
@@ -181,7 +181,7 @@ func (x Frame_Channel) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Frame_Channel.Descriptor instead.
 func (Frame_Channel) EnumDescriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28, 0}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29, 0}
 }
 
 type FromAgent struct {
@@ -358,7 +358,9 @@ type Hello struct {
 	WithoutContents bool `protobuf:"varint,4,opt,name=without_contents,json=withoutContents,proto3" json:"without_contents,omitempty"`
 	// The directory below which the agent makes volumes that are directories, and
 	// deletes them. Nothing else is.
-	Volumes       string `protobuf:"bytes,5,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	Volumes string `protobuf:"bytes,5,opt,name=volumes,proto3" json:"volumes,omitempty"`
+	// The agent can send its heartbeats as datagrams (package beat).
+	Datagrams     bool `protobuf:"varint,6,opt,name=datagrams,proto3" json:"datagrams,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,7 +430,15 @@ func (x *Hello) GetVolumes() string {
 	return ""
 }
 
-// Heartbeat is sent each second, by both. Nothing is stored for it.
+func (x *Hello) GetDatagrams() bool {
+	if x != nil {
+		return x.Datagrams
+	}
+	return false
+}
+
+// Heartbeat is sent each second, and answered. Nothing is stored for it. While
+// datagrams pass (Beats) it is sent only when one stays unanswered.
 type Heartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From the agent: what its own clock says, which means nothing to anybody else.
@@ -820,6 +830,7 @@ type ToAgent struct {
 	//	*ToAgent_Servers
 	//	*ToAgent_Content
 	//	*ToAgent_ReclaimVolume
+	//	*ToAgent_Beats
 	Message       isToAgent_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -970,6 +981,15 @@ func (x *ToAgent) GetReclaimVolume() *ReclaimVolume {
 	return nil
 }
 
+func (x *ToAgent) GetBeats() *Beats {
+	if x != nil {
+		if x, ok := x.Message.(*ToAgent_Beats); ok {
+			return x.Beats
+		}
+	}
+	return nil
+}
+
 type isToAgent_Message interface {
 	isToAgent_Message()
 }
@@ -1023,6 +1043,10 @@ type ToAgent_ReclaimVolume struct {
 	ReclaimVolume *ReclaimVolume `protobuf:"bytes,12,opt,name=reclaim_volume,json=reclaimVolume,proto3,oneof"`
 }
 
+type ToAgent_Beats struct {
+	Beats *Beats `protobuf:"bytes,13,opt,name=beats,proto3,oneof"`
+}
+
 func (*ToAgent_Welcome) isToAgent_Message() {}
 
 func (*ToAgent_PodPut) isToAgent_Message() {}
@@ -1046,6 +1070,72 @@ func (*ToAgent_Servers) isToAgent_Message() {}
 func (*ToAgent_Content) isToAgent_Message() {}
 
 func (*ToAgent_ReclaimVolume) isToAgent_Message() {}
+
+func (*ToAgent_Beats) isToAgent_Message() {}
+
+// Beats is sent first of all to an agent that can send datagrams, if the control
+// node takes them, at the port of this connection: what package beat needs.
+type Beats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the session.
+	Session uint64 `protobuf:"fixed64,1,opt,name=session,proto3" json:"session,omitempty"`
+	Key     []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// How often; each answer may say otherwise.
+	IntervalMs    uint32 `protobuf:"varint,3,opt,name=interval_ms,json=intervalMs,proto3" json:"interval_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Beats) Reset() {
+	*x = Beats{}
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Beats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Beats) ProtoMessage() {}
+
+func (x *Beats) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Beats.ProtoReflect.Descriptor instead.
+func (*Beats) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Beats) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Beats) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Beats) GetIntervalMs() uint32 {
+	if x != nil {
+		return x.IntervalMs
+	}
+	return 0
+}
 
 // Content is a config map, a secret, trust anchors or a claim that a pod of the
 // node refers to, or the services that it finds in its environment. It comes before
@@ -1071,7 +1161,7 @@ type Content struct {
 
 func (x *Content) Reset() {
 	*x = Content{}
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1173,7 @@ func (x *Content) String() string {
 func (*Content) ProtoMessage() {}
 
 func (x *Content) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[9]
+	mi := &file_agent_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1186,7 @@ func (x *Content) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Content.ProtoReflect.Descriptor instead.
 func (*Content) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Content) GetKind() Content_Kind {
@@ -1162,7 +1252,7 @@ type ReclaimVolume struct {
 
 func (x *ReclaimVolume) Reset() {
 	*x = ReclaimVolume{}
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1264,7 @@ func (x *ReclaimVolume) String() string {
 func (*ReclaimVolume) ProtoMessage() {}
 
 func (x *ReclaimVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[10]
+	mi := &file_agent_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1277,7 @@ func (x *ReclaimVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReclaimVolume.ProtoReflect.Descriptor instead.
 func (*ReclaimVolume) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReclaimVolume) GetName() string {
@@ -1225,7 +1315,7 @@ type TokenRequest struct {
 
 func (x *TokenRequest) Reset() {
 	*x = TokenRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1327,7 @@ func (x *TokenRequest) String() string {
 func (*TokenRequest) ProtoMessage() {}
 
 func (x *TokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1340,7 @@ func (x *TokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenRequest.ProtoReflect.Descriptor instead.
 func (*TokenRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TokenRequest) GetNamespace() string {
@@ -1298,7 +1388,7 @@ type TokenResponse struct {
 
 func (x *TokenResponse) Reset() {
 	*x = TokenResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1400,7 @@ func (x *TokenResponse) String() string {
 func (*TokenResponse) ProtoMessage() {}
 
 func (x *TokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1413,7 @@ func (x *TokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TokenResponse.ProtoReflect.Descriptor instead.
 func (*TokenResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TokenResponse) GetToken() string {
@@ -1356,7 +1446,7 @@ type CertificateRequest struct {
 
 func (x *CertificateRequest) Reset() {
 	*x = CertificateRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1368,7 +1458,7 @@ func (x *CertificateRequest) String() string {
 func (*CertificateRequest) ProtoMessage() {}
 
 func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1381,7 +1471,7 @@ func (x *CertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateRequest.ProtoReflect.Descriptor instead.
 func (*CertificateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CertificateRequest) GetNamespace() string {
@@ -1442,7 +1532,7 @@ type CertificateResponse struct {
 
 func (x *CertificateResponse) Reset() {
 	*x = CertificateResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1544,7 @@ func (x *CertificateResponse) String() string {
 func (*CertificateResponse) ProtoMessage() {}
 
 func (x *CertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1557,7 @@ func (x *CertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CertificateResponse.ProtoReflect.Descriptor instead.
 func (*CertificateResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CertificateResponse) GetOutcome() CertificateResponse_Outcome {
@@ -1529,7 +1619,7 @@ type Servers struct {
 
 func (x *Servers) Reset() {
 	*x = Servers{}
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1631,7 @@ func (x *Servers) String() string {
 func (*Servers) ProtoMessage() {}
 
 func (x *Servers) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1644,7 @@ func (x *Servers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Servers.ProtoReflect.Descriptor instead.
 func (*Servers) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Servers) GetServers() []string {
@@ -1581,7 +1671,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1683,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1696,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Welcome) GetControlNode() string {
@@ -1646,7 +1736,7 @@ type PodPut struct {
 
 func (x *PodPut) Reset() {
 	*x = PodPut{}
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1748,7 @@ func (x *PodPut) String() string {
 func (*PodPut) ProtoMessage() {}
 
 func (x *PodPut) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1761,7 @@ func (x *PodPut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodPut.ProtoReflect.Descriptor instead.
 func (*PodPut) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PodPut) GetPod() []byte {
@@ -1693,7 +1783,7 @@ type PodRemove struct {
 
 func (x *PodRemove) Reset() {
 	*x = PodRemove{}
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1795,7 @@ func (x *PodRemove) String() string {
 func (*PodRemove) ProtoMessage() {}
 
 func (x *PodRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1808,7 @@ func (x *PodRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRemove.ProtoReflect.Descriptor instead.
 func (*PodRemove) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PodRemove) GetNamespace() string {
@@ -1750,7 +1840,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1852,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1865,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 type StatusStored struct {
@@ -1788,7 +1878,7 @@ type StatusStored struct {
 
 func (x *StatusStored) Reset() {
 	*x = StatusStored{}
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1800,7 +1890,7 @@ func (x *StatusStored) String() string {
 func (*StatusStored) ProtoMessage() {}
 
 func (x *StatusStored) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1813,7 +1903,7 @@ func (x *StatusStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusStored.ProtoReflect.Descriptor instead.
 func (*StatusStored) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatusStored) GetUid() string {
@@ -1840,7 +1930,7 @@ type Network struct {
 
 func (x *Network) Reset() {
 	*x = Network{}
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1942,7 @@ func (x *Network) String() string {
 func (*Network) ProtoMessage() {}
 
 func (x *Network) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_agent_v1_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +1955,7 @@ func (x *Network) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Network.ProtoReflect.Descriptor instead.
 func (*Network) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Network) GetRoutes() []*NodeRoute {
@@ -1886,7 +1976,7 @@ type NodeRoute struct {
 
 func (x *NodeRoute) Reset() {
 	*x = NodeRoute{}
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +1988,7 @@ func (x *NodeRoute) String() string {
 func (*NodeRoute) ProtoMessage() {}
 
 func (x *NodeRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2001,7 @@ func (x *NodeRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRoute.ProtoReflect.Descriptor instead.
 func (*NodeRoute) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeRoute) GetNode() string {
@@ -1943,7 +2033,7 @@ type GoAway struct {
 
 func (x *GoAway) Reset() {
 	*x = GoAway{}
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1955,7 +2045,7 @@ func (x *GoAway) String() string {
 func (*GoAway) ProtoMessage() {}
 
 func (x *GoAway) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1968,7 +2058,7 @@ func (x *GoAway) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GoAway.ProtoReflect.Descriptor instead.
 func (*GoAway) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 // OpenStream asks the agent to call Stream with this id.
@@ -1987,7 +2077,7 @@ type OpenStream struct {
 
 func (x *OpenStream) Reset() {
 	*x = OpenStream{}
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2089,7 @@ func (x *OpenStream) String() string {
 func (*OpenStream) ProtoMessage() {}
 
 func (x *OpenStream) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2102,7 @@ func (x *OpenStream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenStream.ProtoReflect.Descriptor instead.
 func (*OpenStream) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *OpenStream) GetId() string {
@@ -2099,7 +2189,7 @@ type LogRequest struct {
 
 func (x *LogRequest) Reset() {
 	*x = LogRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2201,7 @@ func (x *LogRequest) String() string {
 func (*LogRequest) ProtoMessage() {}
 
 func (x *LogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2214,7 @@ func (x *LogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRequest.ProtoReflect.Descriptor instead.
 func (*LogRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogRequest) GetNamespace() string {
@@ -2216,7 +2306,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2318,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2331,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -2328,7 +2418,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2430,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2443,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -2408,7 +2498,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2420,7 +2510,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2433,7 +2523,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Frame) GetChannel() Frame_Channel {
@@ -2481,7 +2571,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2583,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2596,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -2536,7 +2626,7 @@ type StreamResult struct {
 
 func (x *StreamResult) Reset() {
 	*x = StreamResult{}
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2548,7 +2638,7 @@ func (x *StreamResult) String() string {
 func (*StreamResult) ProtoMessage() {}
 
 func (x *StreamResult) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2561,7 +2651,7 @@ func (x *StreamResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResult.ProtoReflect.Descriptor instead.
 func (*StreamResult) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StreamResult) GetExitCode() int32 {
@@ -2600,13 +2690,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\bpod_gone\x18\x05 \x01(\v2\x18.muster.agent.v1.PodGoneH\x00R\apodGone\x124\n" +
 	"\x05event\x18\x06 \x01(\v2\x1c.muster.agent.v1.EventReportH\x00R\x05event\x12M\n" +
 	"\x10volume_reclaimed\x18\a \x01(\v2 .muster.agent.v1.VolumeReclaimedH\x00R\x0fvolumeReclaimedB\t\n" +
-	"\amessage\"\x96\x01\n" +
+	"\amessage\"\xb4\x01\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12)\n" +
 	"\x10without_contents\x18\x04 \x01(\bR\x0fwithoutContents\x12\x18\n" +
-	"\avolumes\x18\x05 \x01(\tR\avolumes\"9\n" +
+	"\avolumes\x18\x05 \x01(\tR\avolumes\x12\x1c\n" +
+	"\tdatagrams\x18\x06 \x01(\bR\tdatagrams\"9\n" +
 	"\tHeartbeat\x12\x14\n" +
 	"\x05clock\x18\x01 \x01(\x03R\x05clock\x12\x16\n" +
 	"\x06quorum\x18\x02 \x01(\bR\x06quorum\"$\n" +
@@ -2631,7 +2722,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fVolumeReclaimed\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\xcf\x05\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xff\x05\n" +
 	"\aToAgent\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.muster.agent.v1.WelcomeH\x00R\awelcome\x122\n" +
 	"\apod_put\x18\x02 \x01(\v2\x17.muster.agent.v1.PodPutH\x00R\x06podPut\x12;\n" +
@@ -2647,8 +2738,14 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aservers\x18\n" +
 	" \x01(\v2\x18.muster.agent.v1.ServersH\x00R\aservers\x124\n" +
 	"\acontent\x18\v \x01(\v2\x18.muster.agent.v1.ContentH\x00R\acontent\x12G\n" +
-	"\x0ereclaim_volume\x18\f \x01(\v2\x1e.muster.agent.v1.ReclaimVolumeH\x00R\rreclaimVolumeB\t\n" +
-	"\amessage\"\xa6\x02\n" +
+	"\x0ereclaim_volume\x18\f \x01(\v2\x1e.muster.agent.v1.ReclaimVolumeH\x00R\rreclaimVolume\x12.\n" +
+	"\x05beats\x18\r \x01(\v2\x16.muster.agent.v1.BeatsH\x00R\x05beatsB\t\n" +
+	"\amessage\"T\n" +
+	"\x05Beats\x12\x18\n" +
+	"\asession\x18\x01 \x01(\x06R\asession\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x1f\n" +
+	"\vinterval_ms\x18\x03 \x01(\rR\n" +
+	"intervalMs\"\xa6\x02\n" +
 	"\aContent\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.muster.agent.v1.Content.KindR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -2806,7 +2903,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Content_Kind)(0),                // 0: muster.agent.v1.Content.Kind
 	(CertificateResponse_Outcome)(0), // 1: muster.agent.v1.CertificateResponse.Outcome
@@ -2820,28 +2917,29 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*EventReport)(nil),              // 9: muster.agent.v1.EventReport
 	(*VolumeReclaimed)(nil),          // 10: muster.agent.v1.VolumeReclaimed
 	(*ToAgent)(nil),                  // 11: muster.agent.v1.ToAgent
-	(*Content)(nil),                  // 12: muster.agent.v1.Content
-	(*ReclaimVolume)(nil),            // 13: muster.agent.v1.ReclaimVolume
-	(*TokenRequest)(nil),             // 14: muster.agent.v1.TokenRequest
-	(*TokenResponse)(nil),            // 15: muster.agent.v1.TokenResponse
-	(*CertificateRequest)(nil),       // 16: muster.agent.v1.CertificateRequest
-	(*CertificateResponse)(nil),      // 17: muster.agent.v1.CertificateResponse
-	(*Servers)(nil),                  // 18: muster.agent.v1.Servers
-	(*Welcome)(nil),                  // 19: muster.agent.v1.Welcome
-	(*PodPut)(nil),                   // 20: muster.agent.v1.PodPut
-	(*PodRemove)(nil),                // 21: muster.agent.v1.PodRemove
-	(*Synced)(nil),                   // 22: muster.agent.v1.Synced
-	(*StatusStored)(nil),             // 23: muster.agent.v1.StatusStored
-	(*Network)(nil),                  // 24: muster.agent.v1.Network
-	(*NodeRoute)(nil),                // 25: muster.agent.v1.NodeRoute
-	(*GoAway)(nil),                   // 26: muster.agent.v1.GoAway
-	(*OpenStream)(nil),               // 27: muster.agent.v1.OpenStream
-	(*LogRequest)(nil),               // 28: muster.agent.v1.LogRequest
-	(*ExecRequest)(nil),              // 29: muster.agent.v1.ExecRequest
-	(*PortForwardRequest)(nil),       // 30: muster.agent.v1.PortForwardRequest
-	(*Frame)(nil),                    // 31: muster.agent.v1.Frame
-	(*Resize)(nil),                   // 32: muster.agent.v1.Resize
-	(*StreamResult)(nil),             // 33: muster.agent.v1.StreamResult
+	(*Beats)(nil),                    // 12: muster.agent.v1.Beats
+	(*Content)(nil),                  // 13: muster.agent.v1.Content
+	(*ReclaimVolume)(nil),            // 14: muster.agent.v1.ReclaimVolume
+	(*TokenRequest)(nil),             // 15: muster.agent.v1.TokenRequest
+	(*TokenResponse)(nil),            // 16: muster.agent.v1.TokenResponse
+	(*CertificateRequest)(nil),       // 17: muster.agent.v1.CertificateRequest
+	(*CertificateResponse)(nil),      // 18: muster.agent.v1.CertificateResponse
+	(*Servers)(nil),                  // 19: muster.agent.v1.Servers
+	(*Welcome)(nil),                  // 20: muster.agent.v1.Welcome
+	(*PodPut)(nil),                   // 21: muster.agent.v1.PodPut
+	(*PodRemove)(nil),                // 22: muster.agent.v1.PodRemove
+	(*Synced)(nil),                   // 23: muster.agent.v1.Synced
+	(*StatusStored)(nil),             // 24: muster.agent.v1.StatusStored
+	(*Network)(nil),                  // 25: muster.agent.v1.Network
+	(*NodeRoute)(nil),                // 26: muster.agent.v1.NodeRoute
+	(*GoAway)(nil),                   // 27: muster.agent.v1.GoAway
+	(*OpenStream)(nil),               // 28: muster.agent.v1.OpenStream
+	(*LogRequest)(nil),               // 29: muster.agent.v1.LogRequest
+	(*ExecRequest)(nil),              // 30: muster.agent.v1.ExecRequest
+	(*PortForwardRequest)(nil),       // 31: muster.agent.v1.PortForwardRequest
+	(*Frame)(nil),                    // 32: muster.agent.v1.Frame
+	(*Resize)(nil),                   // 33: muster.agent.v1.Resize
+	(*StreamResult)(nil),             // 34: muster.agent.v1.StreamResult
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: muster.agent.v1.FromAgent.hello:type_name -> muster.agent.v1.Hello
@@ -2851,40 +2949,41 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	8,  // 4: muster.agent.v1.FromAgent.pod_gone:type_name -> muster.agent.v1.PodGone
 	9,  // 5: muster.agent.v1.FromAgent.event:type_name -> muster.agent.v1.EventReport
 	10, // 6: muster.agent.v1.FromAgent.volume_reclaimed:type_name -> muster.agent.v1.VolumeReclaimed
-	19, // 7: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
-	20, // 8: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
-	21, // 9: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
-	22, // 10: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
-	23, // 11: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
-	27, // 12: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
+	20, // 7: muster.agent.v1.ToAgent.welcome:type_name -> muster.agent.v1.Welcome
+	21, // 8: muster.agent.v1.ToAgent.pod_put:type_name -> muster.agent.v1.PodPut
+	22, // 9: muster.agent.v1.ToAgent.pod_remove:type_name -> muster.agent.v1.PodRemove
+	23, // 10: muster.agent.v1.ToAgent.synced:type_name -> muster.agent.v1.Synced
+	24, // 11: muster.agent.v1.ToAgent.status_stored:type_name -> muster.agent.v1.StatusStored
+	28, // 12: muster.agent.v1.ToAgent.open_stream:type_name -> muster.agent.v1.OpenStream
 	5,  // 13: muster.agent.v1.ToAgent.heartbeat:type_name -> muster.agent.v1.Heartbeat
-	24, // 14: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
-	26, // 15: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
-	18, // 16: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
-	12, // 17: muster.agent.v1.ToAgent.content:type_name -> muster.agent.v1.Content
-	13, // 18: muster.agent.v1.ToAgent.reclaim_volume:type_name -> muster.agent.v1.ReclaimVolume
-	0,  // 19: muster.agent.v1.Content.kind:type_name -> muster.agent.v1.Content.Kind
-	1,  // 20: muster.agent.v1.CertificateResponse.outcome:type_name -> muster.agent.v1.CertificateResponse.Outcome
-	25, // 21: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
-	28, // 22: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
-	29, // 23: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
-	30, // 24: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
-	2,  // 25: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
-	32, // 26: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
-	33, // 27: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
-	3,  // 28: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
-	31, // 29: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
-	14, // 30: muster.agent.v1.Agent.Token:input_type -> muster.agent.v1.TokenRequest
-	16, // 31: muster.agent.v1.Agent.Certificate:input_type -> muster.agent.v1.CertificateRequest
-	11, // 32: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
-	31, // 33: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
-	15, // 34: muster.agent.v1.Agent.Token:output_type -> muster.agent.v1.TokenResponse
-	17, // 35: muster.agent.v1.Agent.Certificate:output_type -> muster.agent.v1.CertificateResponse
-	32, // [32:36] is the sub-list for method output_type
-	28, // [28:32] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	25, // 14: muster.agent.v1.ToAgent.network:type_name -> muster.agent.v1.Network
+	27, // 15: muster.agent.v1.ToAgent.go_away:type_name -> muster.agent.v1.GoAway
+	19, // 16: muster.agent.v1.ToAgent.servers:type_name -> muster.agent.v1.Servers
+	13, // 17: muster.agent.v1.ToAgent.content:type_name -> muster.agent.v1.Content
+	14, // 18: muster.agent.v1.ToAgent.reclaim_volume:type_name -> muster.agent.v1.ReclaimVolume
+	12, // 19: muster.agent.v1.ToAgent.beats:type_name -> muster.agent.v1.Beats
+	0,  // 20: muster.agent.v1.Content.kind:type_name -> muster.agent.v1.Content.Kind
+	1,  // 21: muster.agent.v1.CertificateResponse.outcome:type_name -> muster.agent.v1.CertificateResponse.Outcome
+	26, // 22: muster.agent.v1.Network.routes:type_name -> muster.agent.v1.NodeRoute
+	29, // 23: muster.agent.v1.OpenStream.log:type_name -> muster.agent.v1.LogRequest
+	30, // 24: muster.agent.v1.OpenStream.exec:type_name -> muster.agent.v1.ExecRequest
+	31, // 25: muster.agent.v1.OpenStream.port_forward:type_name -> muster.agent.v1.PortForwardRequest
+	2,  // 26: muster.agent.v1.Frame.channel:type_name -> muster.agent.v1.Frame.Channel
+	33, // 27: muster.agent.v1.Frame.resize:type_name -> muster.agent.v1.Resize
+	34, // 28: muster.agent.v1.Frame.result:type_name -> muster.agent.v1.StreamResult
+	3,  // 29: muster.agent.v1.Agent.Session:input_type -> muster.agent.v1.FromAgent
+	32, // 30: muster.agent.v1.Agent.Stream:input_type -> muster.agent.v1.Frame
+	15, // 31: muster.agent.v1.Agent.Token:input_type -> muster.agent.v1.TokenRequest
+	17, // 32: muster.agent.v1.Agent.Certificate:input_type -> muster.agent.v1.CertificateRequest
+	11, // 33: muster.agent.v1.Agent.Session:output_type -> muster.agent.v1.ToAgent
+	32, // 34: muster.agent.v1.Agent.Stream:output_type -> muster.agent.v1.Frame
+	16, // 35: muster.agent.v1.Agent.Token:output_type -> muster.agent.v1.TokenResponse
+	18, // 36: muster.agent.v1.Agent.Certificate:output_type -> muster.agent.v1.CertificateResponse
+	33, // [33:37] is the sub-list for method output_type
+	29, // [29:33] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -2914,8 +3013,9 @@ func file_agent_v1_agent_proto_init() {
 		(*ToAgent_Servers)(nil),
 		(*ToAgent_Content)(nil),
 		(*ToAgent_ReclaimVolume)(nil),
+		(*ToAgent_Beats)(nil),
 	}
-	file_agent_v1_agent_proto_msgTypes[24].OneofWrappers = []any{
+	file_agent_v1_agent_proto_msgTypes[25].OneofWrappers = []any{
 		(*OpenStream_Log)(nil),
 		(*OpenStream_Exec)(nil),
 		(*OpenStream_PortForward)(nil),
@@ -2926,7 +3026,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   31,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

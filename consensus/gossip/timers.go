@@ -15,10 +15,10 @@ import (
 // suspect has SuspicionMult × max(1, log10 N) × ProbeInterval to object.
 //
 //	            notice    + probe + suspicion = dead at
-//	   5 nodes  0 – 0.5 s   0.5 s   1 s         1.5 – 2 s
-//	1000 nodes  0 – 0.5 s   0.5 s   3 s         3.5 – 4 s, and up to 1 s for word to get around
+//	   5 nodes  0 – 0.5 s   0.5 s   0.5 s       1 – 1.5 s
+//	1000 nodes  0 – 0.5 s   0.5 s   1.5 s       2 – 2.5 s, and up to 1 s for word to get around
 //
-// SuspicionMult is 2 where memberlist suggests 4: an alarm that proves false
+// SuspicionMult is 1 where memberlist suggests 4: an alarm that proves false
 // costs little here, as a node counts as gone only when its session is lost
 // too. It also makes the time fixed: above 2, memberlist waits several times
 // as long unless further nodes confirm the suspicion.
@@ -34,7 +34,7 @@ func timers(fast bool) *memberlist.Config {
 	// the interval with room to spare, otherwise the reports come late and the
 	// prober thinks that it is ill itself, and slows down.
 	m.ProbeTimeout = 200 * time.Millisecond
-	m.SuspicionMult = 2
+	m.SuspicionMult = 1
 	m.AwarenessMaxMultiplier = 4
 	m.GossipInterval = 100 * time.Millisecond
 	m.TCPTimeout = 3 * time.Second

@@ -143,11 +143,11 @@ func readAffinity(pod *corev1.Pod, r *rules) {
 		for i := range near.RequiredDuringSchedulingIgnoredDuringExecution {
 			parts = append(parts, readTerm(pod.Namespace, &near.RequiredDuringSchedulingIgnoredDuringExecution[i]))
 		}
-		all := newSelector(true, parts...)
+		all, topologies := newSelector(true, parts...), map[string]bool{}
 		for i := range near.RequiredDuringSchedulingIgnoredDuringExecution {
 			// A second rule for a topology would only say the same again.
-			key := near.RequiredDuringSchedulingIgnoredDuringExecution[i].TopologyKey
-			if !slices.ContainsFunc(r.near, func(other affinityRule) bool { return other.topology == key }) {
+			if key := near.RequiredDuringSchedulingIgnoredDuringExecution[i].TopologyKey; !topologies[key] {
+				topologies[key] = true
 				r.near = append(r.near, affinityRule{topology: key, selector: all})
 			}
 		}

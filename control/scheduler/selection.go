@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 
@@ -41,7 +42,17 @@ func newSelector(leaving bool, parts ...selectorPart) selector {
 		}
 		b.WriteString("\x02")
 	}
-	return selector{key: b.String(), parts: parts, leaving: leaving}
+	return selector{key: short(b.String()), parts: parts, leaving: leaving}
+}
+
+// short is a key that is kept many times over, as itself or, where that is long, as
+// its digest.
+func short(key string) string {
+	if len(key) <= 8*sha256.Size {
+		return key
+	}
+	digest := sha256.Sum256([]byte(key))
+	return string(digest[:])
 }
 
 // matches pods with these labels in a namespace with those.

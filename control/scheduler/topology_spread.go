@@ -86,11 +86,22 @@ func readSpread(p *podInfo, constraints []corev1.TopologySpreadConstraint, actio
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
+	// Made once for all: a rule says which labels all of them ask for.
+	scopes := map[[2]bool]*scopeRule{}
 	var rules []spreadRule
 	for i := range constraints {
 		c := &constraints[i]
 		if c.WhenUnsatisfiable != action {
 			continue
+		}
+		honors := [2]bool{
+			ptr.Deref(c.NodeAffinityPolicy, corev1.NodeInclusionPolicyHonor) == corev1.NodeInclusionPolicyHonor,
+			ptr.Deref(c.NodeTaintsPolicy, corev1.NodeInclusionPolicyIgnore) == corev1.NodeInclusionPolicyHonor,
+		}
+		scope, made := scopes[honors]
+		if !made {
+			scope = newScopeRule(p, keys, honors[0], honors[1])
+			scopes[honors] = scope
 		}
 		selects, err := metav1.LabelSelectorAsSelector(c.LabelSelector)
 		if err != nil {
@@ -102,10 +113,7 @@ func readSpread(p *podInfo, constraints []corev1.TopologySpreadConstraint, actio
 		}
 		r := spreadRule{
 			topology: c.TopologyKey, maxSkew: c.MaxSkew, minDomains: ptr.Deref(c.MinDomains, 1),
-			selector: spreadSelector(p.pod.Namespace, selects),
-			scope: newScopeRule(p, keys,
-				ptr.Deref(c.NodeAffinityPolicy, corev1.NodeInclusionPolicyHonor) == corev1.NodeInclusionPolicyHonor,
-				ptr.Deref(c.NodeTaintsPolicy, corev1.NodeInclusionPolicyIgnore) == corev1.NodeInclusionPolicyHonor),
+			selector: spreadSelector(p.pod.Namespace, selects), scope: scope,
 		}
 		if selects.Matches(labels.Set(p.pod.Labels)) {
 			r.self = 1
@@ -164,7 +172,7 @@ func newScopeRule(p *podInfo, keys []string, affinity, taints bool) *scopeRule {
 	if b.Len() == 0 {
 		return nil
 	}
-	s.key = b.String()
+	s.key = short(b.String()) // it is part of each rule's key
 	return s
 }
 

@@ -52,8 +52,12 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 			if s.replaced() {
 				return errReplacedMachine
 			}
-			if s.doubted(ctx) {
-				return errDoubted
+			if err := s.doubt(ctx); err != nil {
+				return err
+			}
+		case <-s.doubtAgain:
+			if err := s.doubt(ctx); err != nil {
+				return err
 			}
 		case <-s.toSend:
 			if err := s.sendChanges(known); err != nil {
@@ -61,6 +65,21 @@ func (s *session) send(ctx context.Context, registered *corev1.Node, version str
 			}
 		}
 	}
+}
+
+// doubt ends a session whose node counts as lost, once the session has been there for
+// doubtAfter. One that ended sooner might not be noticed at all, and the leader
+// would call the node lost again for the time before it.
+func (s *session) doubt(ctx context.Context) error {
+	s.doubtAgain = nil
+	if !s.doubted(ctx) {
+		return nil
+	}
+	if left := doubtAfter - time.Since(s.began); left > 0 {
+		s.doubtAgain = time.After(left)
+		return nil
+	}
+	return errDoubted
 }
 
 // doubted says whether the node counts as lost in spite of this session. The

@@ -31,6 +31,9 @@ const aloneMax = 5 * time.Second
 // againEvery is between two looks for a quorum for an agent that was told of none.
 const againEvery = 200 * time.Millisecond
 
+// doubtAfter is how old a session is at least that is ended because its node counts as lost.
+const doubtAfter = time.Second
+
 // ownedWithin bounds how long a session waits to hear whose name the node's is.
 const ownedWithin = time.Second
 
@@ -53,11 +56,14 @@ type session struct {
 	stream   grpc.BidiStreamingServer[agentv1.FromAgent, agentv1.ToAgent]
 	cancel   context.CancelCauseFunc
 	// servers is what the agent was told; nil before Welcome. again is when to look
-	// whether there is a quorum again. Only send uses them.
-	servers  []string
-	again    <-chan time.Time
-	welcomed atomic.Bool
-	pulse    *pulse // nil: no datagrams
+	// whether there is a quorum again, and doubtAgain whether the node counts as lost.
+	// Only send uses them.
+	servers    []string
+	again      <-chan time.Time
+	doubtAgain <-chan time.Time
+	began      time.Time
+	welcomed   atomic.Bool
+	pulse      *pulse // nil: no datagrams
 	// heard is when the agent was heard last, and patience how long it may be silent
 	// from then on before that is worth a word; both are durations, by the clock
 	// that the session was opened at.
@@ -126,7 +132,7 @@ func (d *Dispatcher) Session(stream grpc.BidiStreamingServer[agentv1.FromAgent, 
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	s := &session{
-		id: rand.Text(), node: node, key: caller.Key(), d: d, stream: stream, cancel: cancel,
+		id: rand.Text(), began: time.Now(), node: node, key: caller.Key(), d: d, stream: stream, cancel: cancel,
 		bare: hello.WithoutContents, referred: map[string]int{}, reclaiming: map[string]string{}, contents: map[string]bool{},
 		pods: map[string]bool{}, reports: newReports(),
 		toSend: make(chan struct{}, 1), toReport: make(chan struct{}, 1), nodeMoved: make(chan struct{}, 1), toBeat: make(chan struct{}, 1), serversMoved: make(chan struct{}, 1),

@@ -8,7 +8,7 @@ const (
 	// beatsMost bounds the beats that a control node takes in a second, until
 	// intervalMost is reached.
 	beatsMost = 500
-	// slack is what a beat may be late. One that is not answered is sent again
+	// slack is what a beat may be late at least. One that is not answered is sent again
 	// twice within it.
 	slack = 500 * time.Millisecond
 )
@@ -20,5 +20,5 @@ func Interval(sessions int) time.Duration {
 }
 
 // SilentAfter is how long nothing is heard of an agent that was told this
-// interval before that is worth a word.
-func SilentAfter(interval time.Duration) time.Duration { return interval + slack }
+// interval before that is worth a word. Where there are many, some are always late.
+func SilentAfter(interval time.Duration) time.Duration { return interval + max(slack, interval/2) }

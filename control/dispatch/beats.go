@@ -18,7 +18,7 @@ import (
 
 const (
 	// gather is what heartbeats wait for one another, so that many cost one waking up.
-	gather = 10 * time.Millisecond
+	gather = 50 * time.Millisecond
 	// lookEvery is between two looks at who is silent.
 	lookEvery = 100 * time.Millisecond
 	// reviewEvery is how often it is looked whether there is a quorum, and whether the

@@ -242,9 +242,9 @@ func TestGoneFollowsTheLastStatus(t *testing.T) {
 	if got := control.Status("a").Message; got != "19" {
 		t.Errorf("status %q came before the end, want the last one", got)
 	}
-	if got := control.Events(); !slices.Equal(got, []string{"Normal Killing bye"}) {
-		t.Errorf("events %q, want the one", got)
-	}
+	sessiontest.Eventually(t, 5*time.Second, "the one event", func() bool {
+		return slices.Equal(control.Events(), []string{"Normal Killing bye"})
+	})
 }
 
 func TestStreams(t *testing.T) {

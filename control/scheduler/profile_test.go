@@ -163,3 +163,16 @@ func TestDefaultConstraintsFollowServices(t *testing.T) {
 		t.Errorf("got %+v, %v, want the second on a without the service", d, ok)
 	}
 }
+
+// A group is what is before the slash; upstream passes over no resources of
+// Kubernetes' own, whatever the group is called.
+func TestIgnoresExtendedResourcesAlone(t *testing.T) {
+	fit := profilesOf(t, nil, "- {schedulerName: p, pluginConfig: [{name: NodeResourcesFit, args: {ignoredResources: [example.org/a, kubernetes.io/b], ignoredResourceGroups: [example.com, hugepages-2Mi, cpu]}}]}").of["p"].fit
+	for name, want := range map[corev1.ResourceName]bool{
+		"example.com/gpu": true, "example.org/a": true, "example.org/b": false, "hugepages-2Mi": false, "kubernetes.io/b": false, "cpu": false,
+	} {
+		if got := fit.ignores(name); got != want {
+			t.Errorf("ignores %s: %v, want %v", name, got, want)
+		}
+	}
+}

@@ -8,8 +8,8 @@ import (
 )
 
 // resourcesFit refuses nodes whose allocatable resources, less what the pods
-// there request, do not hold the pod's requests. A profile may ignore some that are
-// neither CPU nor memory nor storage.
+// there request, do not hold the pod's requests. A profile may ignore extended
+// resources.
 type resourcesFit struct {
 	ignored map[string]bool
 	groups  map[string]bool // what is before the slash
@@ -30,11 +30,16 @@ func newResourcesFit(args *schedulerv1.NodeResourcesFitArgs) resourcesFit {
 	return f
 }
 
+// ignores is about extended resources alone, whatever the profile names: not about
+// hugepages-2Mi, nor what is in kubernetes.io.
 func (f resourcesFit) ignores(name corev1.ResourceName) bool {
 	if f.ignored == nil {
 		return false
 	}
-	group, _, _ := strings.Cut(string(name), "/")
+	group, _, prefixed := strings.Cut(string(name), "/")
+	if !prefixed || strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix) {
+		return false
+	}
 	return f.ignored[string(name)] || f.groups[group]
 }
 

@@ -68,6 +68,10 @@ func (m *maker) list(pods bool) corev1.ResourceList {
 		put("ephemeral-storage", "20Gi")
 		put("pods", m.one("3", "110"))
 		put("example.com/gpu", m.one("0", "2"))
+		put("hugepages-2Mi", m.one("0", "8Mi"))
+		if m.often() {
+			put("example.org/fpga", m.one("1", "7"))
+		}
 		return l
 	}
 	if m.often() {
@@ -81,6 +85,12 @@ func (m *maker) list(pods bool) corev1.ResourceList {
 	}
 	if m.sometimes() {
 		put("example.com/gpu", "1")
+	}
+	if m.sometimes() {
+		put("example.org/fpga", m.one("0", "1", "3"))
+	}
+	if m.IntN(10) == 0 {
+		put("hugepages-2Mi", m.one("2Mi", "6Mi"))
 	}
 	return l
 }
@@ -171,7 +181,7 @@ func (m *maker) pod() *corev1.Pod {
 			Namespace: m.one("ns0", "ns1", "ns2"), Name: fmt.Sprint("p", m.made), UID: types.UID(fmt.Sprint("uid", m.made)),
 			Labels: map[string]string{"app": m.one("x", "y", "z")},
 		},
-		Spec: corev1.PodSpec{SchedulerName: corev1.DefaultSchedulerName},
+		Spec: corev1.PodSpec{SchedulerName: m.one(schedulers...)},
 	}
 	if m.sometimes() {
 		p.Labels["version"] = m.one("1", "2")

@@ -5,17 +5,31 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+	schedulerv1 "k8s.io/kube-scheduler/config/v1"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
 
 	"github.com/musterhq/muster/control/scheduler"
+	"github.com/musterhq/muster/control/scheduler/configuration"
 )
 
 var clusters = flag.Int("clusters", 300, "how many random clusters")
+
+// kube-scheduler says much of how it reads each file.
+func TestMain(m *testing.M) {
+	klog.SetOutput(io.Discard)
+	klog.LogToStderr(false)
+	flag.Parse()
+	os.Exit(m.Run())
+}
 
 // told counts how often upstream's plugins made a difference between nodes.
 type told struct{ refusals, scores map[string]int }
@@ -23,9 +37,20 @@ type told struct{ refusals, scores map[string]int }
 // Ours and upstream's plugins look at the same random clusters, which change while
 // ours counts along and upstream's counts anew.
 func TestDecidesAsUpstream(t *testing.T) {
+	usual := file{Profiles: make([]schedulerv1.KubeSchedulerProfile, 1)}
+	compareAll(t, func(*maker) file { return usual })
+}
+
+// The same with profiles: other plugins, weights and arguments, read from the same
+// file by both.
+func TestProfilesDecideAsUpstream(t *testing.T) {
+	compareAll(t, (*maker).profiles)
+}
+
+func compareAll(t *testing.T, profiles func(*maker) file) {
 	all := told{map[string]int{}, map[string]int{}}
 	for seed := range uint64(*clusters) {
-		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { compare(t, seed, all) }) {
+		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { compare(t, seed, profiles, all) }) {
 			return
 		}
 	}
@@ -35,6 +60,12 @@ func TestDecidesAsUpstream(t *testing.T) {
 			t.Errorf("%s: %d refusals and %d differences in score, too few to have tested anything", name, all.refusals[name], all.scores[name])
 		}
 	}
+}
+
+// names are the plugins that have to have made a difference.
+var names = []string{
+	"NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit",
+	"PodTopologySpread", "InterPodAffinity", "NodeResourcesBalancedAllocation", "ImageLocality",
 }
 
 func (a told) count(answers map[string]scheduler.NodeAnswer) {
@@ -53,18 +84,29 @@ func (a told) count(answers map[string]scheduler.NodeAnswer) {
 	}
 }
 
-func compare(t *testing.T, seed uint64, all told) {
+func compare(t *testing.T, seed uint64, profiles func(*maker) file, all told) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	m := &maker{Rand: rand.New(rand.NewPCG(seed, 1))}
 	state := m.state()
-	strategy := config.LeastAllocated
+	text := profiles(m).text()
+	read, err := configuration.Read(text)
+	if err != nil {
+		t.Fatalf("%s\n%v", text, err)
+	}
+	state.Profiles = scheduler.NewProfiles(read, nil)
+	theirs, err := ReadUpstream(text)
+	if err != nil {
+		t.Fatalf("%s\n%v", text, err)
+	}
+	theirs.Profiles = withDefault(theirs.Profiles)
 	if m.sometimes() {
-		state.Algorithm, strategy = scheduler.BinPack, config.MostAllocated
+		state.Algorithm = scheduler.BinPack
+		pack(theirs.Profiles, read)
 	}
 	ours := scheduler.NewSnapshot(state)
 	for range 4 {
-		upstream, err := NewUpstream(ctx, state, strategy)
+		upstream, err := NewUpstream(ctx, state, theirs.Profiles)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +122,7 @@ func compare(t *testing.T, seed uint64, all told) {
 			all.count(want)
 			for _, got := range ours.Ask(pod).Nodes {
 				if difference := differ(got, want[got.Node]); difference != "" {
-					t.Fatalf("pod %s\non node %s: %s", show(pod), got.Node, difference)
+					t.Fatalf("profiles %s\npod %s\non node %s: %s", text, show(pod), got.Node, difference)
 				}
 			}
 		}
@@ -92,6 +134,33 @@ func compare(t *testing.T, seed uint64, all told) {
 		if i := m.IntN(len(state.Pods)); m.often() {
 			ours.Remove(state.Pods[i])
 			state.Pods = slices.Delete(state.Pods, i, i+1)
+		}
+	}
+}
+
+// withDefault adds the default profile, which Muster has whatever the file says.
+func withDefault(profiles []config.KubeSchedulerProfile) []config.KubeSchedulerProfile {
+	if slices.ContainsFunc(profiles, func(p config.KubeSchedulerProfile) bool { return p.SchedulerName == corev1.DefaultSchedulerName }) {
+		return profiles
+	}
+	defaults, err := latest.Default()
+	if err != nil {
+		panic(err)
+	}
+	return append(profiles, defaults.Profiles[0])
+}
+
+// pack does what Muster's algorithm of the cluster does to profiles that have no
+// strategy of their own.
+func pack(profiles []config.KubeSchedulerProfile, read []configuration.Profile) {
+	for i := range profiles {
+		own := slices.ContainsFunc(read, func(p configuration.Profile) bool {
+			return p.SchedulerName == profiles[i].SchedulerName && p.NodeResourcesFit.ScoringStrategy != nil
+		})
+		for _, c := range profiles[i].PluginConfig {
+			if fit, ok := c.Args.(*config.NodeResourcesFitArgs); ok && !own {
+				fit.ScoringStrategy.Type = config.MostAllocated
+			}
 		}
 	}
 }
@@ -113,15 +182,18 @@ func differ(got, want scheduler.NodeAnswer) string {
 	if len(want.Refusals) > 0 {
 		return ""
 	}
-	for _, name := range names {
-		if g, w := score(got, name), score(want, name); g != w {
-			return fmt.Sprintf("%s scores %+v, want %+v", name, g, w)
+	for _, s := range slices.Concat(got.Scores, want.Scores) {
+		if g, w := scoreOf(got, s.Name), scoreOf(want, s.Name); g != w {
+			return fmt.Sprintf("%s scores %+v, want %+v", s.Name, g, w)
 		}
+	}
+	if got.Total != want.Total {
+		return fmt.Sprintf("total %d, want %d", got.Total, want.Total)
 	}
 	return ""
 }
 
-func score(of scheduler.NodeAnswer, name string) scheduler.Score {
+func scoreOf(of scheduler.NodeAnswer, name string) scheduler.Score {
 	for _, s := range of.Scores {
 		if s.Name == name {
 			return s

@@ -1,7 +1,7 @@
 // Package scheduling holds Muster's scheduler against kube-scheduler's own
-// plugins: on the same clusters, for the same pods, the same nodes are refused for the
-// same reasons and the rest get the same scores. It is a module of its own, so
-// that kube-scheduler never gets into Muster's.
+// plugins: on the same clusters, for the same pods and profiles, the same nodes are
+// refused for the same reasons and the rest get the same scores. It is a module of
+// its own, so that kube-scheduler never gets into Muster's.
 package scheduling
 
 import (
@@ -13,77 +13,105 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/dynamic-resource-allocation/resourceslice/tracker"
+	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
-	"k8s.io/kubernetes/pkg/scheduler/apis/config/latest"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
+	"k8s.io/kubernetes/pkg/scheduler/apis/config/validation"
 	"k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/dynamicresources"
+	"k8s.io/kubernetes/pkg/scheduler/framework/plugins/nodevolumelimits"
 	frameworkruntime "k8s.io/kubernetes/pkg/scheduler/framework/runtime"
 	"k8s.io/kubernetes/pkg/scheduler/metrics"
+	"k8s.io/kubernetes/pkg/scheduler/util/assumecache"
 
 	"github.com/musterhq/muster/control/scheduler"
 )
 
-// names are the plugins of the default profile that Muster has too, in the order of
-// the profile.
-var names = []string{
-	"NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit",
-	"PodTopologySpread", "InterPodAffinity", "NodeResourcesBalancedAllocation", "ImageLocality",
-}
-
-// Upstream is kube-scheduler's default profile over one state of a cluster.
+// Upstream is kube-scheduler with its profiles over one state of a cluster.
 type Upstream struct {
-	nodes   []fwk.NodeInfo
-	plugins []fwk.Plugin
-	weights map[string]int64
+	nodes    []fwk.NodeInfo
+	profiles map[string]*upstreamProfile
 }
 
-// NewUpstream makes the plugins as kube-scheduler does; strategy is how
-// NodeResourcesFit scores. What it starts ends
-// with ctx.
-func NewUpstream(ctx context.Context, state scheduler.State, strategy config.ScoringStrategyType) (*Upstream, error) {
-	metrics.Register() // plugins count in them
-	defaults, err := latest.Default()
+// upstreamProfile are the plugins of a profile, as the framework made and sorted
+// them, so that each can be asked where the framework stops at the first refusal.
+type upstreamProfile struct {
+	plugins map[string]fwk.Plugin
+	points  *config.Plugins
+}
+
+// ReadUpstream reads a file as kube-scheduler does: with its defaults, and refusing
+// what it does not start with.
+func ReadUpstream(file []byte) (*config.KubeSchedulerConfiguration, error) {
+	object, gvk, err := scheme.Codecs.UniversalDecoder().Decode(file, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	profile := defaults.Profiles[0]
-	args := map[string]runtime.Object{}
-	for _, c := range profile.PluginConfig {
-		if fit, ok := c.Args.(*config.NodeResourcesFitArgs); ok {
-			fit.ScoringStrategy.Type = strategy
-		}
-		args[c.Name] = c.Args
+	c, ok := object.(*config.KubeSchedulerConfiguration)
+	if !ok {
+		return nil, fmt.Errorf("%s is no configuration of a scheduler", gvk)
 	}
-	factory := informers.NewSharedInformerFactory(fake.NewClientset(), 0)
+	c.APIVersion = gvk.GroupVersion().String()
+	if err := validation.ValidateKubeSchedulerConfiguration(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// NewUpstream makes the profiles' plugins as kube-scheduler does. What it starts ends
+// with ctx.
+func NewUpstream(ctx context.Context, state scheduler.State, profiles []config.KubeSchedulerProfile) (*Upstream, error) {
+	metrics.Register() // plugins count in them
+	client := fake.NewClientset()
+	factory := informers.NewSharedInformerFactory(client, 0)
 	if err := fill(factory, state); err != nil {
 		return nil, err
 	}
-	placed := slices.DeleteFunc(slices.Clone(state.Pods), func(p *corev1.Pod) bool { return p.Spec.NodeName == "" })
-	snapshot := cache.NewSnapshot(placed, state.Nodes)
-	registry := plugins.NewInTreeRegistry()
-	handle, err := frameworkruntime.NewFramework(ctx, registry, nil,
-		frameworkruntime.WithSnapshotSharedLister(snapshot), frameworkruntime.WithInformerFactory(factory))
+	slices, err := tracker.StartTracker(ctx, tracker.Options{SliceInformer: factory.Resource().V1().ResourceSlices(), KubeClient: client})
 	if err != nil {
 		return nil, err
 	}
-	u := &Upstream{weights: map[string]int64{}}
+	claims := assumecache.NewAssumeCache(klog.FromContext(ctx), factory.Resource().V1().ResourceClaims().Informer(), "ResourceClaim", "", nil)
+	snapshot := cache.NewSnapshot(placed(state.Pods), state.Nodes)
+	u := &Upstream{profiles: map[string]*upstreamProfile{}}
 	if u.nodes, err = snapshot.NodeInfos().List(); err != nil {
 		return nil, err
 	}
-	for _, enabled := range profile.Plugins.MultiPoint.Enabled {
-		if !slices.Contains(names, enabled.Name) {
-			continue
-		}
-		plugin, err := registry[enabled.Name](ctx, args[enabled.Name], handle)
+	for i := range profiles {
+		p := &upstreamProfile{plugins: map[string]fwk.Plugin{}}
+		f, err := frameworkruntime.NewFramework(ctx, p.registry(), &profiles[i],
+			frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(factory),
+			frameworkruntime.WithSnapshotSharedLister(snapshot),
+			frameworkruntime.WithSharedDRAManager(dynamicresources.NewDRAManager(ctx, claims, slices, factory)),
+			frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())))
 		if err != nil {
-			return nil, fmt.Errorf("plugin %s: %w", enabled.Name, err)
+			return nil, fmt.Errorf("profile %s: %w", profiles[i].SchedulerName, err)
 		}
-		u.plugins = append(u.plugins, plugin)
-		u.weights[enabled.Name] = int64(enabled.Weight)
+		p.points = f.ListPlugins()
+		u.profiles[profiles[i].SchedulerName] = p
 	}
 	return u, nil
+}
+
+func placed(pods []*corev1.Pod) []*corev1.Pod {
+	return slices.DeleteFunc(slices.Clone(pods), func(p *corev1.Pod) bool { return p.Spec.NodeName == "" })
+}
+
+// registry keeps what is made from it.
+func (p *upstreamProfile) registry() frameworkruntime.Registry {
+	registry := plugins.NewInTreeRegistry()
+	for name, make := range registry {
+		registry[name] = func(ctx context.Context, args runtime.Object, handle fwk.Handle) (fwk.Plugin, error) {
+			plugin, err := make(ctx, args, handle)
+			p.plugins[name] = plugin
+			return plugin, err
+		}
+	}
+	return registry
 }
 
 // fill gives the listers their objects; nothing is watched.
@@ -113,17 +141,20 @@ func fill(factory informers.SharedInformerFactory, state scheduler.State) error 
 	return err
 }
 
-// Ask answers as Muster's Snapshot does.
+// Ask answers as Muster's Snapshot does. A pod of an unknown scheduler is answered
+// for as if it were of the default one.
 func (u *Upstream) Ask(ctx context.Context, pod *corev1.Pod) (map[string]scheduler.NodeAnswer, error) {
+	p := u.profiles[pod.Spec.SchedulerName]
+	if p == nil {
+		p = u.profiles[corev1.DefaultSchedulerName]
+	}
 	answers := map[string]scheduler.NodeAnswer{}
 	for _, n := range u.nodes {
 		answers[n.Node().Name] = scheduler.NodeAnswer{Node: n.Node().Name}
 	}
 	state := framework.NewCycleState()
-	for _, plugin := range u.plugins {
-		if err := u.filter(ctx, state, plugin, pod, answers); err != nil {
-			return nil, err
-		}
+	if err := p.filter(ctx, state, pod, u.nodes, answers); err != nil {
+		return nil, err
 	}
 	var feasible []fwk.NodeInfo
 	for _, n := range u.nodes {
@@ -134,77 +165,79 @@ func (u *Upstream) Ask(ctx context.Context, pod *corev1.Pod) (map[string]schedul
 	if len(feasible) == 0 {
 		return answers, nil
 	}
-	for _, plugin := range u.plugins {
-		if err := u.score(ctx, state, plugin, pod, feasible, answers); err != nil {
+	skipped := map[string]bool{}
+	for _, it := range p.points.PreScore.Enabled {
+		status := p.plugins[it.Name].(fwk.PreScorePlugin).PreScore(ctx, state, pod, feasible)
+		if skipped[it.Name] = status.IsSkip(); !status.IsSkip() && !status.IsSuccess() {
+			return nil, fmt.Errorf("%s: %w", it.Name, status.AsError())
+		}
+	}
+	for _, it := range p.points.Score.Enabled {
+		if skipped[it.Name] {
+			continue
+		}
+		if err := score(ctx, state, p.plugins[it.Name].(fwk.ScorePlugin), int64(it.Weight), pod, feasible, answers); err != nil {
 			return nil, err
 		}
 	}
 	return answers, nil
 }
 
-func (u *Upstream) filter(ctx context.Context, state fwk.CycleState, plugin fwk.Plugin, pod *corev1.Pod, answers map[string]scheduler.NodeAnswer) error {
-	filter, ok := plugin.(fwk.FilterPlugin)
-	if !ok {
-		return nil
-	}
-	var all *fwk.Status
-	if pre, ok := plugin.(fwk.PreFilterPlugin); ok {
-		_, status := pre.PreFilter(ctx, state, pod, u.nodes)
+// filter notes every filter's refusals, in their order; one that refuses the pod
+// before it looks at nodes refuses all of them.
+func (p *upstreamProfile) filter(ctx context.Context, state fwk.CycleState, pod *corev1.Pod, nodes []fwk.NodeInfo, answers map[string]scheduler.NodeAnswer) error {
+	skipped, all := map[string]bool{}, map[string]*fwk.Status{}
+	for _, it := range p.points.PreFilter.Enabled {
+		_, status := p.plugins[it.Name].(fwk.PreFilterPlugin).PreFilter(ctx, state, pod, nodes)
 		switch {
 		case status.IsSkip():
-			return nil
+			skipped[it.Name] = true
 		case status.IsRejected():
-			all = status
+			all[it.Name] = status
 		case !status.IsSuccess():
-			return fmt.Errorf("%s: %w", plugin.Name(), status.AsError())
+			return fmt.Errorf("%s: %w", it.Name, status.AsError())
 		}
 	}
-	for _, n := range u.nodes {
-		status := all
-		if status == nil {
-			status = filter.Filter(ctx, state, pod, n)
-		}
-		if status.IsSuccess() {
+	for _, it := range p.points.Filter.Enabled {
+		if skipped[it.Name] {
 			continue
 		}
-		if !status.IsRejected() {
-			return fmt.Errorf("%s: %w", plugin.Name(), status.AsError())
+		for _, n := range nodes {
+			status := all[it.Name]
+			if status == nil {
+				status = p.plugins[it.Name].(fwk.FilterPlugin).Filter(ctx, state, pod, n)
+			}
+			if status.IsSuccess() {
+				continue
+			}
+			if !status.IsRejected() {
+				return fmt.Errorf("%s: %w", it.Name, status.AsError())
+			}
+			a := answers[n.Node().Name]
+			a.Refusals = append(a.Refusals, scheduler.Refusal{Filter: it.Name, Reasons: status.Reasons()})
+			answers[n.Node().Name] = a
 		}
-		a := answers[n.Node().Name]
-		a.Refusals = append(a.Refusals, scheduler.Refusal{Filter: plugin.Name(), Reasons: status.Reasons()})
-		answers[n.Node().Name] = a
 	}
 	return nil
 }
 
-func (u *Upstream) score(ctx context.Context, state fwk.CycleState, plugin fwk.Plugin, pod *corev1.Pod, feasible []fwk.NodeInfo, answers map[string]scheduler.NodeAnswer) error {
-	scorer, ok := plugin.(fwk.ScorePlugin)
-	if !ok {
-		return nil
-	}
-	if pre, ok := plugin.(fwk.PreScorePlugin); ok {
-		if status := pre.PreScore(ctx, state, pod, feasible); status.IsSkip() {
-			return nil
-		} else if !status.IsSuccess() {
-			return fmt.Errorf("%s: %w", plugin.Name(), status.AsError())
-		}
-	}
+func score(ctx context.Context, state fwk.CycleState, plugin fwk.ScorePlugin, weight int64, pod *corev1.Pod, feasible []fwk.NodeInfo, answers map[string]scheduler.NodeAnswer) error {
 	var scores fwk.NodeScoreList
 	for _, n := range feasible {
-		score, status := scorer.Score(ctx, state, pod, n)
+		score, status := plugin.Score(ctx, state, pod, n)
 		if !status.IsSuccess() {
 			return fmt.Errorf("%s: %w", plugin.Name(), status.AsError())
 		}
 		scores = append(scores, fwk.NodeScore{Name: n.Node().Name, Score: score})
 	}
-	if extensions := scorer.ScoreExtensions(); extensions != nil {
+	if extensions := plugin.ScoreExtensions(); extensions != nil {
 		if status := extensions.NormalizeScore(ctx, state, pod, scores); !status.IsSuccess() {
 			return fmt.Errorf("%s: %w", plugin.Name(), status.AsError())
 		}
 	}
 	for _, s := range scores {
 		a := answers[s.Name]
-		weighted := s.Score * u.weights[plugin.Name()]
+		weighted := s.Score * weight
 		a.Scores = append(a.Scores, scheduler.Score{Name: plugin.Name(), Normalized: s.Score, Weighted: weighted})
 		a.Total += weighted
 		answers[s.Name] = a

@@ -94,20 +94,31 @@ func (r *resources) key(b *strings.Builder) {
 	}
 }
 
+// inPlace has a pod that was resized in place count what it holds and what it was
+// promised, whichever is more.
+var inPlace = resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
+
 // requestsOf sums what a pod asks for: the larger of its running containers
-// (with restartable init containers) and of each step of its start, and its
-// overhead. A pod that was resized in place counts what it holds and what it
-// was promised, whichever is more.
+// (with restartable init containers) and of each step of its start, or what it asks
+// for as a whole, and its overhead.
 func requestsOf(pod *corev1.Pod) resources {
-	return resourcesOf(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{UseStatusResources: true}))
+	return resourcesOf(resourcehelper.PodRequests(pod, inPlace))
 }
 
-// scoredOf is requestsOf with the defaults for scoring, CPU and memory only.
+// scoredOf is requestsOf with the defaults for scoring, CPU and memory only. A pod
+// that asks for something as a whole gets a default only of what nobody in it asks for.
 func scoredOf(pod *corev1.Pod) (milliCPU, memory int64) {
-	list := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{
-		UseStatusResources:          true,
-		NonMissingContainerRequests: scoredRequests,
-	})
+	of := inPlace
+	of.NonMissingContainerRequests = scoredRequests
+	if resourcehelper.IsPodLevelRequestsSet(pod) {
+		asked := resourcehelper.PodRequests(pod, inPlace)
+		of.NonMissingContainerRequests = maps.Clone(scoredRequests)
+		maps.DeleteFunc(of.NonMissingContainerRequests, func(name corev1.ResourceName, _ resource.Quantity) bool {
+			_, some := asked[name]
+			return some
+		})
+	}
+	list := resourcehelper.PodRequests(pod, of)
 	cpu, mem := list[corev1.ResourceCPU], list[corev1.ResourceMemory]
 	return cpu.MilliValue(), mem.Value()
 }

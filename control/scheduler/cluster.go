@@ -163,6 +163,7 @@ func (c *cluster) setNode(node *corev1.Node) {
 	if old == nil || old.Spec.Unschedulable != node.Spec.Unschedulable || ready(old) != ready(node) ||
 		!equality.Semantic.DeepEqual(old.Spec.Taints, node.Spec.Taints) ||
 		!equality.Semantic.DeepEqual(old.Status.Allocatable, node.Status.Allocatable) ||
+		!slices.Equal(old.Status.DeclaredFeatures, node.Status.DeclaredFeatures) ||
 		!maps.Equal(old.Labels, node.Labels) {
 		c.gain(n)
 	}

@@ -54,6 +54,9 @@ func TestFilters(t *testing.T) {
 			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimName: ptr.To("c")}}
 		}), node: makeNode("n"), want: []string{"cannot allocate all claims"}},
 
+		{what: "asks for what the agent does not declare", pod: makePod("p", restartingAll), node: makeNode("n"), want: []string{"node(s) didn't match Pod's required features"}},
+		{what: "asks for what the agent declares", pod: makePod("p", restartingAll), node: makeNode("n", declaring("RestartAllContainersOnContainerExits"))},
+
 		{what: "not the named node", pod: makePod("p", on("other")), node: makeNode("n"), want: []string{"node(s) didn't match the requested node name"}},
 		{what: "the named node", pod: makePod("p", on("n")), node: makeNode("n")},
 
@@ -134,5 +137,34 @@ func TestDiagnosisReadsAsUsersKnowIt(t *testing.T) {
 	want := "0/3 nodes are available: 1 Too many pods, 1 node(s) had untolerated taint(s), 2 Insufficient cpu."
 	if d == nil || d.Error() != want {
 		t.Errorf("got  %v\nwant %s", d, want)
+	}
+}
+
+func restartingAll(p *corev1.Pod) {
+	p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers}}
+}
+
+func declaring(features ...string) func(*corev1.Node) {
+	return func(n *corev1.Node) { n.Status.DeclaredFeatures = features }
+}
+
+// An agent that learns something lets in who waits for it, and nobody is evicted
+// where it would not help.
+func TestDeclaredFeaturesWake(t *testing.T) {
+	c := newCore(100)
+	c.setNode(makeNode("n"))
+	c.setPod(makePod("low", on("n")))
+	c.setPod(makePod("p", restartingAll, priority(10)))
+	d, _ := c.next()
+	if want := "0/1 nodes are available: 1 node(s) didn't match Pod's required features. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."; d.message() != want {
+		t.Errorf("got %q, want %q", d.message(), want)
+	}
+	c.setPod(makePod("plain"))
+	if d, ok := c.next(); !ok || d.node != "n" {
+		t.Errorf("got %+v, want a pod that asks for nothing on n", d)
+	}
+	c.setNode(makeNode("n", declaring("RestartAllContainersOnContainerExits")))
+	if d, ok := c.next(); !ok || d.node != "n" {
+		t.Errorf("got %+v, want the pod on n", d)
 	}
 }

@@ -47,6 +47,12 @@ func needsOf(p *podInfo, n *nodeInfo, refusals []Refusal) (needs []string, effor
 			needLabels(p.pod, n.node, add)
 		case nodePorts{}.name():
 			needPorts(p, n, add)
+		case declaredFeatures{}.name():
+			for _, feature := range p.features {
+				if !slices.Contains(n.node.Status.DeclaredFeatures, feature) {
+					add(effortNever, "an agent that declares %s", feature)
+				}
+			}
 		default:
 			add(effortMuch, "that it is not so that %s", strings.Join(r.Reasons, ", "))
 		}

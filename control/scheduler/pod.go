@@ -40,6 +40,8 @@ type podInfo struct {
 	preferred *nodeaffinity.PreferredSchedulingTerms
 	// what the pod tolerates without evicting or refusing it, for the score
 	softTolerations []corev1.Toleration
+	// features are what it asks of a node's agent
+	features []string
 	// rules about other pods, nil for a pod without
 	rules *rules
 }
@@ -88,6 +90,7 @@ func newPodInfo(pod *corev1.Pod, by *profile) *podInfo {
 	p.neverPreempts = !by.from.Preempts || pod.Spec.PreemptionPolicy != nil && *pod.Spec.PreemptionPolicy == corev1.PreemptNever
 	p.required = nodeaffinity.GetRequiredNodeAffinity(pod)
 	p.pinned = pinnedTo(pod)
+	p.features = featuresOf(pod)
 	if a := nodeAffinityOf(pod); a != nil && len(a.PreferredDuringSchedulingIgnoredDuringExecution) > 0 {
 		// A term that does not parse prefers nothing; validation refuses such pods.
 		p.preferred, _ = nodeaffinity.NewPreferredSchedulingTerms(a.PreferredDuringSchedulingIgnoredDuringExecution)
@@ -168,6 +171,10 @@ func classOf(p *podInfo) string {
 	tolerationsKey(p.pod, &b)
 	if len(spec.ResourceClaims) > 0 {
 		b.WriteString("\x00d")
+	}
+	for _, feature := range p.features {
+		b.WriteString("\x00f")
+		b.WriteString(feature)
 	}
 	for _, c := range p.claims {
 		b.WriteString("\x00v")

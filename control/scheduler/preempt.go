@@ -312,7 +312,8 @@ func compareImportance(a, b *podInfo) int {
 // changes: upstream's UnschedulableAndUnresolvable.
 var unresolvable = map[string]bool{
 	"NodeUnschedulable": true, "NodeName": true, "TaintToleration": true, "NodeAffinity": true, "DynamicResources": true,
-	"VolumeBinding": true, "VolumeZone": true,
+	"NodeDeclaredFeatures": true,
+	"VolumeBinding":        true, "VolumeZone": true,
 }
 
 // unresolvableReasons are the same of filters that have others, too.

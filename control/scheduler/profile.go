@@ -78,7 +78,7 @@ func newProfile(from configuration.Profile) *profile {
 	affinity := newNodeAffinity(from.NodeAffinity.AddedAffinity)
 	filters := []filter{
 		nodeName{}, nodeUnschedulable{}, taintToleration{}, affinity, nodePorts{}, p.fit, volumeRestrictions{}, volumeLimits{}, volumeBinding{},
-		volumeZone{}, topologySpread{}, podAffinity{}, dynamicResources{},
+		volumeZone{}, topologySpread{}, podAffinity{}, dynamicResources{}, declaredFeatures{},
 	}
 	for _, name := range from.Filters {
 		for _, f := range filters {

@@ -36,11 +36,12 @@ var standard = []plugin{
 	{name: "NodeResourcesBalancedAllocation", points: []string{preScore, score}, weight: 1},
 	{name: "ImageLocality", points: []string{score}, weight: 1},
 	{name: "DefaultBinder", points: []string{bind}},
+	{name: "NodeDeclaredFeatures", points: []string{preFilter, filter}},
 }
 
 // absent are upstream's that its default profile lacks and Muster has not. To switch
 // one off changes nothing.
-var absent = []string{"DeferredPodScheduling", "GangScheduling", "NodeDeclaredFeatures", "PodGroupPodsCount", "TopologyPlacementGenerator"}
+var absent = []string{"DeferredPodScheduling", "GangScheduling", "PodGroupPodsCount", "TopologyPlacementGenerator"}
 
 // The extension points, by their names in a file.
 const (

@@ -116,11 +116,14 @@ func (p *Profile) checkFit(at *field.Path) (errs field.ErrorList) {
 		if r.Weight == 0 {
 			r.Weight = 1
 		}
+		here := at.Child("resources").Index(i)
 		if r.Weight < 0 || r.Weight > 100 {
-			errs = append(errs, field.Invalid(at.Child("resources").Index(i).Child("weight"), r.Weight, "want 1 to 100"))
+			errs = append(errs, field.Invalid(here.Child("weight"), r.Weight, "want 1 to 100"))
+		}
+		if r.Name == "" {
+			errs = append(errs, field.Required(here.Child("name"), ""))
 		}
 	}
-	errs = append(errs, checkNames(at.Child("resources"), s.Resources)...)
 	ratio := at.Child("requestedToCapacityRatio")
 	switch s.Type {
 	case schedulerv1.LeastAllocated, schedulerv1.MostAllocated:
@@ -136,19 +139,6 @@ func (p *Profile) checkFit(at *field.Path) (errs field.ErrorList) {
 	default:
 		errs = append(errs, field.NotSupported(at.Child("type"), s.Type,
 			[]schedulerv1.ScoringStrategyType{schedulerv1.LeastAllocated, schedulerv1.MostAllocated, schedulerv1.RequestedToCapacityRatio}))
-	}
-	return errs
-}
-
-func checkNames(at *field.Path, resources []schedulerv1.ResourceSpec) (errs field.ErrorList) {
-	for i, r := range resources {
-		here := at.Index(i).Child("name")
-		switch {
-		case r.Name == "":
-			errs = append(errs, field.Required(here, ""))
-		case slices.ContainsFunc(resources[:i], func(o schedulerv1.ResourceSpec) bool { return o.Name == r.Name }):
-			errs = append(errs, field.Duplicate(here, r.Name))
-		}
 	}
 	return errs
 }
@@ -177,19 +167,23 @@ func checkShape(at *field.Path, shape []schedulerv1.UtilizationShapePoint) (errs
 	return errs
 }
 
-func (p *Profile) checkBalanced(at *field.Path) field.ErrorList {
+func (p *Profile) checkBalanced(at *field.Path) (errs field.ErrorList) {
 	args := &p.BalancedAllocation
 	if len(args.Resources) == 0 {
 		args.Resources = cpuAndMemory()
 	}
-	errs := checkNames(at.Child("resources"), args.Resources)
 	for i := range args.Resources {
-		r := &args.Resources[i]
+		r, here := &args.Resources[i], at.Child("resources").Index(i)
 		if r.Weight == 0 {
 			r.Weight = 1
 		}
-		if r.Weight != 1 {
-			errs = append(errs, field.Invalid(at.Child("resources").Index(i).Child("weight"), r.Weight, "want 1: shares are compared as they are"))
+		switch {
+		case r.Weight != 1:
+			errs = append(errs, field.Invalid(here.Child("weight"), r.Weight, "want 1: shares are compared as they are"))
+		case r.Name == "":
+			errs = append(errs, field.Required(here.Child("name"), ""))
+		case slices.ContainsFunc(args.Resources[:i], func(o schedulerv1.ResourceSpec) bool { return o.Name == r.Name }):
+			errs = append(errs, field.Duplicate(here.Child("name"), r.Name))
 		}
 	}
 	return errs

@@ -51,9 +51,7 @@ func (m *maker) state() scheduler.State {
 	for range m.IntN(30) {
 		p := m.pod()
 		p.Spec.NodeName = s.Nodes[m.IntN(len(s.Nodes))].Name
-		if m.sometimes() {
-			p.DeletionTimestamp = ptr.To(metav1.Now())
-		}
+		m.run(p)
 		s.Pods = append(s.Pods, p)
 	}
 	return s
@@ -112,6 +110,12 @@ func (m *maker) node(name string) *corev1.Node {
 	if m.sometimes() {
 		n.Spec.Unschedulable = true
 	}
+	if m.often() {
+		n.Status.DeclaredFeatures = []string{"RestartAllContainersOnContainerExits"}
+		if m.often() {
+			n.Status.DeclaredFeatures = append(n.Status.DeclaredFeatures, "UserNamespacesHostNetworkSupport")
+		}
+	}
 	for m.sometimes() {
 		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{
 			Key: m.one("k", "l"), Value: m.one("", "v"),
@@ -155,6 +159,9 @@ func (m *maker) term() corev1.PodAffinityTerm {
 	case 3:
 		t.LabelSelector = nil
 	}
+	if m.sometimes() { // admission has merged them into the selector, and nobody reads them again
+		t.MatchLabelKeys, t.MismatchLabelKeys = []string{"app"}, []string{"version"}
+	}
 	return t
 }
 
@@ -186,18 +193,36 @@ func (m *maker) pod() *corev1.Pod {
 	if m.sometimes() {
 		p.Labels["version"] = m.one("1", "2")
 	}
-	for range 1 + m.IntN(2) {
-		p.Spec.Containers = append(p.Spec.Containers, m.container())
-	}
-	for m.sometimes() {
+	for i := range 1 + m.IntN(2) {
 		c := m.container()
+		c.Name = fmt.Sprint("c", i)
+		p.Spec.Containers = append(p.Spec.Containers, c)
+	}
+	for m.IntN(3) == 0 {
+		c := m.container()
+		c.Name = fmt.Sprint("i", len(p.Spec.InitContainers))
 		if m.often() {
 			c.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways)
 		}
 		p.Spec.InitContainers = append(p.Spec.InitContainers, c)
 	}
 	if m.sometimes() {
-		p.Spec.Overhead = corev1.ResourceList{"cpu": resource.MustParse("10m")}
+		p.Spec.Overhead = corev1.ResourceList{"cpu": resource.MustParse(m.one("10m", "700m")), "memory": resource.MustParse("300Mi")}
+	}
+	if m.sometimes() {
+		p.Spec.Resources = &corev1.ResourceRequirements{Requests: m.list(false)} // for the pod as a whole
+		delete(p.Spec.Resources.Requests, "ephemeral-storage")
+		delete(p.Spec.Resources.Requests, "example.com/gpu")
+	}
+	if m.IntN(10) == 0 {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "v", VolumeSource: corev1.VolumeSource{
+			Image: &corev1.ImageVolumeSource{Reference: m.one("registry.example/a:1", "registry.example/b")}}})
+	}
+	if m.IntN(10) == 0 {
+		p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleAction(m.one("Restart", "RestartAllContainers"))}}
+	}
+	if m.IntN(20) == 0 {
+		p.Spec.HostNetwork, p.Spec.HostUsers = m.often(), ptr.To(m.often())
 	}
 	if m.often() {
 		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: m.one("ReplicaSet", "StatefulSet", "DaemonSet"), Name: "keeper", UID: "k", Controller: ptr.To(true)}}
@@ -217,6 +242,44 @@ func (m *maker) pod() *corev1.Pod {
 		p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, m.constraint())
 	}
 	return p
+}
+
+// run gives a placed pod what its node's agent says of it: some are being resized,
+// some are on their way out.
+func (m *maker) run(p *corev1.Pod) {
+	if m.sometimes() {
+		p.DeletionTimestamp = ptr.To(metav1.Now())
+	}
+	if !m.sometimes() {
+		return
+	}
+	state := func(c *corev1.Container) (s corev1.ContainerStatus) {
+		s.Name = c.Name
+		if m.often() {
+			s.AllocatedResources = m.list(false)
+		}
+		if m.often() {
+			s.Resources = &corev1.ResourceRequirements{}
+			if m.often() {
+				s.Resources.Requests = m.list(false)
+			}
+		}
+		return s
+	}
+	for i := range p.Spec.Containers {
+		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, state(&p.Spec.Containers[i]))
+	}
+	for i := range p.Spec.InitContainers {
+		p.Status.InitContainerStatuses = append(p.Status.InitContainerStatuses, state(&p.Spec.InitContainers[i]))
+	}
+	if m.often() {
+		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
+			Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: m.one(corev1.PodReasonInfeasible, corev1.PodReasonDeferred)})
+	}
+	if m.often() {
+		p.Status.AllocatedResources = m.list(false)
+		p.Status.Resources = &corev1.ResourceRequirements{Requests: m.list(false)}
+	}
 }
 
 func (m *maker) affinity(p *corev1.Pod) {
@@ -268,7 +331,7 @@ func (m *maker) constraint() corev1.TopologySpreadConstraint {
 
 func (m *maker) container() corev1.Container {
 	c := corev1.Container{
-		Name: "c", Image: m.one("registry.example/a:1", "registry.example/b", "registry.example/c@sha256:0123", "registry.example/none"),
+		Image:     m.one("registry.example/a:1", "registry.example/b", "registry.example/c@sha256:0123", "registry.example/none"),
 		Resources: corev1.ResourceRequirements{Requests: m.list(false)},
 	}
 	if m.sometimes() {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 	schedulerv1 "k8s.io/kube-scheduler/config/v1"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
@@ -65,7 +66,7 @@ func compareAll(t *testing.T, profiles func(*maker) file) {
 // names are the plugins that have to have made a difference.
 var names = []string{
 	"NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit",
-	"PodTopologySpread", "InterPodAffinity", "NodeResourcesBalancedAllocation", "ImageLocality",
+	"PodTopologySpread", "InterPodAffinity", "NodeResourcesBalancedAllocation", "ImageLocality", "NodeDeclaredFeatures",
 }
 
 func (a told) count(answers map[string]scheduler.NodeAnswer) {
@@ -121,7 +122,7 @@ func compare(t *testing.T, seed uint64, profiles func(*maker) file, all told) {
 			}
 			all.count(want)
 			for _, got := range ours.Ask(pod).Nodes {
-				if difference := differ(got, want[got.Node]); difference != "" {
+				if difference := differ(pod, got, want[got.Node]); difference != "" {
 					t.Fatalf("profiles %s\npod %s\non node %s: %s", text, show(pod), got.Node, difference)
 				}
 			}
@@ -129,6 +130,7 @@ func compare(t *testing.T, seed uint64, profiles func(*maker) file, all told) {
 		// One pod comes, one goes.
 		pod := m.pod()
 		pod.Spec.NodeName = state.Nodes[m.IntN(len(state.Nodes))].Name
+		m.run(pod)
 		ours.Assume(pod, pod.Spec.NodeName)
 		state.Pods = append(state.Pods, pod)
 		if i := m.IntN(len(state.Pods)); m.often() {
@@ -166,8 +168,10 @@ func pack(profiles []config.KubeSchedulerProfile, read []configuration.Profile) 
 }
 
 // differ says how two answers about a node differ. Scores that one of them leaves
-// out are 0 there, unless they are the same for every node.
-func differ(got, want scheduler.NodeAnswer) string {
+// out are 0 there, unless they are the same for every node. What a coming pod asks for
+// as a whole counts in Muster's NodeResourcesFit; upstream counts it in every sum but
+// that one.
+func differ(pod *corev1.Pod, got, want scheduler.NodeAnswer) string {
 	if len(got.Refusals) != len(want.Refusals) {
 		return fmt.Sprintf("refused by %v, want %v", got.Refusals, want.Refusals)
 	}
@@ -182,6 +186,9 @@ func differ(got, want scheduler.NodeAnswer) string {
 	if len(want.Refusals) > 0 {
 		return ""
 	}
+	if resourcehelper.IsPodLevelRequestsSet(pod) {
+		got, want = withoutFit(got), withoutFit(want)
+	}
 	for _, s := range slices.Concat(got.Scores, want.Scores) {
 		if g, w := scoreOf(got, s.Name), scoreOf(want, s.Name); g != w {
 			return fmt.Sprintf("%s scores %+v, want %+v", s.Name, g, w)
@@ -191,6 +198,12 @@ func differ(got, want scheduler.NodeAnswer) string {
 		return fmt.Sprintf("total %d, want %d", got.Total, want.Total)
 	}
 	return ""
+}
+
+func withoutFit(of scheduler.NodeAnswer) scheduler.NodeAnswer {
+	of.Total -= scoreOf(of, "NodeResourcesFit").Weighted
+	of.Scores = slices.DeleteFunc(slices.Clone(of.Scores), func(s scheduler.Score) bool { return s.Name == "NodeResourcesFit" })
+	return of
 }
 
 func scoreOf(of scheduler.NodeAnswer, name string) scheduler.Score {

@@ -46,7 +46,7 @@ func (m *maker) profiles() file {
 var (
 	kept    = []string{"SchedulingGates", "PrioritySort", "VolumeBinding", "DynamicResources", "DefaultPreemption", "DefaultBinder"}
 	spared  = slices.Concat(filters, scorers[5:])
-	filters = []string{"NodeName", "NodeUnschedulable", "NodePorts", "VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "TaintToleration", "NodeAffinity", "NodeResourcesFit", "PodTopologySpread", "InterPodAffinity"}
+	filters = []string{"NodeName", "NodeUnschedulable", "NodePorts", "VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "TaintToleration", "NodeAffinity", "NodeResourcesFit", "PodTopologySpread", "InterPodAffinity", "NodeDeclaredFeatures"}
 	scorers = []string{"TaintToleration", "NodeAffinity", "NodeResourcesFit", "PodTopologySpread", "InterPodAffinity", "NodeResourcesBalancedAllocation", "ImageLocality"}
 )
 
@@ -157,6 +157,9 @@ func (m *maker) fitArgs() (args schedulerv1.NodeResourcesFitArgs) {
 		return args
 	}
 	s := &schedulerv1.ScoringStrategy{Resources: m.resources(100)}
+	if m.sometimes() {
+		s.Resources = append(s.Resources, m.resources(10)...) // some twice
+	}
 	args.ScoringStrategy = s
 	switch m.IntN(4) {
 	case 0:

@@ -9,8 +9,9 @@ import (
 
 const (
 	// answerWithin is how long a datagram's answer may take before the next is sent,
-	// twice as long for that one's, and so on up to the interval.
-	answerWithin = 250 * time.Millisecond
+	// twice as long for that one's, and so on up to the interval. Control nodes look
+	// for datagrams ten times a second.
+	answerWithin = 350 * time.Millisecond
 	// missedFew datagrams without an answer, and heartbeats are sent through the
 	// stream as well; after missedMany datagrams are taken not to pass, and one is
 	// tried in the time of tryAfter heartbeats through the stream.

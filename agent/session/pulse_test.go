@@ -56,8 +56,8 @@ func TestWhatIsSentAndWhen(t *testing.T) {
 	}{
 		{"no datagrams", false, nil, "s1.00 s2.00 s3.00 s4.00"},
 		{"all are answered", true, all, "d0.00 d1.00 d2.00 d3.00 d4.00"},
-		{"one is lost", true, func(n uint64) bool { return n != 2 }, "d0.00 d1.00 d1.25 d2.25 d3.25 d4.25"},
-		{"none is answered", true, none, "d0.00 d0.25 d0.75 s1.00 d1.75 s2.00 d2.75 s3.00 d3.75 s4.00 d4.75"},
+		{"one is lost", true, func(n uint64) bool { return n != 2 }, "d0.00 d1.00 d1.35 d2.35 d3.35 d4.35"},
+		{"none is answered", true, none, "d0.00 d0.35 d1.05 s1.05 d2.05 s2.05 d3.05 s3.05 d4.05 s4.05"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			begin := time.Now()

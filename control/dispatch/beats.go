@@ -11,21 +11,27 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/musterhq/muster/proto/agent/beat"
 )
 
 const (
-	// gather is what heartbeats wait for one another, so that many cost one waking up.
-	gather = 50 * time.Millisecond
-	// lookEvery is between two looks at who is silent.
+	// lookEvery is between two looks at what agents said and at who is silent. One
+	// that hears each heartbeat when it comes is woken up a hundred times as often.
 	lookEvery = 100 * time.Millisecond
 	// reviewEvery is how often it is looked whether there is a quorum, and whether the
 	// control nodes are the same. ownedEvery is how often it is looked whose names
 	// the nodes have; who takes a name over makes a Node of it, which is news itself.
 	reviewEvery = time.Second
 	ownedEvery  = 10 * time.Second
+	// batch is how many datagrams one system call takes, and takesMost how many are
+	// taken at one look, whoever sends them.
+	batch     = 64
+	takesMost = 1 << 14
+	// backlog is for all that agents say between two looks, and more, in bytes.
+	backlog = 4 << 20
 )
 
 // beats hears heartbeats that come as datagrams and answers them, all from one
@@ -38,7 +44,10 @@ type beats struct {
 	interval atomic.Int64
 	quorum   func() bool
 	heard    func(*session)
-	out      []byte
+
+	// What follows is the one goroutine's.
+	packets *ipv6.PacketConn // conn, of IPv4 or IPv6
+	in, out []ipv6.Message
 
 	mu       sync.RWMutex
 	sessions map[uint64]*session
@@ -47,6 +56,14 @@ type beats struct {
 func newBeats(conn *net.UDPConn, quorum func() bool, heard func(*session)) *beats {
 	b := &beats{conn: conn, awake: beat.NewAwake(2 * lookEvery), quorum: quorum, heard: heard, sessions: map[uint64]*session{}}
 	b.interval.Store(int64(beat.Interval(0)))
+	if conn == nil {
+		return b
+	}
+	b.packets = ipv6.NewPacketConn(conn)
+	b.in, b.out = make([]ipv6.Message, batch), make([]ipv6.Message, 0, batch)
+	for i := range b.in {
+		b.in[i].Buffers = [][]byte{make([]byte, beat.DatagramMax+1)}
+	}
 	return b
 }
 
@@ -86,56 +103,65 @@ func (b *beats) leave(s *session) {
 	delete(b.sessions, s.pulse.number)
 }
 
-// Run hears until ctx ends, and closes the socket.
-func (b *beats) Run(ctx context.Context) error {
-	if b.conn == nil {
-		return nil
-	}
-	defer context.AfterFunc(ctx, func() { _ = b.conn.Close() })()
-	raw, err := b.conn.SyscallConn()
-	for err == nil {
-		if err = raw.Read(b.drain); err == nil {
-			err = sleep(ctx, gather)
+// enlarge makes room for what comes between two looks: beyond the host's limit if this
+// process may, otherwise up to it.
+func (b *beats) enlarge() {
+	if raw, err := b.conn.SyscallConn(); err == nil {
+		var refused error
+		err = raw.Control(func(socket uintptr) {
+			refused = unix.SetsockoptInt(int(socket), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, backlog)
+		})
+		if err == nil && refused == nil {
+			return
 		}
 	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return fmt.Errorf("hear heartbeats: %w", err)
+	_ = b.conn.SetReadBuffer(backlog)
 }
 
-// drain answers all that has come, and says whether anything had.
-func (b *beats) drain(socket uintptr) (some bool) {
-	var in [beat.DatagramMax + 1]byte
-	for ; ; some = true {
-		n, from, err := unix.Recvfrom(int(socket), in[:], unix.MSG_DONTWAIT)
+// take answers all that has come. It fails only once the socket is closed.
+func (b *beats) take() error {
+	for taken := 0; taken < takesMost; taken += batch {
+		n, err := b.packets.ReadBatch(b.in, unix.MSG_DONTWAIT)
 		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return some
-		case err != nil:
-			return true // an answer that did not arrive, for instance
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("hear heartbeats: %w", err)
+		case err != nil && !errors.Is(err, unix.EAGAIN):
+			continue // an answer that did not arrive, for instance
 		}
-		if out := b.answer(in[:n]); len(out) > 0 {
-			_ = unix.Sendto(int(socket), out, unix.MSG_DONTWAIT, from)
+		b.out = b.out[:0]
+		for i := range max(n, 0) {
+			in := &b.in[i]
+			b.answer(in.Buffers[0][:in.N], in.Addr)
+		}
+		for out := b.out; len(out) > 0; {
+			sent, err := b.packets.WriteBatch(out, unix.MSG_DONTWAIT)
+			if err != nil {
+				sent = 1 // its agent sends another
+			}
+			out = out[max(sent, 1):]
+		}
+		if n < batch {
+			return nil
 		}
 	}
+	return nil
 }
 
-// answer is the answer to a beat, until the next one's; empty for none.
-func (b *beats) answer(datagram []byte) []byte {
+// answer adds the answer to a beat to what is sent next, if it is one.
+func (b *beats) answer(datagram []byte, from net.Addr) {
 	number, err := beat.Session(datagram)
 	if err != nil {
-		return nil
+		return
 	}
 	b.mu.RLock()
 	s := b.sessions[number]
 	b.mu.RUnlock()
 	if s == nil {
-		return nil
+		return
 	}
 	said, err := s.pulse.seal.OpenBeat(datagram)
 	if err != nil || said.Sequence <= s.pulse.sequence {
-		return nil // forged; or an old one, heard before
+		return // forged; or an old one, heard before
 	}
 	s.pulse.sequence = said.Sequence
 	interval := time.Duration(b.interval.Load())
@@ -143,14 +169,25 @@ func (b *beats) answer(datagram []byte) []byte {
 	b.heard(s)
 	// The quorum is asked for after the clock was read: what the agent may conclude
 	// from both (package fencing) must not be newer than that.
-	b.out = s.pulse.seal.Answer(b.out[:0], beat.Answer{Beat: said, Quorum: b.quorum(), Interval: interval})
-	return b.out
+	answer := beat.Answer{Beat: said, Quorum: b.quorum(), Interval: interval}
+	b.out = b.out[:len(b.out)+1]
+	out := &b.out[len(b.out)-1]
+	if out.Buffers == nil {
+		out.Buffers = [][]byte{nil}
+	}
+	out.Buffers[0] = s.pulse.seal.Answer(out.Buffers[0][:0], answer)
+	out.Addr = from
 }
 
-// watch looks who has fallen silent, and whether sessions may go on, until ctx ends.
-// One goroutine does so for all: a timer for each, put off with each heartbeat, costs
-// more than the heartbeat.
+// watch hears heartbeats, looks who has fallen silent and whether sessions may go on,
+// until ctx ends; it closes the socket then. One goroutine does so for all: a timer for
+// each, put off with each heartbeat, costs more than the heartbeat. That it hears
+// first is why nobody is silent whose heartbeat waits here.
 func (d *Dispatcher) watch(ctx context.Context) error {
+	if d.beats.conn != nil {
+		d.beats.enlarge()
+		defer d.beats.conn.Close()
+	}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	var alone time.Duration // since when there is no quorum, by awake
@@ -161,7 +198,13 @@ func (d *Dispatcher) watch(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		now := d.beats.awake.Tick(2 * lookEvery)
+		d.beats.awake.Tick(2 * lookEvery)
+		if d.beats.conn != nil {
+			if err := d.beats.take(); err != nil {
+				return err
+			}
+		}
+		now := d.beats.awake.Now()
 		count := d.sessions.lookWhoIsSilent(now)
 		d.beats.interval.Store(int64(beat.Interval(count)))
 		if turn%int(reviewEvery/lookEvery) != 0 {

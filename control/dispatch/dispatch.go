@@ -130,7 +130,6 @@ func (d *Dispatcher) Register(r grpc.ServiceRegistrar) {
 // Run follows the local replica until ctx ends; sessions then end too.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.beats.Run(ctx) })
 	group.Go(func() error { return d.watch(ctx) })
 	group.Go(func() error { return d.desired.Run(ctx) })
 	group.Go(func() error { return d.nodes.Run(ctx) })

@@ -166,11 +166,23 @@ func TestDeletedPodIsRemovedOnceItIsGone(t *testing.T) {
 	a.hearUntilSynced()
 	gone := &agentv1.FromAgent{Message: &agentv1.FromAgent_PodGone{PodGone: &agentv1.PodGone{Namespace: "default", Name: "p", Uid: "uid-1"}}}
 	a.say(gone)
+	for sequence := range uint64(2) { // what was said before the first was looked at when the second is stored
+		a.say(&agentv1.FromAgent{Message: &agentv1.FromAgent_PodStatus{PodStatus: &agentv1.PodStatus{
+			Namespace: "default", Name: "p", Uid: "uid-1", Sequence: sequence + 1,
+		}}})
+		for stored := false; !stored; {
+			stored = a.hear().GetStatusStored().GetSequence() == sequence+1
+		}
+	}
 	kind := c.registry.Kind(store.Pods.Resource)
 	if _, removed, err := c.registry.Delete(t.Context(), kind, "default", "p", &metav1.DeleteOptions{}); err != nil || removed {
 		t.Fatalf("delete: removed %v, %v; want it to wait for the agent", removed, err)
 	}
-	if pod := a.pod(a.hear()); pod.DeletionTimestamp == nil {
+	told := a.hear()
+	for told.GetPodPut() == nil { // of the network, for instance
+		told = a.hear()
+	}
+	if pod := a.pod(told); pod.DeletionTimestamp == nil {
 		t.Fatal("the agent was not told that the pod is being deleted")
 	}
 	a.say(gone)

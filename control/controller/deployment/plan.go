@@ -42,14 +42,7 @@ type rollout struct {
 func makePlan(d *appsv1.Deployment, sets []*appsv1.ReplicaSet, run func(set types.UID) bool, now time.Time) plan {
 	r := &rollout{d: d}
 	slices.SortFunc(sets, byAge)
-	for _, set := range sets {
-		// Of several with the template, the oldest is the one.
-		if r.fresh == nil && equalTemplates(&set.Spec.Template, &d.Spec.Template) {
-			r.fresh = set
-		} else {
-			r.old = append(r.old, set)
-		}
-	}
+	r.sort(sets)
 	status := d.Status.DeepCopy()
 	progress := false // whether the pass is part of a rollout, whose progress is judged
 	switch {
@@ -83,6 +76,17 @@ func makePlan(d *appsv1.Deployment, sets []*appsv1.ReplicaSet, run func(set type
 		p.remove = r.surplusHistory()
 	}
 	return p
+}
+
+// sort finds the replica set of the present template; of several the oldest is the one.
+func (r *rollout) sort(sets []*appsv1.ReplicaSet) {
+	for _, set := range sets {
+		if r.fresh == nil && equalTemplates(&set.Spec.Template, &r.d.Spec.Template) {
+			r.fresh = set
+		} else {
+			r.old = append(r.old, set)
+		}
+	}
 }
 
 // scaled says that the deployment was given another size since its replica sets

@@ -203,16 +203,7 @@ func (o *ordered) ailing() *corev1.Pod {
 // roll removes pods of earlier revisions above the partition, the highest first, as many
 // as may be unavailable at a time; they are made anew in the place that is free then.
 func (o *ordered) roll() {
-	partition, most := 0, 1
-	if r := o.set.Spec.UpdateStrategy.RollingUpdate; r != nil {
-		partition = int(ptr.Deref(r.Partition, 0))
-		one := intstr.FromInt32(1)
-		// What does not parse is refused when it is stored.
-		scaled, err := intstr.GetScaledValueFromIntOrPercent(ptr.To(ptr.Deref(r.MaxUnavailable, one)), len(o.replicas), false)
-		if err == nil {
-			most = max(1, scaled)
-		}
-	}
+	partition, most := o.rolling()
 	room := most
 	for _, pod := range o.replicas {
 		if !o.available(pod) || pod.DeletionTimestamp != nil {
@@ -239,6 +230,22 @@ func (o *ordered) roll() {
 			room--
 		}
 	}
+}
+
+// rolling is from which place on pods are of the present revision, and how many of
+// them may be unavailable at a time.
+func (o *ordered) rolling() (partition, most int) {
+	r := o.set.Spec.UpdateStrategy.RollingUpdate
+	if r == nil {
+		return 0, 1
+	}
+	one := intstr.FromInt32(1)
+	// What does not parse is refused when it is stored.
+	scaled, err := intstr.GetScaledValueFromIntOrPercent(ptr.To(ptr.Deref(r.MaxUnavailable, one)), wanted(o.set), false)
+	if err != nil {
+		scaled = 1
+	}
+	return int(ptr.Deref(r.Partition, 0)), max(1, scaled)
 }
 
 // count works out the status from the pods that there are.

@@ -2,13 +2,10 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/musterhq/muster/consensus"
@@ -72,40 +69,6 @@ func (s scheduling) Explain(ctx context.Context, namespace, name string) (*clust
 		return nil, err
 	}
 	return explanationMessage(x), nil
-}
-
-func (s scheduling) Plan(ctx context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error) {
-	it, err := s.leading()
-	if err != nil {
-		return nil, err
-	}
-	groups := make([]scheduler.PlanGroup, len(r.Groups))
-	for i, g := range r.Groups {
-		pod := &corev1.Pod{}
-		if err := json.Unmarshal(g.Pod, pod); err != nil {
-			return nil, fmt.Errorf("%w: group %d: pod: %w", operator.ErrPlan, i, err)
-		}
-		groups[i] = scheduler.PlanGroup{Pod: pod, Owner: types.UID(g.Owner), Replaced: g.Replaced, Desired: int(g.Desired)}
-	}
-	plans, err := it.Plan(ctx, groups)
-	if errors.Is(err, scheduler.ErrPlanTooLarge) {
-		return nil, fmt.Errorf("%w: %w", operator.ErrPlan, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	response := &clusterv1.PlanPodsResponse{}
-	for _, plan := range plans {
-		it := &clusterv1.PlannedPods{
-			Present: uint32(plan.Present), Leaving: uint32(plan.Leaving), Waiting: uint32(plan.Waiting), Why: plan.Why,
-			Evicted: victimMessages(plan.Evicted), Placed: map[string]uint32{},
-		}
-		for node, n := range plan.Placed {
-			it.Placed[node] = uint32(n)
-		}
-		response.Groups = append(response.Groups, it)
-	}
-	return response, nil
 }
 
 func explanationMessage(x *scheduler.Explanation) *clusterv1.ExplainPodResponse {

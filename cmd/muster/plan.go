@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -38,15 +36,6 @@ type plannedObject struct {
 	Pods      *plannedPods  `json:"pods,omitempty"`
 }
 
-type plannedPods struct {
-	Present uint32            `json:"present"`
-	Leaving uint32            `json:"leaving"`
-	Placed  map[string]uint32 `json:"placed"` // by node
-	Waiting uint32            `json:"waiting"`
-	Why     string            `json:"why,omitempty"`
-	Evicted []explainedVictim `json:"evicted,omitempty"`
-}
-
 func newPlanCommand() *cobra.Command {
 	var (
 		target operatorFlags
@@ -61,8 +50,13 @@ func newPlanCommand() *cobra.Command {
 The objects go through the API server as they would with muster apply or kubectl
 apply --server-side: defaults, admission, webhooks and validation. Where pods would go, and
 who would be evicted for them, the scheduler works out in a copy of the cluster as
-it is: all new pods at once, those that they replace gone. It does so for Pods, Deployments,
-ReplicaSets, ReplicationControllers, StatefulSets (without their own claims) and Jobs.
+it is. It does so for Pods, Deployments, ReplicaSets, ReplicationControllers, StatefulSets,
+DaemonSets, Jobs, and the next run of CronJobs.
+
+Rollouts are gone through step by step, as the controllers would: with as many pods beside
+the old ones, or missing, as the object allows. Each pod that has a place is taken to be ready
+soon, so what is said to stop a rollout is that there is no room. Claims of a StatefulSet
+that are not there yet get the volumes that their class promises.
 
 The status is 0 if nothing would change, 1 if something would, and 2 if it can't be
 said. muster apply --check-revision applies a plan only if it still holds.`,
@@ -99,7 +93,7 @@ func (m *manifests) plan(ctx context.Context, target *operatorFlags) (*plan, err
 	}
 	p := &plan{}
 	request := &clusterv1.PlanPodsRequest{}
-	var asked []int // objects that the groups are of
+	var asked []int // which of p.Objects the request is about
 	if p.Revision, err = revisionNow(ctx, list); err != nil {
 		return nil, err
 	}
@@ -125,13 +119,11 @@ func (m *manifests) plan(ctx context.Context, target *operatorFlags) (*plan, err
 		if o.Action == "none" {
 			continue
 		}
-		group, err := it.podsOf(ctx, live, then)
+		object, err := it.planned(ctx, then)
 		if err != nil {
 			return nil, err
 		}
-		if group != nil {
-			request.Groups, asked = append(request.Groups, group), append(asked, len(p.Objects)-1)
-		}
+		request.Objects, asked = append(request.Objects, object), append(asked, len(p.Objects)-1)
 	}
 	if len(asked) == 0 {
 		return p, nil
@@ -146,10 +138,8 @@ func (m *manifests) plan(ctx context.Context, target *operatorFlags) (*plan, err
 	if err != nil {
 		return nil, err
 	}
-	for i, g := range response.Groups {
-		p.Objects[asked[i]].Pods = &plannedPods{
-			Present: g.Present, Leaving: g.Leaving, Placed: g.Placed, Waiting: g.Waiting, Why: g.Why, Evicted: newExplainedVictims(g.Evicted),
-		}
+	for _, g := range response.Groups {
+		p.Objects[asked[g.Object]].Pods = newPlannedPods(g)
 	}
 	return p, nil
 }
@@ -198,34 +188,4 @@ func (p *plan) print(out io.Writer) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
-}
-
-// placesMost is how many nodes a line names.
-const placesMost = 10
-
-func (p *plannedPods) print(b *strings.Builder) {
-	if p == nil {
-		return
-	}
-	var places []string
-	var placed uint32
-	for _, node := range slices.Sorted(maps.Keys(p.Placed)) {
-		placed += p.Placed[node]
-		places = append(places, fmt.Sprintf("%d on %s", p.Placed[node], node))
-	}
-	fmt.Fprintf(b, "    pods: %d stay, %d go, %d come", p.Present, p.Leaving, placed+p.Waiting)
-	if len(places) > 0 {
-		fmt.Fprintf(b, ": %s", some(places, placesMost))
-	}
-	b.WriteByte('\n')
-	if p.Waiting > 0 {
-		fmt.Fprintf(b, "    %d of them would wait: %s\n", p.Waiting, p.Why)
-	}
-	if len(p.Evicted) > 0 {
-		var names []string
-		for _, v := range p.Evicted {
-			names = append(names, fmt.Sprintf("%s/%s (priority %d)", v.Namespace, v.Name, v.Priority))
-		}
-		fmt.Fprintf(b, "    evicted for them: %s\n", some(names, placesMost))
-	}
 }

@@ -48,6 +48,10 @@ func TestPlanPrints(t *testing.T) {
 		{Kind: "Deployment", Namespace: "shop", Name: "web", Action: "change", Fields: []fieldChange{{"spec.replicas", 2, 5}}, Pods: &plannedPods{
 			Present: 2, Placed: map[string]uint32{"n2": 1, "n1": 1}, Waiting: 1, Why: "no room", Evicted: []explainedVictim{{"a", "low", -1}},
 		}},
+		{Kind: "StatefulSet", Namespace: "shop", Name: "db", Action: "change", Pods: &plannedPods{
+			Present: 2, Leaving: 1, Waiting: 1, Why: "too large", Unmade: 1,
+			Rollout: &plannedRollout{Replaced: 3, Unavailable: 1, Late: 1, WhyLate: "no room", Left: 2}, Notes: []string{"a note"},
+		}},
 		{Kind: "ClusterRole", Name: "r", Action: "none"},
 	}}
 	var out bytes.Buffer
@@ -59,9 +63,17 @@ func TestPlanPrints(t *testing.T) {
     pods: 2 stay, 0 go, 3 come: 1 on n1, 1 on n2
     1 of them would wait: no room
     evicted for them: a/low (priority -1)
+~ StatefulSet shop/db
+    pods: 2 stay, 1 go, 2 come
+    a note
+    rollout: 3 replaced, at most 0 too many and 1 too few at a time
+    1 of them would wait until others have gone: no room
+    1 of them would wait: too large
+    1 of them would not be made before that
+    the rollout would stop: 2 of 3 old pods stay
   ClusterRole r
 
-0 to create, 1 to change, 1 as they are
+0 to create, 2 to change, 1 as they are
 to apply just this: muster apply --check-revision 7 -f ...
 `
 	if out.String() != want {

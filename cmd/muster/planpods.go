@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
@@ -19,88 +20,95 @@ import (
 // planTimeout bounds the scheduler's part, which may place thousands of pods.
 const planTimeout = time.Minute
 
-// workload is how many pods a kind keeps, and whether it replaces them when their
-// template changes.
-type workload struct {
-	count    []string // field
-	replaces bool
+// templates are where kinds that keep pods have a template of them.
+var templates = map[string][]string{
+	"ReplicationController.": {"spec", "template"},
+	"ReplicaSet.apps":        {"spec", "template"},
+	"Deployment.apps":        {"spec", "template"},
+	"StatefulSet.apps":       {"spec", "template"},
+	"DaemonSet.apps":         {"spec", "template"},
+	"Job.batch":              {"spec", "template"},
+	"CronJob.batch":          {"spec", "jobTemplate", "spec", "template"},
 }
 
-var workloads = map[string]workload{
-	"ReplicationController.": {[]string{"spec", "replicas"}, false},
-	"ReplicaSet.apps":        {[]string{"spec", "replicas"}, false},
-	"Deployment.apps":        {[]string{"spec", "replicas"}, true},
-	"StatefulSet.apps":       {[]string{"spec", "replicas"}, true},
-	"Job.batch":              {[]string{"spec", "parallelism"}, false},
-}
-
-// podsOf says which pods there would be of an object, nil for none that can be
-// planned. One of them goes through the API server, so that it is as it would be
-// stored, with what admission adds, and is refused if it would be.
-func (m *manifest) podsOf(ctx context.Context, live, then *unstructured.Unstructured) (*clusterv1.PlanPodsGroup, error) {
+// planned is the object as it would be, for the scheduler. If it keeps pods, one of them
+// goes through the API server, so that it is as it would be stored, with what admission
+// adds, and is refused if it would be; so do claims that would be made for one.
+func (m *manifest) planned(ctx context.Context, then *unstructured.Unstructured) (*clusterv1.PlanPodsObject, error) {
+	raw, err := then.MarshalJSON()
+	object := &clusterv1.PlanPodsObject{Object: raw}
 	gk := then.GroupVersionKind().GroupKind()
-	if gk.Kind == "Pod" && gk.Group == "" {
-		if live != nil {
-			return nil, nil // it stays where it is
-		}
-		raw, err := then.MarshalJSON()
-		return &clusterv1.PlanPodsGroup{Pod: raw, Desired: 1}, err
+	at, ok := templates[gk.Kind+"."+gk.Group]
+	if err != nil || !ok {
+		return object, err
 	}
-	kind, ok := workloads[gk.Kind+"."+gk.Group]
-	if !ok {
-		return nil, nil
-	}
-	count, _, err := unstructured.NestedInt64(then.Object, kind.count...)
+	template, _, err := unstructured.NestedMap(then.Object, at...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m, err)
-	}
-	if suspended, _, _ := unstructured.NestedBool(then.Object, "spec", "suspend"); suspended {
-		count = 0
-	}
-	template, _, err := unstructured.NestedMap(then.Object, "spec", "template")
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m, err)
-	}
-	group := &clusterv1.PlanPodsGroup{Desired: uint32(max(0, count))}
-	if live != nil {
-		group.Owner = string(live.GetUID())
-		before, _, _ := unstructured.NestedMap(live.Object, "spec", "template")
-		group.Replaced = kind.replaces && !reflect.DeepEqual(before, template)
 	}
 	pod := &corev1.Pod{}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(template, pod); err != nil {
 		return nil, fmt.Errorf("%s: template: %w", m, err)
 	}
-	ownVolumes(pod, then)
-	pod.Name, pod.Namespace, pod.GenerateName = "", m.Namespace, m.Name+"-"
-	yes := true
-	pod.OwnerReferences = []metav1.OwnerReference{{
-		APIVersion: then.GetAPIVersion(), Kind: then.GetKind(), Name: then.GetName(), UID: then.GetUID(), Controller: &yes,
-	}}
-	group.Pod, err = admitted(ctx, m.Client, pod)
+	claims, err := m.claims(then)
 	if err != nil {
+		return nil, fmt.Errorf("%s: claim templates: %w", m, err)
+	}
+	for _, claim := range claims {
+		mount(pod, claim)
+		raw, err := m.admitted(ctx, "persistentvolumeclaims", claim)
+		if err != nil {
+			return nil, fmt.Errorf("%s: a claim of it: %w", m, err)
+		}
+		object.Claims = append(object.Claims, raw)
+	}
+	pod.APIVersion, pod.Kind = "v1", "Pod"
+	pod.Name, pod.Namespace, pod.GenerateName = "", m.Namespace, m.Name+"-"
+	pod.OwnerReferences = []metav1.OwnerReference{{
+		APIVersion: then.GetAPIVersion(), Kind: then.GetKind(), Name: then.GetName(), UID: then.GetUID(), Controller: ptr.To(true),
+	}}
+	if object.Pod, err = m.admitted(ctx, "pods", pod); err != nil {
 		return nil, fmt.Errorf("%s: a pod of it: %w", m, err)
 	}
-	return group, nil
+	return object, nil
 }
 
-// ownVolumes stands in for the claims that a StatefulSet makes for each pod.
-func ownVolumes(pod *corev1.Pod, set *unstructured.Unstructured) {
-	claims, _, _ := unstructured.NestedSlice(set.Object, "spec", "volumeClaimTemplates")
-	for _, claim := range claims {
-		name, _, _ := unstructured.NestedString(claim.(map[string]any), "metadata", "name")
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
-	}
-}
-
-// admitted is a pod as it would be stored, as JSON.
-func admitted(ctx context.Context, client restClient, pod *corev1.Pod) ([]byte, error) {
-	pod.APIVersion, pod.Kind = "v1", "Pod"
-	body, err := json.Marshal(pod)
+// claims are those of a StatefulSet's templates, for one of its pods.
+func (m *manifest) claims(set *unstructured.Unstructured) ([]*corev1.PersistentVolumeClaim, error) {
+	list, _, err := unstructured.NestedSlice(set.Object, "spec", "volumeClaimTemplates")
 	if err != nil {
 		return nil, err
 	}
-	return client.Post().AbsPath("api", "v1", "namespaces", pod.Namespace, "pods").
+	var claims []*corev1.PersistentVolumeClaim
+	for _, template := range list {
+		claim := &corev1.PersistentVolumeClaim{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(template.(map[string]any), claim); err != nil {
+			return nil, err
+		}
+		claim.APIVersion, claim.Kind = "v1", "PersistentVolumeClaim"
+		claim.Namespace, claim.GenerateName = m.Namespace, claim.Name+"-"+m.Name+"-"
+		claims = append(claims, claim)
+	}
+	return claims, nil
+}
+
+// mount gives a pod the volume of a claim that is made for it, in place of one that is
+// called the same, and takes the claim's name away: one of that name may be there.
+func mount(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim) {
+	volume := corev1.Volume{Name: claim.Name, VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim.GenerateName + "0"}}}
+	others := slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == claim.Name })
+	pod.Spec.Volumes = append(others, volume)
+	claim.Name = ""
+}
+
+// admitted is an object in the manifest's namespace as it would be stored, as JSON.
+func (m *manifest) admitted(ctx context.Context, resource string, object any) ([]byte, error) {
+	body, err := json.Marshal(object)
+	if err != nil {
+		return nil, err
+	}
+	return restClient(m.Client).Post().AbsPath("api", "v1", "namespaces", m.Namespace, resource).
 		Param("dryRun", metav1.DryRunAll).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).DoRaw(ctx)
 }
 

@@ -156,7 +156,7 @@ func (s *Scheduler) SetProfiles(ctx context.Context, r *clusterv1.SetSchedulerPr
 	return &clusterv1.SetSchedulerProfilesResponse{Profiles: profiles}, nil
 }
 
-// PlanPods says where pods would go, were they made now.
+// PlanPods says what objects mean for pods, were they stored now.
 func (s *Scheduler) PlanPods(ctx context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error) {
 	response, err := s.scheduling.Plan(ctx, r)
 	if errors.Is(err, ErrPlan) {

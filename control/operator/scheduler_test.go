@@ -105,7 +105,7 @@ func TestSetsAlgorithmsThatThereAre(t *testing.T) {
 }
 
 func (p *placer) Plan(_ context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error) {
-	if len(r.Groups) > 1 {
+	if len(r.Objects) > 1 {
 		return nil, ErrPlan
 	}
 	return nil, errNotLeader
@@ -133,9 +133,9 @@ func TestPauseSaysWhoAndWhy(t *testing.T) {
 			t.Errorf("explain %q: got %v, want %v", name, err, code)
 		}
 	}
-	for groups, code := range map[int]codes.Code{1: codes.FailedPrecondition, 2: codes.InvalidArgument} {
-		if _, err := s.PlanPods(ctx, &clusterv1.PlanPodsRequest{Groups: make([]*clusterv1.PlanPodsGroup, groups)}); status.Code(err) != code {
-			t.Errorf("plan of %d groups: got %v, want %v", groups, err, code)
+	for objects, code := range map[int]codes.Code{1: codes.FailedPrecondition, 2: codes.InvalidArgument} {
+		if _, err := s.PlanPods(ctx, &clusterv1.PlanPodsRequest{Objects: make([]*clusterv1.PlanPodsObject, objects)}); status.Code(err) != code {
+			t.Errorf("plan of %d objects: got %v, want %v", objects, err, code)
 		}
 	}
 	if _, err := s.Status(ctx, nil); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "c2 does, at a:2") {

@@ -5,23 +5,11 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/musterhq/muster/control/controller"
 )
 
-// PlanGroup is pods that would be made, all alike.
-type PlanGroup struct {
-	// Pod is one of them as it would be stored.
-	Pod *corev1.Pod
-	// Owner is the UID of what keeps them and has pods already, "" for none. Of
-	// these as many count as Desired says; with Replaced none, as all would go.
-	Owner    types.UID
-	Replaced bool
-	Desired  int
-}
-
-// GroupPlan says where pods of a group would go.
+// GroupPlan says what would become of an object's pods.
 type GroupPlan struct {
 	// Present pods stay, Leaving ones would go, Placed are new.
 	Present, Leaving int
@@ -31,6 +19,15 @@ type GroupPlan struct {
 	Why     string
 	// Evicted would be, to make room.
 	Evicted []*corev1.Pod
+
+	// Replaced are the pods that a rollout is to replace.
+	Replaced int
+	// Late find a place only once others of the object have gone, for the reason in WhyLate.
+	Late    int
+	WhyLate string
+	// Left are those that stay, and Unmade the pods that do not come to be made, because a
+	// rollout stops when pods find no place; none if it comes to its end.
+	Left, Unmade int
 }
 
 // planMost bounds the pods of a plan.
@@ -39,17 +36,32 @@ const planMost = 20_000
 // ErrPlanTooLarge says that a plan has more pods than planMost.
 var ErrPlanTooLarge = fmt.Errorf("more than %d pods", planMost)
 
-// Plan works out where pods would go, one group after the other, in a copy of the
-// cluster as it is. Pods that wait already are left out, but for those for whom room
-// is made.
-func (s *Scheduler) Plan(ctx context.Context, groups []PlanGroup) ([]GroupPlan, error) {
+// Planned is what a plan is about.
+type Planned struct {
+	Outlooks []controller.Outlook
+	// Also are objects that there would be, in place of those of their names.
+	Also State
+}
+
+// Plan works out what would become of pods, one outlook after the other, in a copy of
+// the cluster as it is; outlooks are made of the caches. Pods that wait already are left
+// out, but for those for whom room is made.
+func (s *Scheduler) Plan(ctx context.Context, make func(*controller.Caches) (Planned, error)) ([]GroupPlan, error) {
 	if !s.caches.Synced(ctx) {
 		return nil, ctx.Err()
 	}
+	planned, err := make(s.caches)
+	if err != nil {
+		return nil, err
+	}
 	state := stateOfCaches(s.caches)
+	state.also(planned.Also)
 	state.Algorithm = Algorithms{s.registry.Store()}.Get()
 	state.Profiles = s.readProfiles(&profilesSeen{})
 	c := coreOf(NewSnapshot(state).cluster)
+	for _, claim := range planned.Also.Claims {
+		c.provide(claim)
+	}
 	for _, b := range s.caches.PodDisruptionBudgets.List() {
 		c.budgets.set(b)
 	}
@@ -58,18 +70,29 @@ func (s *Scheduler) Plan(ctx context.Context, groups []PlanGroup) ([]GroupPlan, 
 			c.cluster.nominations.heed(c.cluster.read(p))
 		}
 	}
-	plans := make([]GroupPlan, len(groups))
+	var plans []GroupPlan
 	total := 0
-	for i, g := range groups {
-		if total += g.Desired; total > planMost {
+	for i := range planned.Outlooks {
+		o := &planned.Outlooks[i]
+		if total += o.Want(); total > planMost {
 			return nil, ErrPlanTooLarge
 		}
-		plans[i] = c.plan(g, podsKept(s.caches, g.Owner), fmt.Sprint("plan-", i))
-		if err := ctx.Err(); err != nil {
+		plan, err := c.plan(ctx, o)
+		if err != nil {
 			return nil, err
 		}
+		plans = append(plans, plan)
 	}
 	return plans, nil
+}
+
+// also adds objects, which count instead of those with their names that are there:
+// what is counted later stands. Claims are for core.provide.
+func (s *State) also(more State) {
+	s.Nodes, s.Namespaces, s.Services = append(s.Nodes, more.Nodes...), append(s.Namespaces, more.Namespaces...), append(s.Services, more.Services...)
+	s.ReplicationControllers, s.ReplicaSets = append(s.ReplicationControllers, more.ReplicationControllers...), append(s.ReplicaSets, more.ReplicaSets...)
+	s.StatefulSets = append(s.StatefulSets, more.StatefulSets...)
+	s.Volumes, s.StorageClasses = append(s.Volumes, more.Volumes...), append(s.StorageClasses, more.StorageClasses...)
 }
 
 func stateOfCaches(caches *controller.Caches) State {
@@ -78,87 +101,5 @@ func stateOfCaches(caches *controller.Caches) State {
 		ReplicationControllers: caches.ReplicationControllers.List(), ReplicaSets: caches.ReplicaSets.List(), StatefulSets: caches.StatefulSets.List(),
 		Claims: caches.PersistentVolumeClaims.List(), Volumes: caches.PersistentVolumes.List(),
 		StorageClasses: caches.StorageClasses.List(), CSINodes: caches.CSINodes.List(),
-	}
-}
-
-// podsKept are the active pods of an owner, and of the replica sets of a Deployment.
-func podsKept(caches *controller.Caches, owner types.UID) (pods []*corev1.Pod) {
-	if owner == "" {
-		return nil
-	}
-	owners := []string{string(owner)}
-	for _, rs := range caches.ReplicaSets.ByIndex(controller.ByController, string(owner)) {
-		owners = append(owners, string(rs.UID))
-	}
-	for _, uid := range owners {
-		for _, p := range caches.Pods.ByIndex(controller.ByController, uid) {
-			if controller.IsActive(p) {
-				pods = append(pods, p)
-			}
-		}
-	}
-	return pods
-}
-
-// plan places the pods of a group; names of pods that are made begin with prefix.
-func (c *core) plan(g PlanGroup, present []*corev1.Pod, prefix string) GroupPlan {
-	plan := GroupPlan{Placed: make(map[string]int), Present: len(present)}
-	if g.Replaced {
-		for _, p := range present {
-			c.removePod(p.UID)
-		}
-		plan.Present, plan.Leaving = 0, len(present)
-	}
-	lack := g.Desired - plan.Present
-	if lack < 0 {
-		plan.Present, plan.Leaving = g.Desired, -lack
-	}
-	for i := range max(0, lack) {
-		pod := g.Pod.DeepCopy()
-		pod.Name = fmt.Sprint(prefix, "-", i)
-		pod.UID = types.UID(pod.Name)
-		pod.Spec.NodeName = ""
-		if !c.cluster.wants(pod) {
-			plan.Waiting++
-			plan.Why = whyLeft(pod)
-			continue
-		}
-		c.setPod(pod)
-		c.settlePlan(&plan, pod)
-	}
-	return plan
-}
-
-// whyLeft is why a pod is not decided about.
-func whyLeft(pod *corev1.Pod) string {
-	if len(pod.Spec.SchedulingGates) > 0 {
-		return "has scheduling gates"
-	}
-	return "is left to scheduler " + pod.Spec.SchedulerName + ", which is no profile here"
-}
-
-// settlePlan decides about a pod to the end: who is to be evicted for it is gone
-// at once.
-func (c *core) settlePlan(plan *GroupPlan, pod *corev1.Pod) {
-	for {
-		d, ok := c.next()
-		switch {
-		case !ok:
-			return
-		case d.entry.pod.UID != pod.UID:
-		case d.node != "":
-			plan.Placed[d.node]++
-			return
-		case d.preemption == nil:
-			plan.Waiting++
-			plan.Why = d.message()
-			c.drop(pod.UID)
-			return
-		default:
-			for _, v := range d.preemption.victims {
-				c.removePod(v.UID)
-				plan.Evicted = append(plan.Evicted, v)
-			}
-		}
 	}
 }

@@ -48,6 +48,7 @@ var matrix = []struct {
 	{"control/autopilot", []string{"consensus", "control/store", "fsm", "proto/cluster/..."}, "a leader's duty, and answers to operators"},
 	{"control/operator/kvclient", []string{"proto/..."}, ""},
 	{"control/backup", []string{"fsm", "proto/..."}, "the form of a file"},
+	{"control/planning", []string{"control/controller/...", "control/controller", "control/scheduler"}, "what objects mean for pods"},
 	{"control/scheduler/...", []string{"control/scheduler/...", "control/resource", "control/store", "control/controller"}, ""},
 	{"control/controller", []string{"control/resource", "control/store"}, "the runtime of controllers"},
 	{"control/controller/resourcequota", []string{"control/controller", "control/resource", "control/store", "control/kube", "fsm/watch"}, "sees every change"},

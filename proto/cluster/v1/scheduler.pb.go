@@ -1357,11 +1357,11 @@ func (x *ExplainedVictim) GetPriority() int32 {
 	return 0
 }
 
-// PlanPodsRequest asks where pods would go, were they made now, one group after
-// the other.
+// PlanPodsRequest asks what objects mean for pods, were they stored now, one after the
+// other.
 type PlanPodsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Groups        []*PlanPodsGroup       `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	Objects       []*PlanPodsObject      `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1396,40 +1396,39 @@ func (*PlanPodsRequest) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{23}
 }
 
-func (x *PlanPodsRequest) GetGroups() []*PlanPodsGroup {
+func (x *PlanPodsRequest) GetObjects() []*PlanPodsObject {
 	if x != nil {
-		return x.Groups
+		return x.Objects
 	}
 	return nil
 }
 
-type PlanPodsGroup struct {
+type PlanPodsObject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A pod of the group as it would be stored, as JSON.
-	Pod []byte `protobuf:"bytes,1,opt,name=pod,proto3" json:"pod,omitempty"`
-	// UID of what keeps them and has pods already; empty for none.
-	Owner string `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Those pods would all go.
-	Replaced      bool   `protobuf:"varint,3,opt,name=replaced,proto3" json:"replaced,omitempty"`
-	Desired       uint32 `protobuf:"varint,4,opt,name=desired,proto3" json:"desired,omitempty"`
+	// What it would be, as JSON.
+	Object []byte `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// A pod of its template as it would be stored, as JSON; empty if it has none.
+	Pod []byte `protobuf:"bytes,2,opt,name=pod,proto3" json:"pod,omitempty"`
+	// Such of a StatefulSet's claim templates, in their order.
+	Claims        [][]byte `protobuf:"bytes,3,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *PlanPodsGroup) Reset() {
-	*x = PlanPodsGroup{}
+func (x *PlanPodsObject) Reset() {
+	*x = PlanPodsObject{}
 	mi := &file_cluster_v1_scheduler_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *PlanPodsGroup) String() string {
+func (x *PlanPodsObject) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*PlanPodsGroup) ProtoMessage() {}
+func (*PlanPodsObject) ProtoMessage() {}
 
-func (x *PlanPodsGroup) ProtoReflect() protoreflect.Message {
+func (x *PlanPodsObject) ProtoReflect() protoreflect.Message {
 	mi := &file_cluster_v1_scheduler_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1441,42 +1440,36 @@ func (x *PlanPodsGroup) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use PlanPodsGroup.ProtoReflect.Descriptor instead.
-func (*PlanPodsGroup) Descriptor() ([]byte, []int) {
+// Deprecated: Use PlanPodsObject.ProtoReflect.Descriptor instead.
+func (*PlanPodsObject) Descriptor() ([]byte, []int) {
 	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{24}
 }
 
-func (x *PlanPodsGroup) GetPod() []byte {
+func (x *PlanPodsObject) GetObject() []byte {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *PlanPodsObject) GetPod() []byte {
 	if x != nil {
 		return x.Pod
 	}
 	return nil
 }
 
-func (x *PlanPodsGroup) GetOwner() string {
+func (x *PlanPodsObject) GetClaims() [][]byte {
 	if x != nil {
-		return x.Owner
+		return x.Claims
 	}
-	return ""
-}
-
-func (x *PlanPodsGroup) GetReplaced() bool {
-	if x != nil {
-		return x.Replaced
-	}
-	return false
-}
-
-func (x *PlanPodsGroup) GetDesired() uint32 {
-	if x != nil {
-		return x.Desired
-	}
-	return 0
+	return nil
 }
 
 type PlanPodsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Groups        []*PlannedPods         `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"` // in the order of the request
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of those objects that keep pods, in the order of the request.
+	Groups        []*PlannedPods `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1519,13 +1512,27 @@ func (x *PlanPodsResponse) GetGroups() []*PlannedPods {
 }
 
 type PlannedPods struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Present       uint32                 `protobuf:"varint,1,opt,name=present,proto3" json:"present,omitempty"`
-	Leaving       uint32                 `protobuf:"varint,2,opt,name=leaving,proto3" json:"leaving,omitempty"`
-	Placed        map[string]uint32      `protobuf:"bytes,3,rep,name=placed,proto3" json:"placed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by node
-	Waiting       uint32                 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
-	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
-	Evicted       []*ExplainedVictim     `protobuf:"bytes,6,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Present uint32                 `protobuf:"varint,1,opt,name=present,proto3" json:"present,omitempty"`
+	Leaving uint32                 `protobuf:"varint,2,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Placed  map[string]uint32      `protobuf:"bytes,3,rep,name=placed,proto3" json:"placed,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // by node
+	Waiting uint32                 `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Why     string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	Evicted []*ExplainedVictim     `protobuf:"bytes,6,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	// Which of the request's objects they are of.
+	Object uint32 `protobuf:"varint,7,opt,name=object,proto3" json:"object,omitempty"`
+	// Pods that a rollout is to replace; 0 if there is no rollout.
+	Replaced uint32 `protobuf:"varint,8,opt,name=replaced,proto3" json:"replaced,omitempty"`
+	// Pods that find a place only once others of the object have gone, and why.
+	Late    uint32 `protobuf:"varint,9,opt,name=late,proto3" json:"late,omitempty"`
+	WhyLate string `protobuf:"bytes,10,opt,name=why_late,json=whyLate,proto3" json:"why_late,omitempty"`
+	// Pods that a rollout which stops does not come to replace, and to make.
+	Left   uint32 `protobuf:"varint,11,opt,name=left,proto3" json:"left,omitempty"`
+	Unmade uint32 `protobuf:"varint,12,opt,name=unmade,proto3" json:"unmade,omitempty"`
+	// How many pods there may be beyond those wanted, and how many too few.
+	Surge         uint32   `protobuf:"varint,13,opt,name=surge,proto3" json:"surge,omitempty"`
+	Unavailable   uint32   `protobuf:"varint,14,opt,name=unavailable,proto3" json:"unavailable,omitempty"`
+	Notes         []string `protobuf:"bytes,15,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1598,6 +1605,69 @@ func (x *PlannedPods) GetWhy() string {
 func (x *PlannedPods) GetEvicted() []*ExplainedVictim {
 	if x != nil {
 		return x.Evicted
+	}
+	return nil
+}
+
+func (x *PlannedPods) GetObject() uint32 {
+	if x != nil {
+		return x.Object
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetReplaced() uint32 {
+	if x != nil {
+		return x.Replaced
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetLate() uint32 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetWhyLate() string {
+	if x != nil {
+		return x.WhyLate
+	}
+	return ""
+}
+
+func (x *PlannedPods) GetLeft() uint32 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetUnmade() uint32 {
+	if x != nil {
+		return x.Unmade
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetSurge() uint32 {
+	if x != nil {
+		return x.Surge
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetUnavailable() uint32 {
+	if x != nil {
+		return x.Unavailable
+	}
+	return 0
+}
+
+func (x *PlannedPods) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -1694,23 +1764,32 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\x0fExplainedVictim\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
-	"\bpriority\x18\x03 \x01(\x05R\bpriority\"K\n" +
-	"\x0fPlanPodsRequest\x128\n" +
-	"\x06groups\x18\x01 \x03(\v2 .muster.cluster.v1.PlanPodsGroupR\x06groups\"m\n" +
-	"\rPlanPodsGroup\x12\x10\n" +
-	"\x03pod\x18\x01 \x01(\fR\x03pod\x12\x14\n" +
-	"\x05owner\x18\x02 \x01(\tR\x05owner\x12\x1a\n" +
-	"\breplaced\x18\x03 \x01(\bR\breplaced\x12\x18\n" +
-	"\adesired\x18\x04 \x01(\rR\adesired\"J\n" +
+	"\bpriority\x18\x03 \x01(\x05R\bpriority\"T\n" +
+	"\x0fPlanPodsRequest\x12;\n" +
+	"\aobjects\x18\x02 \x03(\v2!.muster.cluster.v1.PlanPodsObjectR\aobjectsJ\x04\b\x01\x10\x02\"R\n" +
+	"\x0ePlanPodsObject\x12\x16\n" +
+	"\x06object\x18\x01 \x01(\fR\x06object\x12\x10\n" +
+	"\x03pod\x18\x02 \x01(\fR\x03pod\x12\x16\n" +
+	"\x06claims\x18\x03 \x03(\fR\x06claims\"J\n" +
 	"\x10PlanPodsResponse\x126\n" +
-	"\x06groups\x18\x01 \x03(\v2\x1e.muster.cluster.v1.PlannedPodsR\x06groups\"\xaa\x02\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1e.muster.cluster.v1.PlannedPodsR\x06groups\"\x87\x04\n" +
 	"\vPlannedPods\x12\x18\n" +
 	"\apresent\x18\x01 \x01(\rR\apresent\x12\x18\n" +
 	"\aleaving\x18\x02 \x01(\rR\aleaving\x12B\n" +
 	"\x06placed\x18\x03 \x03(\v2*.muster.cluster.v1.PlannedPods.PlacedEntryR\x06placed\x12\x18\n" +
 	"\awaiting\x18\x04 \x01(\rR\awaiting\x12\x10\n" +
 	"\x03why\x18\x05 \x01(\tR\x03why\x12<\n" +
-	"\aevicted\x18\x06 \x03(\v2\".muster.cluster.v1.ExplainedVictimR\aevicted\x1a9\n" +
+	"\aevicted\x18\x06 \x03(\v2\".muster.cluster.v1.ExplainedVictimR\aevicted\x12\x16\n" +
+	"\x06object\x18\a \x01(\rR\x06object\x12\x1a\n" +
+	"\breplaced\x18\b \x01(\rR\breplaced\x12\x12\n" +
+	"\x04late\x18\t \x01(\rR\x04late\x12\x19\n" +
+	"\bwhy_late\x18\n" +
+	" \x01(\tR\awhyLate\x12\x12\n" +
+	"\x04left\x18\v \x01(\rR\x04left\x12\x16\n" +
+	"\x06unmade\x18\f \x01(\rR\x06unmade\x12\x14\n" +
+	"\x05surge\x18\r \x01(\rR\x05surge\x12 \n" +
+	"\vunavailable\x18\x0e \x01(\rR\vunavailable\x12\x14\n" +
+	"\x05notes\x18\x0f \x03(\tR\x05notes\x1a9\n" +
 	"\vPlacedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x012\x9e\a\n" +
@@ -1763,7 +1842,7 @@ var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*ExplainedPreemption)(nil),           // 21: muster.cluster.v1.ExplainedPreemption
 	(*ExplainedVictim)(nil),               // 22: muster.cluster.v1.ExplainedVictim
 	(*PlanPodsRequest)(nil),               // 23: muster.cluster.v1.PlanPodsRequest
-	(*PlanPodsGroup)(nil),                 // 24: muster.cluster.v1.PlanPodsGroup
+	(*PlanPodsObject)(nil),                // 24: muster.cluster.v1.PlanPodsObject
 	(*PlanPodsResponse)(nil),              // 25: muster.cluster.v1.PlanPodsResponse
 	(*PlannedPods)(nil),                   // 26: muster.cluster.v1.PlannedPods
 	nil,                                   // 27: muster.cluster.v1.PlannedPods.PlacedEntry
@@ -1779,7 +1858,7 @@ var file_cluster_v1_scheduler_proto_depIdxs = []int32{
 	19, // 7: muster.cluster.v1.ExplainedNode.refusals:type_name -> muster.cluster.v1.ExplainedRefusal
 	20, // 8: muster.cluster.v1.ExplainedNode.scores:type_name -> muster.cluster.v1.ExplainedScore
 	22, // 9: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
-	24, // 10: muster.cluster.v1.PlanPodsRequest.groups:type_name -> muster.cluster.v1.PlanPodsGroup
+	24, // 10: muster.cluster.v1.PlanPodsRequest.objects:type_name -> muster.cluster.v1.PlanPodsObject
 	26, // 11: muster.cluster.v1.PlanPodsResponse.groups:type_name -> muster.cluster.v1.PlannedPods
 	27, // 12: muster.cluster.v1.PlannedPods.placed:type_name -> muster.cluster.v1.PlannedPods.PlacedEntry
 	22, // 13: muster.cluster.v1.PlannedPods.evicted:type_name -> muster.cluster.v1.ExplainedVictim

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -410,5 +411,37 @@ func TestOneVictimIsEvictedOnce(t *testing.T) {
 	}
 	if evictions != 1 {
 		t.Errorf("%d preemptions, want 1", evictions)
+	}
+}
+
+// What a snapshot tells of a pod that fits nowhere is what would be done for it, and
+// asking changes nothing.
+func TestMakeRoomTellsWhatPreemptionDoes(t *testing.T) {
+	budget := &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b", UID: "b"},
+		Spec:       policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "kept"}}},
+	}
+	s := NewSnapshot(State{
+		Nodes:   []*corev1.Node{makeNode("a"), makeNode("b"), makeNode("c")},
+		Budgets: []*policyv1.PodDisruptionBudget{budget},
+		Pods: []*corev1.Pod{
+			makePod("kept", on("a"), named("app", "kept"), requesting("cpu", "4")),
+			makePod("loose", on("b"), requesting("cpu", "4")),
+			makePod("high", on("c"), requesting("cpu", "4"), priority(100)),
+		},
+	})
+	for range 2 {
+		var got []string
+		for _, r := range s.MakeRoom(makePod("p", requesting("cpu", "1"), priority(10))) {
+			for _, v := range r.Victims {
+				got = append(got, fmt.Sprint(v.Name, " on ", r.Node, ", ", r.Violations, " broken"))
+			}
+		}
+		if want := []string{"loose on b, 0 broken", "kept on a, 1 broken"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := s.MakeRoom(makePod("p", requesting("cpu", "1"), func(p *corev1.Pod) { p.Spec.PreemptionPolicy = ptr.To(corev1.PreemptNever) })); got != nil {
+		t.Errorf("%d rooms for a pod that never preempts, want none", len(got))
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 )
 
@@ -15,8 +16,11 @@ type State struct {
 	Algorithm Algorithm
 	Profiles  *Profiles // nil: the standard one
 	Nodes     []*corev1.Node
-	// Pods that are on a node and use it count; others are passed over.
+	// Pods that are on a node and use it count, and those for whom room is made on
+	// one, when others are to make room; the rest is passed over.
 	Pods []*corev1.Pod
+	// Budgets are heeded by evictions.
+	Budgets []*policyv1.PodDisruptionBudget
 	// What rules about other pods go by.
 	Namespaces []*corev1.Namespace
 	Services   []*corev1.Service
@@ -37,11 +41,15 @@ type State struct {
 // one goroutine.
 type Snapshot struct {
 	cluster *cluster
+	budgets budgets
 }
 
 // NewSnapshot counts the state.
 func NewSnapshot(state State) *Snapshot {
-	s := &Snapshot{cluster: newCluster(sampleDefault)}
+	s := &Snapshot{cluster: newCluster(sampleDefault), budgets: make(budgets)}
+	for _, b := range state.Budgets {
+		s.budgets.set(b)
+	}
 	for _, ns := range state.Namespaces {
 		s.cluster.index.setNamespace(ns.Name, ns.Labels)
 	}
@@ -69,6 +77,9 @@ func NewSnapshot(state State) *Snapshot {
 	for _, p := range state.Pods {
 		if p.Spec.NodeName != "" && !finished(p) {
 			s.cluster.bound(p)
+		}
+		if s.cluster.wants(p) && p.Status.NominatedNodeName != "" {
+			s.cluster.nominations.heed(s.cluster.read(p))
 		}
 	}
 	return s

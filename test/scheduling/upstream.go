@@ -40,8 +40,9 @@ type Upstream struct {
 // upstreamProfile are the plugins of a profile, as the framework made and sorted
 // them, so that each can be asked where the framework stops at the first refusal.
 type upstreamProfile struct {
-	plugins map[string]fwk.Plugin
-	points  *config.Plugins
+	framework framework.Framework
+	plugins   map[string]fwk.Plugin
+	points    *config.Plugins
 }
 
 // ReadUpstream reads a file as kube-scheduler does: with its defaults, and refusing
@@ -76,6 +77,10 @@ func NewUpstream(ctx context.Context, state scheduler.State, profiles []config.K
 		return nil, err
 	}
 	claims := assumecache.NewAssumeCache(klog.FromContext(ctx), factory.Resource().V1().ResourceClaims().Informer(), "ResourceClaim", "", nil)
+	nominees, err := newNominator(state.Pods, profiles)
+	if err != nil {
+		return nil, err
+	}
 	snapshot := cache.NewSnapshot(placed(state.Pods), state.Nodes)
 	u := &Upstream{profiles: map[string]*upstreamProfile{}}
 	if u.nodes, err = snapshot.NodeInfos().List(); err != nil {
@@ -85,13 +90,14 @@ func NewUpstream(ctx context.Context, state scheduler.State, profiles []config.K
 		p := &upstreamProfile{plugins: map[string]fwk.Plugin{}}
 		f, err := frameworkruntime.NewFramework(ctx, p.registry(), &profiles[i],
 			frameworkruntime.WithClientSet(client), frameworkruntime.WithInformerFactory(factory),
-			frameworkruntime.WithSnapshotSharedLister(snapshot),
+			frameworkruntime.WithSnapshotSharedLister(snapshot), frameworkruntime.WithMutableSnapshotLister(snapshot),
 			frameworkruntime.WithSharedDRAManager(dynamicresources.NewDRAManager(ctx, claims, slices, factory)),
 			frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(factory.Storage().V1().CSINodes().Lister())))
 		if err != nil {
 			return nil, fmt.Errorf("profile %s: %w", profiles[i].SchedulerName, err)
 		}
-		p.points = f.ListPlugins()
+		f.SetPodNominator(nominees)
+		p.framework, p.points = f, f.ListPlugins()
 		u.profiles[profiles[i].SchedulerName] = p
 	}
 	return u, nil
@@ -138,16 +144,24 @@ func fill(factory informers.SharedInformerFactory, state scheduler.State) error 
 	for _, o := range state.StatefulSets {
 		add(apps.StatefulSets().Informer().GetStore(), o)
 	}
+	for _, o := range state.Budgets {
+		add(factory.Policy().V1().PodDisruptionBudgets().Informer().GetStore(), o)
+	}
 	return err
 }
 
-// Ask answers as Muster's Snapshot does. A pod of an unknown scheduler is answered
-// for as if it were of the default one.
-func (u *Upstream) Ask(ctx context.Context, pod *corev1.Pod) (map[string]scheduler.NodeAnswer, error) {
-	p := u.profiles[pod.Spec.SchedulerName]
-	if p == nil {
-		p = u.profiles[corev1.DefaultSchedulerName]
+// of is the pod's profile; a pod of an unknown scheduler is answered for as if it
+// were of the default one.
+func (u *Upstream) of(pod *corev1.Pod) *upstreamProfile {
+	if p := u.profiles[pod.Spec.SchedulerName]; p != nil {
+		return p
 	}
+	return u.profiles[corev1.DefaultSchedulerName]
+}
+
+// Ask answers as Muster's Snapshot does.
+func (u *Upstream) Ask(ctx context.Context, pod *corev1.Pod) (map[string]scheduler.NodeAnswer, error) {
+	p := u.of(pod)
 	answers := map[string]scheduler.NodeAnswer{}
 	for _, n := range u.nodes {
 		answers[n.Node().Name] = scheduler.NodeAnswer{Node: n.Node().Name}

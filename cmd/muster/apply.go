@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -34,6 +37,11 @@ their status is no change. What is changed in the very moment is noticed too.`,
 			}
 			if revision > 0 {
 				for _, it := range list {
+					if err := how.find(it); defined(list, it) && meta.IsNoMatchError(err) {
+						continue // nothing serves it yet, so it is not there
+					} else if err != nil {
+						return err
+					}
 					if _, err := it.unchanged(cmd.Context(), revision); err != nil {
 						return err
 					}
@@ -41,6 +49,9 @@ their status is no change. What is changed in the very moment is noticed too.`,
 			}
 			applied := []plannedObject{}
 			for _, it := range list {
+				if err := how.findOnce(cmd.Context(), list, it); err != nil {
+					return err
+				}
 				action, err := it.applyChecked(cmd.Context(), &how, revision)
 				if err != nil {
 					return err
@@ -61,6 +72,36 @@ their status is no change. What is changed in the very moment is noticed too.`,
 	form.add(cmd.Flags())
 	target.add(cmd.Flags())
 	return cmd
+}
+
+// definedTimeout bounds how long a definition that was just applied may take to be served.
+const definedTimeout = 10 * time.Second
+
+// findOnce is find for an object that another in the list may have defined a moment ago.
+func (m *manifests) findOnce(ctx context.Context, list []*manifest, it *manifest) error {
+	ctx, cancel := context.WithTimeout(ctx, definedTimeout)
+	defer cancel()
+	for {
+		err := m.find(it)
+		if !meta.IsNoMatchError(err) || !defined(list, it) {
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// defined says whether the list has the definition of an object's kind.
+func defined(list []*manifest, it *manifest) bool {
+	gvk := it.given.GroupVersionKind()
+	return slices.ContainsFunc(list, func(crd *manifest) bool {
+		group, _, _ := unstructured.NestedString(crd.given.Object, "spec", "group")
+		kind, _, _ := unstructured.NestedString(crd.given.Object, "spec", "names", "kind")
+		return crd.given.GetKind() == "CustomResourceDefinition" && group == gvk.Group && kind == gvk.Kind
+	})
 }
 
 // unchanged answers the object as it is now, nil if it is not there, or says that it

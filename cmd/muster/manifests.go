@@ -10,13 +10,17 @@ import (
 
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
 )
 
 // manifests are objects in files, and how they are applied: by the API server, as
@@ -27,6 +31,12 @@ type manifests struct {
 	namespace string
 	manager   string
 	force     bool
+
+	// of read and find:
+
+	config   *rest.Config
+	fallback string // namespace
+	mapper   *restmapper.DeferredDiscoveryRESTMapper
 }
 
 func (m *manifests) add(flags *pflag.FlagSet) {
@@ -39,8 +49,14 @@ func (m *manifests) add(flags *pflag.FlagSet) {
 
 // manifest is one object as it is in a file.
 type manifest struct {
-	*resource.Info
-	given *unstructured.Unstructured
+	source          string
+	given           *unstructured.Unstructured
+	Namespace, Name string
+
+	// of who serves it, once found:
+
+	Client  rest.Interface
+	Mapping *meta.RESTMapping
 }
 
 // name is how an object is called in what is printed.
@@ -51,12 +67,13 @@ func (m *manifest) String() string {
 	return m.given.GetKind() + " " + m.Namespace + "/" + m.Name
 }
 
-// read reads the objects, and finds what serves each.
+// read reads the objects. What serves each is found when it is asked for, as it may be
+// one of them that defines it.
 func (m *manifests) read(target *operatorFlags) ([]*manifest, error) {
 	if len(m.files) == 0 {
 		return nil, errors.New("give the objects' files with -f")
 	}
-	getter := genericclioptions.NewConfigFlags(true)
+	getter := genericclioptions.NewConfigFlags(false)
 	getter.KubeConfig, getter.Context = &target.kubeconfig, &target.context
 	if m.namespace != "" {
 		getter.Namespace = &m.namespace
@@ -65,17 +82,16 @@ func (m *manifests) read(target *operatorFlags) ([]*manifest, error) {
 		server := "https://" + target.servers[0]
 		getter.APIServer = &server
 	}
-	getter.WrapConfigFn = func(config *rest.Config) *rest.Config {
-		config.QPS, config.Burst = -1, -1
-		return config
-	}
-	namespace, _, err := getter.ToRawKubeConfigLoader().Namespace()
-	if err != nil {
+	var err error
+	if m.config, err = getter.ToRESTConfig(); err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	infos, err := resource.NewBuilder(getter).Unstructured().ContinueOnError().
-		NamespaceParam(namespace).DefaultNamespace().
-		FilenameParam(m.namespace != "", &resource.FilenameOptions{Filenames: m.files, Recursive: m.recursive}).
+	m.config.QPS, m.config.Burst = -1, -1
+	if m.fallback, _, err = getter.ToRawKubeConfigLoader().Namespace(); err != nil {
+		return nil, fmt.Errorf("kubeconfig: %w", err)
+	}
+	infos, err := resource.NewLocalBuilder().Unstructured().ContinueOnError().
+		FilenameParam(false, &resource.FilenameOptions{Filenames: m.files, Recursive: m.recursive}).
 		Flatten().Do().Infos()
 	if err != nil {
 		return nil, err
@@ -86,9 +102,54 @@ func (m *manifests) read(target *operatorFlags) ([]*manifest, error) {
 		if info.Name == "" {
 			return nil, fmt.Errorf("%s: %s without a name: generated names can't be planned", info.Source, given.GetKind())
 		}
-		list = append(list, &manifest{info, given})
+		list = append(list, &manifest{source: info.Source, given: given, Name: info.Name, Namespace: given.GetNamespace()})
 	}
 	return list, nil
+}
+
+// find finds what serves an object.
+func (m *manifests) find(it *manifest) error {
+	if it.Mapping != nil {
+		return nil
+	}
+	if m.mapper == nil {
+		client, err := discovery.NewDiscoveryClientForConfig(m.config)
+		if err != nil {
+			return fmt.Errorf("kubeconfig: %w", err)
+		}
+		m.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client))
+	}
+	gvk := it.given.GroupVersionKind()
+	mapping, err := m.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+	if meta.IsNoMatchError(err) {
+		m.mapper.Reset() // somebody may have defined it since
+		mapping, err = m.mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", it.source, it, err)
+	}
+	config := rest.CopyConfig(m.config)
+	config.APIPath = "/apis"
+	if gvk.Group == "" {
+		config.APIPath = "/api"
+	}
+	gv := gvk.GroupVersion()
+	config.ContentConfig = resource.UnstructuredPlusDefaultContentConfig()
+	config.GroupVersion = &gv
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return fmt.Errorf("kubeconfig: %w", err)
+	}
+	switch {
+	case mapping.Scope.Name() != meta.RESTScopeNameNamespace:
+		it.Namespace = ""
+	case m.namespace != "" && it.Namespace != "" && it.Namespace != m.namespace:
+		return fmt.Errorf("%s: %s: its namespace is not %s, as -n says", it.source, it, m.namespace)
+	case it.Namespace == "":
+		it.Namespace = m.fallback
+	}
+	it.Client, it.Mapping = client, mapping
+	return nil
 }
 
 // live is the object as it is now, nil if it is not there.
@@ -134,11 +195,11 @@ func (m *manifest) apply(ctx context.Context, how *manifests, dryRun bool, versi
 }
 
 func (m *manifest) request(r *rest.Request) *rest.Request {
-	return r.NamespaceIfScoped(m.Namespace, m.Namespaced()).Resource(m.Mapping.Resource.Resource)
+	return r.NamespaceIfScoped(m.Namespace, m.Namespace != "").Resource(m.Mapping.Resource.Resource)
 }
 
 func (m *manifest) found(r *rest.Request, ctx context.Context) (*unstructured.Unstructured, error) {
-	raw, err := r.DoRaw(ctx)
+	raw, err := answered(ctx, r)
 	if apierrors.IsNotFound(err) && m.isAbout(err) {
 		return nil, nil
 	}
@@ -147,6 +208,20 @@ func (m *manifest) found(r *rest.Request, ctx context.Context) (*unstructured.Un
 	}
 	obj := &unstructured.Unstructured{}
 	return obj, obj.UnmarshalJSON(raw)
+}
+
+// answered is the answer to a request as it came. The client reads errors for typed
+// objects only; without this a refusal would not say why.
+func answered(ctx context.Context, r *rest.Request) ([]byte, error) {
+	raw, err := r.Do(ctx).Raw()
+	if err == nil {
+		return raw, nil
+	}
+	refusal := &apierrors.StatusError{}
+	if json.Unmarshal(raw, &refusal.ErrStatus) == nil && refusal.ErrStatus.Status == metav1.StatusFailure && refusal.ErrStatus.Message != "" {
+		return nil, refusal
+	}
+	return nil, err
 }
 
 // isAbout says whether what was not found is the object, and not its namespace.

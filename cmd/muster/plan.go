@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,8 +47,10 @@ func newPlanCommand() *cobra.Command {
 		Short: "Say what applying files would change, and where pods would go; change nothing",
 		Long: `Say what applying files would change, and where pods would go; change nothing.
 
-The objects go through the API server as they would with muster apply or kubectl
-apply --server-side: defaults, admission, webhooks and validation. Where pods would go, and
+The objects go through an API server as they would with muster apply or kubectl
+apply --server-side: defaults, admission, webhooks and validation, in a copy of the cluster
+that nobody else sees, so one may be the namespace, definition, quota or priority class of
+the next. Webhooks are told of a dry run. Where pods would go, and
 who would be evicted for them, the scheduler works out in a copy of the cluster as
 it is. It does so for Pods, Deployments, ReplicaSets, ReplicationControllers, StatefulSets,
 DaemonSets, Jobs, and the next run of CronJobs.
@@ -86,18 +88,40 @@ said. muster apply --check-revision applies a plan only if it still holds.`,
 	return cmd
 }
 
+// plan goes through the objects in a copy of the cluster, so that they may need each
+// other: one of them may be the namespace of the next.
 func (m *manifests) plan(ctx context.Context, target *operatorFlags) (*plan, error) {
 	list, err := m.read(target)
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{}
+	var p *plan
+	var failed error // of the objects, not of the node that was asked
+	err = target.leader(ctx, func(conn *grpc.ClientConn) error {
+		ctx, end := context.WithCancel(ctx)
+		defer end()
+		copied, err := rehearse(ctx, conn)
+		if err != nil {
+			return err
+		}
+		m.config.Wrap(func(http.RoundTripper) http.RoundTripper { return copied })
+		p, failed = m.planIn(ctx, copied, clusterv1.NewSchedulerClient(conn), list)
+		return nil
+	})
+	if err == nil {
+		err = failed
+	}
+	return p, err
+}
+
+func (m *manifests) planIn(ctx context.Context, copied *rehearsal, scheduler clusterv1.SchedulerClient, list []*manifest) (*plan, error) {
+	p := &plan{Revision: copied.revision}
 	request := &clusterv1.PlanPodsRequest{}
 	var asked []int // which of p.Objects the request is about
-	if p.Revision, err = revisionNow(ctx, list); err != nil {
-		return nil, err
-	}
 	for _, it := range list {
+		if err := m.find(it); err != nil {
+			return nil, err
+		}
 		live, err := it.live(ctx)
 		if err != nil {
 			return nil, err
@@ -128,13 +152,9 @@ func (m *manifests) plan(ctx context.Context, target *operatorFlags) (*plan, err
 	if len(asked) == 0 {
 		return p, nil
 	}
-	var response *clusterv1.PlanPodsResponse
-	err = target.leader(ctx, func(conn *grpc.ClientConn) (err error) {
-		ctx, cancel := context.WithTimeout(ctx, planTimeout)
-		defer cancel()
-		response, err = clusterv1.NewSchedulerClient(conn).PlanPods(ctx, request)
-		return err
-	})
+	ctx, cancel := context.WithTimeout(ctx, planTimeout)
+	defer cancel()
+	response, err := scheduler.PlanPods(ctx, request)
 	if err != nil {
 		return nil, err
 	}
@@ -142,26 +162,6 @@ func (m *manifests) plan(ctx context.Context, target *operatorFlags) (*plan, err
 		p.Objects[asked[g.Object]].Pods = newPlannedPods(g)
 	}
 	return p, nil
-}
-
-// revisionNow is the revision of the state before anything is looked at.
-func revisionNow(ctx context.Context, list []*manifest) (uint64, error) {
-	if len(list) == 0 {
-		return 0, nil
-	}
-	raw, err := list[0].request(list[0].Client.Get()).Param("limit", "1").DoRaw(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", list[0], err)
-	}
-	var page struct {
-		Metadata struct {
-			ResourceVersion uint64 `json:"resourceVersion,string"`
-		} `json:"metadata"`
-	}
-	if err := json.Unmarshal(raw, &page); err != nil {
-		return 0, fmt.Errorf("%s: %w", list[0], err)
-	}
-	return page.Metadata.ResourceVersion, nil
 }
 
 // signs begin the line of an object.

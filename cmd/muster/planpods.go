@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
 	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
@@ -108,9 +107,6 @@ func (m *manifest) admitted(ctx context.Context, resource string, object any) ([
 	if err != nil {
 		return nil, err
 	}
-	return restClient(m.Client).Post().AbsPath("api", "v1", "namespaces", m.Namespace, resource).
-		Param("dryRun", metav1.DryRunAll).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).DoRaw(ctx)
+	return answered(ctx, m.Client.Post().AbsPath("api", "v1", "namespaces", m.Namespace, resource).
+		Param("dryRun", metav1.DryRunAll).SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body))
 }
-
-// restClient is what the builder gives for a kind; its address is overridden.
-type restClient interface{ Post() *rest.Request }

@@ -33,6 +33,8 @@ type Settings struct {
 	// Rights says who may give away which. Nil: privileged users alone may write
 	// roles and bindings.
 	Rights *auth.Authorizer
+	// Rehearsing charges quotas for dry runs, too: they are stored.
+	Rehearsing bool
 	// Authorizer answers what the conditions of hooks ask about users; nil: Rights.
 	Authorizer authorizer.UnconditionalAuthorizer
 }
@@ -84,7 +86,7 @@ func New(s *store.Store, settings Settings) resource.Admission {
 		},
 		mutators:   []mutator{policies, webhooks},
 		validators: []validator{policies, webhooks},
-		last:       newResourceQuota(s),
+		last:       newResourceQuota(s, settings.Rehearsing),
 	}
 }
 

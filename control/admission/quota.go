@@ -28,6 +28,8 @@ type resourceQuota struct {
 	quotas *kube.Quotas
 	turns  turns
 	seen   atomic.Pointer[presence]
+	// rehearsing: dry runs are stored, so they are charged.
+	rehearsing bool
 }
 
 // presence is whether there are quotas at all, as of the last change of one.
@@ -36,8 +38,8 @@ type presence struct {
 	some    bool
 }
 
-func newResourceQuota(s *store.Store) *resourceQuota {
-	return &resourceQuota{store: s, table: s.Table(store.ResourceQuotas), quotas: kube.NewQuotas(nil), turns: newTurns()}
+func newResourceQuota(s *store.Store, rehearsing bool) *resourceQuota {
+	return &resourceQuota{rehearsing: rehearsing, store: s, table: s.Table(store.ResourceQuotas), quotas: kube.NewQuotas(nil), turns: newTurns()}
 }
 
 func (q *resourceQuota) Admit(context.Context, *resource.Attributes) error { return nil }
@@ -59,7 +61,7 @@ func (q *resourceQuota) Validate(ctx context.Context, a *resource.Attributes) er
 	if !measure.Handles(r) {
 		return nil
 	}
-	if a.DryRun {
+	if a.DryRun && !q.rehearsing {
 		_, err := q.charge(ctx, a, r, measure)
 		return err
 	}

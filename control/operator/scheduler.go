@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -37,6 +38,9 @@ type Scheduling interface {
 	SetProfiles(ctx context.Context, file []byte, dryRun bool) ([]*clusterv1.SchedulerProfile, error)
 	// Plan only works on the leader. ErrPlan when the request is wrong.
 	Plan(ctx context.Context, r *clusterv1.PlanPodsRequest) (*clusterv1.PlanPodsResponse, error)
+	// Rehearse only works on the leader. The API is that of a copy of the cluster as it
+	// is at the revision, which ends when serve returns, and stores dry runs.
+	Rehearse(ctx context.Context, serve func(api http.Handler, revision uint64) error) error
 }
 
 // ErrPlan says that what is to be planned makes no sense. The message says why.
@@ -54,12 +58,13 @@ type Scheduler struct {
 	scheduling Scheduling
 	view       func() View
 	failures   Failures
+	rehearsals chan struct{} // a place for each that may be under way
 }
 
 // NewScheduler makes the service; view must not block. FAILED_PRECONDITION among
 // failures is taken for "this node does not lead".
 func NewScheduler(scheduling Scheduling, view func() View, failures Failures) *Scheduler {
-	return &Scheduler{scheduling: scheduling, view: view, failures: failures}
+	return &Scheduler{scheduling: scheduling, view: view, failures: failures, rehearsals: make(chan struct{}, rehearsalsMost)}
 }
 
 // Register adds the service to a gRPC server.

@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -141,4 +142,8 @@ func TestPauseSaysWhoAndWhy(t *testing.T) {
 	if _, err := s.Status(ctx, nil); status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "c2 does, at a:2") {
 		t.Errorf("status of a follower: got %v, want who leads", err)
 	}
+}
+
+func (p *placer) Rehearse(context.Context, func(http.Handler, uint64) error) error {
+	return errNotLeader
 }

@@ -114,7 +114,7 @@ func (r *Registry) insertWith(ctx context.Context, kind *Kind, obj store.Object,
 	if err := rest.BeforeCreate(kind.Strategy, ctx, obj); err != nil {
 		return nil, err
 	}
-	if attributes.DryRun {
+	if r.pretends(attributes.DryRun) {
 		return r.pretend(ctx, kind, obj, attributes, generated)
 	}
 	for try := 1; ; try++ {

@@ -15,6 +15,8 @@ type Registry struct {
 	store     *store.Store
 	admission Admission
 	served    *served // shared by all that With returns
+	// rehearsing: see Rehearsing.
+	rehearsing bool
 }
 
 // kinds are all that is built in, a list for each family of groups beside its
@@ -66,6 +68,18 @@ func (r *Registry) With(s *store.Store) *Registry {
 	copied.store = s
 	return &copied
 }
+
+// Rehearsing is the same registry over a store in which nothing is real: it stores dry
+// runs, so that those who come after see what they did. Webhooks and whatever else is
+// asked are told of a dry run.
+func (r *Registry) Rehearsing() *Registry {
+	copied := *r
+	copied.rehearsing = true
+	return &copied
+}
+
+// pretends says whether a write is to end before the store.
+func (r *Registry) pretends(dryRun bool) bool { return dryRun && !r.rehearsing }
 
 // Store is what the registry writes to.
 func (r *Registry) Store() *store.Store { return r.store }

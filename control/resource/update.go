@@ -167,13 +167,13 @@ func (u *update) try(ctx context.Context, old store.Object) (result store.Object
 		return nil, false, err
 	}
 	if finished(obj, old) && (u.kind.held == nil || !u.kind.held(obj)) {
-		if u.options.DryRun {
+		if u.registry.pretends(u.options.DryRun) {
 			return obj, true, nil
 		}
 		_, refused, err := u.registry.remove(ctx, u.kind, old, guard)
 		return obj, !refused, u.kind.written(err, u.name)
 	}
-	if u.options.DryRun {
+	if u.registry.pretends(u.options.DryRun) {
 		pretended, err := store.AsStored(u.kind.Spec, obj)
 		return pretended, true, err
 	}

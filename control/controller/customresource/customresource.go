@@ -102,6 +102,15 @@ func (c *Controller) definitions() store.Typed[*apiextensionsv1.CustomResourceDe
 	return store.Of[*apiextensionsv1.CustomResourceDefinition](c.registry.Store(), store.CustomResourceDefinitions)
 }
 
+// Judge looks at all definitions, for a controller that does not run.
+func (c *Controller) Judge(ctx context.Context) error {
+	all, _, err := c.definitions().List(ctx, store.ListOptions{})
+	for _, crd := range all {
+		err = errors.Join(err, c.reconcile(ctx, crd.Name))
+	}
+	return err
+}
+
 func (c *Controller) reconcile(ctx context.Context, name string) error {
 	// The store, not the cache: names that were given a moment ago count.
 	all, _, err := c.definitions().List(ctx, store.ListOptions{})

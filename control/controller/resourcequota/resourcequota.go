@@ -179,6 +179,11 @@ func replenishes(kind string, old, now []byte) bool {
 
 // reconcile counts one quota. Whoever charges it meanwhile goes first: the next
 // count begins from there.
+// Count counts one quota, for a controller that does not run.
+func (c *Controller) Count(ctx context.Context, namespace, name string) error {
+	return c.reconcile(ctx, key{namespace, name})
+}
+
 func (c *Controller) reconcile(ctx context.Context, k key) error {
 	stored, err := c.store.Table(store.ResourceQuotas).Get(ctx, k.namespace, k.name)
 	if errors.Is(err, store.ErrNotFound) {

@@ -70,11 +70,16 @@ func (c *Controller) reconcile(ctx context.Context, namespace string) error {
 	if !ok || ns.Status.Phase == corev1.NamespaceTerminating {
 		return nil
 	}
-	if _, _, err := c.cfg.Registry.Store().Table(store.ServiceAccounts).GetItem(namespace, name); err == nil {
+	return Ensure(ctx, c.cfg.Registry, namespace)
+}
+
+// Ensure makes the service account of a namespace if it is not there.
+func Ensure(ctx context.Context, registry *resource.Registry, namespace string) error {
+	if _, _, err := registry.Store().Table(store.ServiceAccounts).GetItem(namespace, name); err == nil {
 		return nil
 	}
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	_, err := c.cfg.Registry.Create(ctx, resource.ServiceAccounts, namespace, account, resource.CreateOptions{})
+	_, err := registry.Create(ctx, resource.ServiceAccounts, namespace, account, resource.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}

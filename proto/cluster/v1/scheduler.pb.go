@@ -1672,6 +1672,145 @@ func (x *PlannedPods) GetNotes() []string {
 	return nil
 }
 
+// RehearseRequest is a request of HTTP.
+type RehearseRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Method string                 `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	// Path and query.
+	Uri           string            `protobuf:"bytes,2,opt,name=uri,proto3" json:"uri,omitempty"`
+	Headers       map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Body          []byte            `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseRequest) Reset() {
+	*x = RehearseRequest{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseRequest) ProtoMessage() {}
+
+func (x *RehearseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseRequest.ProtoReflect.Descriptor instead.
+func (*RehearseRequest) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RehearseRequest) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *RehearseRequest) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *RehearseRequest) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *RehearseRequest) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+type RehearseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First message only, with nothing else.
+	Revision      uint64            `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Status        uint32            `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
+	Headers       map[string]string `protobuf:"bytes,3,rep,name=headers,proto3" json:"headers,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Body          []byte            `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RehearseResponse) Reset() {
+	*x = RehearseResponse{}
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RehearseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RehearseResponse) ProtoMessage() {}
+
+func (x *RehearseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cluster_v1_scheduler_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RehearseResponse.ProtoReflect.Descriptor instead.
+func (*RehearseResponse) Descriptor() ([]byte, []int) {
+	return file_cluster_v1_scheduler_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *RehearseResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RehearseResponse) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *RehearseResponse) GetHeaders() map[string]string {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+func (x *RehearseResponse) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
 var File_cluster_v1_scheduler_proto protoreflect.FileDescriptor
 
 const file_cluster_v1_scheduler_proto_rawDesc = "" +
@@ -1792,7 +1931,23 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\x05notes\x18\x0f \x03(\tR\x05notes\x1a9\n" +
 	"\vPlacedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x012\x9e\a\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\xd6\x01\n" +
+	"\x0fRehearseRequest\x12\x16\n" +
+	"\x06method\x18\x01 \x01(\tR\x06method\x12\x10\n" +
+	"\x03uri\x18\x02 \x01(\tR\x03uri\x12I\n" +
+	"\aheaders\x18\x03 \x03(\v2/.muster.cluster.v1.RehearseRequest.HeadersEntryR\aheaders\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe2\x01\n" +
+	"\x10RehearseResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\rR\x06status\x12J\n" +
+	"\aheaders\x18\x03 \x03(\v20.muster.cluster.v1.RehearseResponse.HeadersEntryR\aheaders\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x1a:\n" +
+	"\fHeadersEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xf7\a\n" +
 	"\tScheduler\x12_\n" +
 	"\x06Status\x12).muster.cluster.v1.SchedulerStatusRequest\x1a*.muster.cluster.v1.SchedulerStatusResponse\x12\\\n" +
 	"\x05Pause\x12(.muster.cluster.v1.PauseSchedulerRequest\x1a).muster.cluster.v1.PauseSchedulerResponse\x12_\n" +
@@ -1802,7 +1957,8 @@ const file_cluster_v1_scheduler_proto_rawDesc = "" +
 	"\fListProfiles\x12/.muster.cluster.v1.ListSchedulerProfilesRequest\x1a0.muster.cluster.v1.ListSchedulerProfilesResponse\x12n\n" +
 	"\vGetProfiles\x12..muster.cluster.v1.GetSchedulerProfilesRequest\x1a/.muster.cluster.v1.GetSchedulerProfilesResponse\x12n\n" +
 	"\vSetProfiles\x12..muster.cluster.v1.SetSchedulerProfilesRequest\x1a/.muster.cluster.v1.SetSchedulerProfilesResponse\x12S\n" +
-	"\bPlanPods\x12\".muster.cluster.v1.PlanPodsRequest\x1a#.muster.cluster.v1.PlanPodsResponseB7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
+	"\bPlanPods\x12\".muster.cluster.v1.PlanPodsRequest\x1a#.muster.cluster.v1.PlanPodsResponse\x12W\n" +
+	"\bRehearse\x12\".muster.cluster.v1.RehearseRequest\x1a#.muster.cluster.v1.RehearseResponse(\x010\x01B7Z5github.com/musterhq/muster/proto/cluster/v1;clusterv1b\x06proto3"
 
 var (
 	file_cluster_v1_scheduler_proto_rawDescOnce sync.Once
@@ -1816,7 +1972,7 @@ func file_cluster_v1_scheduler_proto_rawDescGZIP() []byte {
 	return file_cluster_v1_scheduler_proto_rawDescData
 }
 
-var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_cluster_v1_scheduler_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*SchedulerPause)(nil),                // 0: muster.cluster.v1.SchedulerPause
 	(*SchedulerStatusRequest)(nil),        // 1: muster.cluster.v1.SchedulerStatusRequest
@@ -1845,7 +2001,11 @@ var file_cluster_v1_scheduler_proto_goTypes = []any{
 	(*PlanPodsObject)(nil),                // 24: muster.cluster.v1.PlanPodsObject
 	(*PlanPodsResponse)(nil),              // 25: muster.cluster.v1.PlanPodsResponse
 	(*PlannedPods)(nil),                   // 26: muster.cluster.v1.PlannedPods
-	nil,                                   // 27: muster.cluster.v1.PlannedPods.PlacedEntry
+	(*RehearseRequest)(nil),               // 27: muster.cluster.v1.RehearseRequest
+	(*RehearseResponse)(nil),              // 28: muster.cluster.v1.RehearseResponse
+	nil,                                   // 29: muster.cluster.v1.PlannedPods.PlacedEntry
+	nil,                                   // 30: muster.cluster.v1.RehearseRequest.HeadersEntry
+	nil,                                   // 31: muster.cluster.v1.RehearseResponse.HeadersEntry
 }
 var file_cluster_v1_scheduler_proto_depIdxs = []int32{
 	0,  // 0: muster.cluster.v1.SchedulerStatusResponse.pause:type_name -> muster.cluster.v1.SchedulerPause
@@ -1860,31 +2020,35 @@ var file_cluster_v1_scheduler_proto_depIdxs = []int32{
 	22, // 9: muster.cluster.v1.ExplainedPreemption.victims:type_name -> muster.cluster.v1.ExplainedVictim
 	24, // 10: muster.cluster.v1.PlanPodsRequest.objects:type_name -> muster.cluster.v1.PlanPodsObject
 	26, // 11: muster.cluster.v1.PlanPodsResponse.groups:type_name -> muster.cluster.v1.PlannedPods
-	27, // 12: muster.cluster.v1.PlannedPods.placed:type_name -> muster.cluster.v1.PlannedPods.PlacedEntry
+	29, // 12: muster.cluster.v1.PlannedPods.placed:type_name -> muster.cluster.v1.PlannedPods.PlacedEntry
 	22, // 13: muster.cluster.v1.PlannedPods.evicted:type_name -> muster.cluster.v1.ExplainedVictim
-	1,  // 14: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
-	12, // 15: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
-	14, // 16: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
-	16, // 17: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
-	3,  // 18: muster.cluster.v1.Scheduler.SetAlgorithm:input_type -> muster.cluster.v1.SetSchedulerAlgorithmRequest
-	5,  // 19: muster.cluster.v1.Scheduler.ListProfiles:input_type -> muster.cluster.v1.ListSchedulerProfilesRequest
-	8,  // 20: muster.cluster.v1.Scheduler.GetProfiles:input_type -> muster.cluster.v1.GetSchedulerProfilesRequest
-	10, // 21: muster.cluster.v1.Scheduler.SetProfiles:input_type -> muster.cluster.v1.SetSchedulerProfilesRequest
-	23, // 22: muster.cluster.v1.Scheduler.PlanPods:input_type -> muster.cluster.v1.PlanPodsRequest
-	2,  // 23: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
-	13, // 24: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
-	15, // 25: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
-	17, // 26: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
-	4,  // 27: muster.cluster.v1.Scheduler.SetAlgorithm:output_type -> muster.cluster.v1.SetSchedulerAlgorithmResponse
-	6,  // 28: muster.cluster.v1.Scheduler.ListProfiles:output_type -> muster.cluster.v1.ListSchedulerProfilesResponse
-	9,  // 29: muster.cluster.v1.Scheduler.GetProfiles:output_type -> muster.cluster.v1.GetSchedulerProfilesResponse
-	11, // 30: muster.cluster.v1.Scheduler.SetProfiles:output_type -> muster.cluster.v1.SetSchedulerProfilesResponse
-	25, // 31: muster.cluster.v1.Scheduler.PlanPods:output_type -> muster.cluster.v1.PlanPodsResponse
-	23, // [23:32] is the sub-list for method output_type
-	14, // [14:23] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	30, // 14: muster.cluster.v1.RehearseRequest.headers:type_name -> muster.cluster.v1.RehearseRequest.HeadersEntry
+	31, // 15: muster.cluster.v1.RehearseResponse.headers:type_name -> muster.cluster.v1.RehearseResponse.HeadersEntry
+	1,  // 16: muster.cluster.v1.Scheduler.Status:input_type -> muster.cluster.v1.SchedulerStatusRequest
+	12, // 17: muster.cluster.v1.Scheduler.Pause:input_type -> muster.cluster.v1.PauseSchedulerRequest
+	14, // 18: muster.cluster.v1.Scheduler.Resume:input_type -> muster.cluster.v1.ResumeSchedulerRequest
+	16, // 19: muster.cluster.v1.Scheduler.Explain:input_type -> muster.cluster.v1.ExplainPodRequest
+	3,  // 20: muster.cluster.v1.Scheduler.SetAlgorithm:input_type -> muster.cluster.v1.SetSchedulerAlgorithmRequest
+	5,  // 21: muster.cluster.v1.Scheduler.ListProfiles:input_type -> muster.cluster.v1.ListSchedulerProfilesRequest
+	8,  // 22: muster.cluster.v1.Scheduler.GetProfiles:input_type -> muster.cluster.v1.GetSchedulerProfilesRequest
+	10, // 23: muster.cluster.v1.Scheduler.SetProfiles:input_type -> muster.cluster.v1.SetSchedulerProfilesRequest
+	23, // 24: muster.cluster.v1.Scheduler.PlanPods:input_type -> muster.cluster.v1.PlanPodsRequest
+	27, // 25: muster.cluster.v1.Scheduler.Rehearse:input_type -> muster.cluster.v1.RehearseRequest
+	2,  // 26: muster.cluster.v1.Scheduler.Status:output_type -> muster.cluster.v1.SchedulerStatusResponse
+	13, // 27: muster.cluster.v1.Scheduler.Pause:output_type -> muster.cluster.v1.PauseSchedulerResponse
+	15, // 28: muster.cluster.v1.Scheduler.Resume:output_type -> muster.cluster.v1.ResumeSchedulerResponse
+	17, // 29: muster.cluster.v1.Scheduler.Explain:output_type -> muster.cluster.v1.ExplainPodResponse
+	4,  // 30: muster.cluster.v1.Scheduler.SetAlgorithm:output_type -> muster.cluster.v1.SetSchedulerAlgorithmResponse
+	6,  // 31: muster.cluster.v1.Scheduler.ListProfiles:output_type -> muster.cluster.v1.ListSchedulerProfilesResponse
+	9,  // 32: muster.cluster.v1.Scheduler.GetProfiles:output_type -> muster.cluster.v1.GetSchedulerProfilesResponse
+	11, // 33: muster.cluster.v1.Scheduler.SetProfiles:output_type -> muster.cluster.v1.SetSchedulerProfilesResponse
+	25, // 34: muster.cluster.v1.Scheduler.PlanPods:output_type -> muster.cluster.v1.PlanPodsResponse
+	28, // 35: muster.cluster.v1.Scheduler.Rehearse:output_type -> muster.cluster.v1.RehearseResponse
+	26, // [26:36] is the sub-list for method output_type
+	16, // [16:26] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_cluster_v1_scheduler_proto_init() }
@@ -1898,7 +2062,7 @@ func file_cluster_v1_scheduler_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cluster_v1_scheduler_proto_rawDesc), len(file_cluster_v1_scheduler_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

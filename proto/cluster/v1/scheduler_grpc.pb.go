@@ -30,6 +30,7 @@ const (
 	Scheduler_GetProfiles_FullMethodName  = "/muster.cluster.v1.Scheduler/GetProfiles"
 	Scheduler_SetProfiles_FullMethodName  = "/muster.cluster.v1.Scheduler/SetProfiles"
 	Scheduler_PlanPods_FullMethodName     = "/muster.cluster.v1.Scheduler/PlanPods"
+	Scheduler_Rehearse_FullMethodName     = "/muster.cluster.v1.Scheduler/Rehearse"
 )
 
 // SchedulerClient is the client API for Scheduler service.
@@ -60,6 +61,12 @@ type SchedulerClient interface {
 	SetProfiles(ctx context.Context, in *SetSchedulerProfilesRequest, opts ...grpc.CallOption) (*SetSchedulerProfilesResponse, error)
 	// PlanPods as well. It changes nothing.
 	PlanPods(ctx context.Context, in *PlanPodsRequest, opts ...grpc.CallOption) (*PlanPodsResponse, error)
+	// Rehearse is the leader's, too: it serves the Kubernetes API on a copy of the cluster,
+	// which goes with the stream. Its first message says of which revision; each
+	// request after that is answered before the next is taken. Reads and dry runs are
+	// served, and what a dry run did is seen by those after it, and by nobody else.
+	// RESOURCE_EXHAUSTED when several are under way.
+	Rehearse(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RehearseRequest, RehearseResponse], error)
 }
 
 type schedulerClient struct {
@@ -160,6 +167,19 @@ func (c *schedulerClient) PlanPods(ctx context.Context, in *PlanPodsRequest, opt
 	return out, nil
 }
 
+func (c *schedulerClient) Rehearse(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[RehearseRequest, RehearseResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Scheduler_ServiceDesc.Streams[0], Scheduler_Rehearse_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RehearseRequest, RehearseResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Scheduler_RehearseClient = grpc.BidiStreamingClient[RehearseRequest, RehearseResponse]
+
 // SchedulerServer is the server API for Scheduler service.
 // All implementations must embed UnimplementedSchedulerServer
 // for forward compatibility.
@@ -188,6 +208,12 @@ type SchedulerServer interface {
 	SetProfiles(context.Context, *SetSchedulerProfilesRequest) (*SetSchedulerProfilesResponse, error)
 	// PlanPods as well. It changes nothing.
 	PlanPods(context.Context, *PlanPodsRequest) (*PlanPodsResponse, error)
+	// Rehearse is the leader's, too: it serves the Kubernetes API on a copy of the cluster,
+	// which goes with the stream. Its first message says of which revision; each
+	// request after that is answered before the next is taken. Reads and dry runs are
+	// served, and what a dry run did is seen by those after it, and by nobody else.
+	// RESOURCE_EXHAUSTED when several are under way.
+	Rehearse(grpc.BidiStreamingServer[RehearseRequest, RehearseResponse]) error
 	mustEmbedUnimplementedSchedulerServer()
 }
 
@@ -224,6 +250,9 @@ func (UnimplementedSchedulerServer) SetProfiles(context.Context, *SetSchedulerPr
 }
 func (UnimplementedSchedulerServer) PlanPods(context.Context, *PlanPodsRequest) (*PlanPodsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PlanPods not implemented")
+}
+func (UnimplementedSchedulerServer) Rehearse(grpc.BidiStreamingServer[RehearseRequest, RehearseResponse]) error {
+	return status.Error(codes.Unimplemented, "method Rehearse not implemented")
 }
 func (UnimplementedSchedulerServer) mustEmbedUnimplementedSchedulerServer() {}
 func (UnimplementedSchedulerServer) testEmbeddedByValue()                   {}
@@ -408,6 +437,13 @@ func _Scheduler_PlanPods_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Scheduler_Rehearse_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(SchedulerServer).Rehearse(&grpc.GenericServerStream[RehearseRequest, RehearseResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Scheduler_RehearseServer = grpc.BidiStreamingServer[RehearseRequest, RehearseResponse]
+
 // Scheduler_ServiceDesc is the grpc.ServiceDesc for Scheduler service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -452,6 +488,13 @@ var Scheduler_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Scheduler_PlanPods_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Rehearse",
+			Handler:       _Scheduler_Rehearse_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "cluster/v1/scheduler.proto",
 }

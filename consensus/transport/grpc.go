@@ -139,7 +139,13 @@ func (serverCredentials) OverrideServerName(string) error         { return nil }
 type clientCredentials struct{ config *tls.Config }
 
 func (c clientCredentials) ClientHandshake(ctx context.Context, _ string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	conn, err := handshake(ctx, raw, c.config)
+	inTurn := &dialed{Conn: raw, late: ctx.Done()}
+	if err := inTurn.take(); err != nil {
+		raw.Close()
+		return nil, nil, err
+	}
+	conn, err := handshake(ctx, inTurn, c.config)
+	inTurn.finish()
 	if err != nil {
 		return nil, nil, err
 	}

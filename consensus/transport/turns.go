@@ -3,6 +3,8 @@ package transport
 import (
 	"crypto/tls"
 	"net"
+	"os"
+	"runtime"
 	"slices"
 )
 
@@ -71,4 +73,58 @@ func (c *connection) Read(b []byte) (int, error) {
 		return n, err
 	}
 	return n, t.take(c)
+}
+
+// dialing are the turns of those who dial: a process may be thousands of agents.
+var dialing = make(turns, handshakesEach*runtime.GOMAXPROCS(0))
+
+// dialed is a connection whose handshake this side began. As on the other side no
+// turn is kept while that is waited for.
+type dialed struct {
+	net.Conn
+	late     <-chan struct{} // closed when the handshake has no time left
+	atWork   bool
+	finished bool
+}
+
+func (d *dialed) take() error {
+	select {
+	case dialing <- struct{}{}:
+		d.atWork = true
+		return nil
+	case <-d.late:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+func (d *dialed) giveBack() {
+	if d.atWork {
+		d.atWork = false
+		<-dialing
+	}
+}
+
+// finish is called after the handshake, before anybody else has the connection.
+func (d *dialed) finish() {
+	d.giveBack()
+	d.finished = true
+}
+
+func (d *dialed) Write(b []byte) (int, error) {
+	if !d.finished {
+		d.giveBack()
+	}
+	return d.Conn.Write(b)
+}
+
+func (d *dialed) Read(b []byte) (int, error) {
+	if d.finished {
+		return d.Conn.Read(b)
+	}
+	d.giveBack()
+	n, err := d.Conn.Read(b)
+	if err != nil {
+		return n, err
+	}
+	return n, d.take()
 }

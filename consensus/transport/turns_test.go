@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/musterhq/muster/consensus/identity/identitytest"
 	"github.com/musterhq/muster/consensus/transport"
+	clusterv1 "github.com/musterhq/muster/proto/cluster/v1"
 )
 
 // Many more come at once than may be unfinished. All of them do their part, so
@@ -60,6 +62,45 @@ func TestClientsThatStallKeepNoTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	response.Body.Close()
+}
+
+// Those who are asked and say nothing must not keep others from being asked.
+func TestServersThatStallKeepNoTurn(t *testing.T) {
+	cluster := identitytest.New(t)
+	mute, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var crowd sync.WaitGroup
+	defer func() { cancel(); crowd.Wait() }()
+	for range 40 {
+		conn, err := transport.DialGRPC(mute.Addr().String(), cluster.Agent("n1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		crowd.Go(func() { _, _ = clusterv1.NewOperatorClient(conn).Members(ctx, &clusterv1.MembersRequest{}) })
+		asked, err := mute.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer asked.Close()
+		if _, err := asked.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mux, _ := listen(t, cluster.Server("c1"))
+	serveGRPC(t, mux)
+	conn, err := transport.DialGRPC(mux.Addr().String(), cluster.Server("c2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := clusterv1.NewOperatorClient(conn).Members(ctx, &clusterv1.MembersRequest{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // helloOnly lets a client's first message through and no answer back.

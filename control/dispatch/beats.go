@@ -21,6 +21,8 @@ const (
 	// lookEvery is between two looks at what agents said and at who is silent. One
 	// that hears each heartbeat when it comes is woken up a hundred times as often.
 	lookEvery = 100 * time.Millisecond
+	// heldUpMost is how late such a look may be without a word.
+	heldUpMost = time.Second
 	// reviewEvery is how often it is looked whether there is a quorum, and whether the
 	// control nodes are the same. ownedEvery is how often it is looked whose names
 	// the nodes have; who takes a name over makes a Node of it, which is news itself.
@@ -179,20 +181,18 @@ func (b *beats) answer(datagram []byte, from net.Addr) {
 	out.Addr = from
 }
 
-// watch hears heartbeats, looks who has fallen silent and whether sessions may go on,
-// until ctx ends; it closes the socket then. One goroutine does so for all: a timer for
-// each, put off with each heartbeat, costs more than the heartbeat. That it hears
-// first is why nobody is silent whose heartbeat waits here.
-func (d *Dispatcher) watch(ctx context.Context) error {
+// listen hears heartbeats and looks who has fallen silent, until ctx ends; it closes
+// the socket then. One goroutine does so for all: a timer for each, put off with each
+// heartbeat, costs more than the heartbeat. That it hears first is why nobody is
+// silent whose heartbeat waits here.
+func (d *Dispatcher) listen(ctx context.Context) error {
 	if d.beats.conn != nil {
 		d.beats.enlarge()
 		defer d.beats.conn.Close()
 	}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
-	var alone time.Duration // since when there is no quorum, by awake
-	servers := d.cfg.Servers()
-	for turn := 1; ; turn++ {
+	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -204,12 +204,28 @@ func (d *Dispatcher) watch(ctx context.Context) error {
 				return err
 			}
 		}
-		now := d.beats.awake.Now()
-		count := d.sessions.lookWhoIsSilent(now)
+		count := d.sessions.lookWhoIsSilent(d.beats.awake.Now())
 		d.beats.interval.Store(int64(beat.Interval(count)))
-		if turn%int(reviewEvery/lookEvery) != 0 {
-			continue
+		if took := time.Since(last) - lookEvery; took > heldUpMost {
+			d.log.Warn("this machine is too busy to hear its agents in time", "late", took.Round(time.Millisecond), "agents", count)
 		}
+		last = time.Now()
+	}
+}
+
+// review looks whether sessions may go on, until ctx ends.
+func (d *Dispatcher) review(ctx context.Context) error {
+	ticker := time.NewTicker(reviewEvery)
+	defer ticker.Stop()
+	var alone time.Duration // since when there is no quorum, by awake
+	servers := d.cfg.Servers()
+	for turn := 1; ; turn++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now := d.beats.awake.Now()
 		if d.cfg.Quorum() {
 			alone = 0
 		} else if alone == 0 {
@@ -218,7 +234,7 @@ func (d *Dispatcher) watch(ctx context.Context) error {
 		was := servers
 		servers = d.cfg.Servers()
 		moved := !slices.Equal(was, servers)
-		owned := turn%int(ownedEvery/lookEvery) == 0
+		owned := turn%int(ownedEvery/reviewEvery) == 0
 		if alone == 0 && !moved && !owned {
 			continue
 		}

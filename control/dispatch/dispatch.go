@@ -98,6 +98,8 @@ type Dispatcher struct {
 	streams  *streams
 	contents []*contents
 	reclaims *reclaims
+	// opening and storing are the turns of sessions that open, and that store.
+	opening, storing turns
 }
 
 // New makes a Dispatcher; it serves once Run runs.
@@ -105,7 +107,7 @@ func New(cfg Config) *Dispatcher {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Dispatcher{cfg: cfg, log: cfg.Logger, sessions: newSessions(), streams: newStreams()}
+	d := &Dispatcher{cfg: cfg, log: cfg.Logger, sessions: newSessions(), streams: newStreams(), opening: newTurns(), storing: newTurns()}
 	d.beats = newBeats(cfg.Beats, cfg.Quorum, d.sessions.heard)
 	d.desired = newDesired(cfg.Store, d.sessions.podChanged)
 	d.nodes = store.NewCache[*corev1.Node](cfg.Store, store.Nodes, nil)
@@ -130,7 +132,8 @@ func (d *Dispatcher) Register(r grpc.ServiceRegistrar) {
 // Run follows the local replica until ctx ends; sessions then end too.
 func (d *Dispatcher) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return d.watch(ctx) })
+	group.Go(func() error { return d.listen(ctx) })
+	group.Go(func() error { return d.review(ctx) })
 	group.Go(func() error { return d.desired.Run(ctx) })
 	group.Go(func() error { return d.nodes.Run(ctx) })
 	group.Go(func() error { return d.reclaims.Run(ctx) })

@@ -92,11 +92,16 @@ func (s *session) report(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-s.toReport:
 		}
-		s.mu.Lock()
-		now := s.reports
-		s.reports = newReports()
-		s.mu.Unlock()
-		left := s.storeReports(ctx, now)
+		var left reports
+		if err := s.d.storing.do(ctx, func() {
+			s.mu.Lock()
+			now := s.reports // also what came while it waited for its turn
+			s.reports = newReports()
+			s.mu.Unlock()
+			left = s.storeReports(ctx, now)
+		}); err != nil {
+			return err
+		}
 		if left.empty() {
 			attempt = 0
 			continue

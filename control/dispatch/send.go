@@ -157,8 +157,11 @@ func (s *session) greet(ctx context.Context, registered *corev1.Node) (map[strin
 	}
 	ready := make(chan outcome, 1)
 	go func() {
-		node, err := s.admit(ctx, registered)
-		ready <- outcome{node, err}
+		var o outcome
+		if err := s.d.opening.do(ctx, func() { o.node, o.err = s.admit(ctx, registered) }); err != nil {
+			o.err = err
+		}
+		ready <- o
 	}()
 	var node *corev1.Node
 	for node == nil {

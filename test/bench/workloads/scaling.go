@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/utils/ptr"
 
 	"github.com/musterhq/muster/test/bench/measure"
 	"github.com/musterhq/muster/test/bench/process"
@@ -77,7 +79,7 @@ func (s scaling) fill(ctx context.Context, l *lab) (Result, error) {
 	began := time.Now()
 	result, err := l.timed(ctx, count, func(ctx context.Context, _ *tally) (time.Time, error) {
 		return time.Time{}, l.all(ctx, count, func(ctx context.Context, client *kubernetes.Clientset, i int) error {
-			return createPod(ctx, client, namespaceMeasured, podName(i), "", podDefault())
+			return createPod(ctx, client, namespaceMeasured, podName(i), "", patient(podDefault()))
 		})
 	})
 	if err == nil && !result.Cut {
@@ -102,6 +104,18 @@ func (s scaling) fill(ctx context.Context, l *lab) (Result, error) {
 	memory, err := l.memory()
 	result.Figures = append(append(result.Figures, found...), memory...)
 	return result, err
+}
+
+// patient has a pod bear its node's silence for as long as Kubernetes' default does: of
+// thousands of agents that share the processors with who hears them, some are late,
+// and nobody makes these pods anew.
+func patient(pod *corev1.Pod) *corev1.Pod {
+	for _, key := range []string{corev1.TaintNodeUnreachable, corev1.TaintNodeNotReady} {
+		pod.Spec.Tolerations = append(pod.Spec.Tolerations, corev1.Toleration{
+			Key: key, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](300),
+		})
+	}
+	return pod
 }
 
 // requests are timed in the full cluster while nothing else happens.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 )
 
@@ -88,5 +89,28 @@ func TestPlanWithoutFilesEndsWithStatus2(t *testing.T) {
 	var status exitStatus
 	if !errors.As(err, &status) || status.code != planFailed || !strings.Contains(fmt.Sprint(err), "-f") {
 		t.Errorf("got %v, want status 2 and what is missing", err)
+	}
+}
+
+// A kind that nobody serves yet is waited for only if the files define it.
+func TestFilesMayDefineKinds(t *testing.T) {
+	read := func(text string) *manifest {
+		t.Helper()
+		given := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(text), &given.Object); err != nil {
+			t.Fatal(err)
+		}
+		return &manifest{given: given}
+	}
+	files := []*manifest{
+		read("{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, spec: {group: sea.example.org, names: {kind: Boat}}}"),
+		read("{apiVersion: v1, kind: ConfigMap}"),
+	}
+	for text, want := range map[string]bool{
+		"{apiVersion: sea.example.org/v1, kind: Boat}": true, "{apiVersion: sea.example.org/v1, kind: Ship}": false, "{apiVersion: v1, kind: Boat}": false,
+	} {
+		if got := defined(files, read(text)); got != want {
+			t.Errorf("%s: defined %t, want %t", text, got, want)
+		}
 	}
 }

@@ -184,7 +184,16 @@ func (p *plan) daemonSet(object Object) (controller.Outlook, error) {
 		return controller.Outlook{}, err
 	}
 	owned, _, _ := controller.Revisions(p.caches.ControllerRevisions, ds, controller.SelectorOf(ds.Spec.Selector))
-	return daemonset.Outlook(ds, owned, p.caches.Nodes.List(), p.caches.ActivePods(ds.UID), object.Like)
+	return daemonset.Outlook(ds, owned, p.nodes(), p.caches.ActivePods(ds.UID), object.Like)
+}
+
+// nodes are those that there would be.
+func (p *plan) nodes() []*corev1.Node {
+	changed := p.made.Also.Nodes
+	kept := slices.DeleteFunc(p.caches.Nodes.List(), func(node *corev1.Node) bool {
+		return slices.ContainsFunc(changed, func(c *corev1.Node) bool { return c.Name == node.Name })
+	})
+	return append(kept, changed...)
 }
 
 func (p *plan) job(object Object) (controller.Outlook, error) {

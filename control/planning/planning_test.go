@@ -72,6 +72,21 @@ func TestEveryKindThatKeepsPodsIsPlanned(t *testing.T) {
 	}
 }
 
+// A node that the plan brings or changes counts once.
+func TestDaemonsGoToNodesOfThePlan(t *testing.T) {
+	m := test.Begin(t, storetest.New(t))
+	test.Create(m, resource.Nodes, test.Node("n1"))
+	m.Run()
+	planned, _, err := Of(m.Caches, []Object{
+		{Object: []byte(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"n1"}}`)},
+		{Object: []byte(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"n2"}}`)},
+		{Object: []byte(`{"apiVersion":"apps/v1","kind":"DaemonSet","metadata":{"name":"d","namespace":"default"}}`), Like: test.Pod("like")},
+	}, time.Now())
+	if err != nil || len(planned.Outlooks) != 1 || len(planned.Outlooks[0].Come) != 2 {
+		t.Errorf("got %+v, %v, want two daemons", planned.Outlooks, err)
+	}
+}
+
 // What is stored beside pods decides about them, too.
 func TestOtherObjectsOfThePlanCount(t *testing.T) {
 	planned, of, err := Of(controller.NewCaches(storetest.New(t)), []Object{

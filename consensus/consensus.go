@@ -127,8 +127,7 @@ type Config struct {
 	// followers shorten Heartbeat to once the leader's connection is gone. Default 150 ms.
 	LeaderLease time.Duration
 	// Commit bounds how late an idle follower learns of a commit if the
-	// message that normally says so at once is lost. Default 1 s: each empty message
-	// costs an idle leader as much as a heartbeat.
+	// message that normally says so at once is lost. Default 100 ms.
 	Commit time.Duration
 	// LeaderWait bounds the wait for a leader, and for the fate of a command
 	// whose leader was lost. Default 1.5 s times Multiplier.
@@ -176,7 +175,7 @@ func (c Config) withDefaults() (Config, error) {
 	duration(&c.Heartbeat, 400*time.Millisecond)
 	duration(&c.Election, c.Heartbeat)
 	duration(&c.LeaderLease, min(150*time.Millisecond, c.Heartbeat))
-	duration(&c.Commit, time.Second)
+	duration(&c.Commit, 100*time.Millisecond)
 	if c.Multiplier == 0 {
 		c.Multiplier = 1
 	}

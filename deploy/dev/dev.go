@@ -10,12 +10,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -105,25 +107,41 @@ func (c *Cluster) choosePorts() error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	var taken []net.Listener
+	var taken []io.Closer // held until all are chosen, so that none is given twice
 	defer func() {
 		for _, l := range taken {
 			l.Close()
 		}
 	}()
+	// Gossip and heartbeats need the UDP port of the same number.
+	choose := func() (int, error) {
+		for {
+			stream, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return 0, err
+			}
+			taken = append(taken, stream)
+			port := stream.Addr().(*net.TCPAddr).Port
+			datagrams, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+			if errors.Is(err, syscall.EADDRINUSE) {
+				continue
+			}
+			if err != nil {
+				return 0, err
+			}
+			taken = append(taken, datagrams)
+			return port, nil
+		}
+	}
 	for _, name := range append(c.ServerNames(), c.AgentNames()...) {
 		if _, ok := c.ports[name]; ok {
 			continue
 		}
 		var free [2]int
 		for i := range free {
-			// Held until all are chosen, so that none is given twice.
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
+			if free[i], err = choose(); err != nil {
 				return err
 			}
-			taken = append(taken, l)
-			free[i] = l.Addr().(*net.TCPAddr).Port
 		}
 		c.ports[name] = nodePorts{API: free[0], Gossip: free[1]}
 	}

@@ -80,9 +80,9 @@ type Config struct {
 	// Volumes is the directory below which volumes of claims are made.
 	Volumes string
 	// Heartbeat is how often one is sent through the stream, where datagrams do not pass.
-	// A control node that is silent for Silence, or for silenceMore (or half as much again)
-	// longer than the interval that it has asked for, is taken for dead; one that does
-	// not welcome within Patience too.
+	// A control node that is silent for Silence, or beyond the interval that it has asked
+	// for by silenceMore or one and a half intervals, whichever is the longest, is taken
+	// for dead; one that does not welcome within Patience too.
 	Heartbeat, Silence, Patience time.Duration // default 1 s, 2.5 s, 5 s
 	Logger                       *slog.Logger
 }
@@ -93,8 +93,8 @@ const (
 	streamsLeft = 30 * time.Second // what open streams get when the control node goes away
 	// silenceMore is what a control node may be silent beyond the interval of heartbeats
 	// that it has asked for: three are sent in that time. A control node that asks for long
-	// ones has many agents, and who leaves it because it is busy makes it busier: then it
-	// may be silent for half as long again as the interval.
+	// ones has many agents, and who leaves it because it is busy makes it busier: then one
+	// and a half intervals count.
 	silenceMore = 1500 * time.Millisecond
 	// lookEvery is between two looks whether it is silent.
 	lookEvery = 500 * time.Millisecond

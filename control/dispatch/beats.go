@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// lookEvery is between two looks at what agents said and at who is silent. One
-	// that hears each heartbeat when it comes is woken up a hundred times as often.
+	// lookEvery is between two looks at what agents said and at who is silent. To hear
+	// each heartbeat when it comes is to be woken up fifty times as often, with a
+	// thousand agents.
 	lookEvery = 100 * time.Millisecond
 	// heldUpMost is how late such a look may be without a word.
 	heldUpMost = time.Second

@@ -145,15 +145,21 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	for _, test := range []struct {
 		bug    string
 		faults []string
+		// Each of these promises is that the bug is not there.
+		promises []string
 	}{
-		{"stale-reads", []string{"isolate"}},
-		{"early-ack", []string{"isolate"}},
+		// What is read late contradicts the key's own history only if that key was written
+		// meanwhile; its revision tells in any case.
+		{"stale-reads", []string{"isolate"}, []string{check.Linearizable, check.Revisions}},
+		// Nothing but the search for an order finds that a write which was said to have
+		// come about has not: it came with no revision.
+		{"early-ack", []string{"isolate"}, []string{check.Linearizable}},
 	} {
 		t.Run(test.bug, func(t *testing.T) {
 			result := play(t, Config{Seed: 1, Time: 6 * time.Second, Bug: test.bug, Only: test.faults})
 			t.Logf("%v", result)
-			if !slices.ContainsFunc(result.Violations, func(v check.Violation) bool { return v.Promise == check.Linearizable }) {
-				t.Errorf("found %v, want a history that is not linearizable", result.Violations)
+			if !slices.ContainsFunc(result.Violations, func(v check.Violation) bool { return slices.Contains(test.promises, v.Promise) }) {
+				t.Errorf("found %v, want one of %q", result.Violations, test.promises)
 			}
 		})
 	}

@@ -16,6 +16,10 @@ import (
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
+// oldest bounds what an agent may say of an event's age, in milliseconds: longer than
+// any of them lives.
+const oldest = uint64(24 * time.Hour / time.Millisecond)
+
 // storeEvent stores an agent's event. The same thing said again about the same
 // object counts up the first event, as Kubernetes' recorders do; the name is
 // made from what it says, so that it is found again after a reconnect and on
@@ -29,12 +33,12 @@ func (d *Dispatcher) storeEvent(ctx context.Context, node string, report *agentv
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	now := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
+	at := metav1.NewTime(time.Now().Add(-time.Duration(min(report.AgeMs, oldest)) * time.Millisecond).UTC().Truncate(time.Second))
 	source := corev1.EventSource{Component: "kubelet", Host: node}
 	event := &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: eventName(&regarding, source, report)},
 		InvolvedObject: regarding, Type: report.Type, Reason: report.Reason, Message: report.Message,
-		Source: source, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		Source: source, FirstTimestamp: at, LastTimestamp: at, Count: 1,
 		ReportingController: source.Component, ReportingInstance: node,
 	}
 	kind := d.cfg.Registry.Kind(store.Events.Resource)
@@ -45,7 +49,9 @@ func (d *Dispatcher) storeEvent(ctx context.Context, node string, report *agentv
 	_, _, err = d.cfg.Registry.Update(ctx, kind, namespace, event.Name, "", func(current store.Object) (store.Object, error) {
 		again := current.(*corev1.Event)
 		again.Count++
-		again.LastTimestamp = now
+		if again.LastTimestamp.Before(&at) {
+			again.LastTimestamp = at
+		}
 		return again, nil
 	}, resource.UpdateOptions{FieldManager: "muster-agent"})
 	return err

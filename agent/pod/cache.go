@@ -58,6 +58,10 @@ func (c *cache) save(pod *corev1.Pod) error {
 	if err != nil {
 		return err
 	}
+	err = writeAtomically(c.path(pod.UID), raw, !c.unsynced)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,14 +68,9 @@ func (k *Keeper) Forget(owner types.UID) {
 func (k *Keeper) CreateMany(ctx context.Context, owner store.Object, n int, pod func(i int) *corev1.Pod) error {
 	var failed error
 	for batch, next := 1, 0; next < n && failed == nil; batch *= 2 {
-		var g errgroup.Group
-		g.SetLimit(writers)
-		for range min(batch, n-next) {
-			i := next
-			g.Go(func() error { return k.Create(ctx, owner, pod(i)) })
-			next++
-		}
-		failed = g.Wait()
+		end := min(next+batch, n)
+		failed = each(end-next, func(i int) error { return k.Create(ctx, owner, pod(next+i)) })
+		next = end
 	}
 	return failed
 }
@@ -144,26 +138,22 @@ func (k *Keeper) addUnsure(owner store.Object, name string) {
 
 // Delete deletes pods, each with the grace that it asks for.
 func (k *Keeper) Delete(ctx context.Context, owner store.Object, pods []*corev1.Pod) error {
-	var g errgroup.Group
-	g.SetLimit(writers)
-	for _, pod := range pods {
-		g.Go(func() error {
-			_, _, err := k.registry.Delete(ctx, resource.Pods, pod.Namespace, pod.Name,
-				&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
-			switch {
-			case err == nil:
-				k.events.Event(k.owners, owner, corev1.EventTypeNormal, "SuccessfulDelete", k.Describe("delete", pod.Name, owner, nil))
-				return nil
-			case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-				return nil // gone already, or another of that name
-			}
-			if ctx.Err() == nil {
-				k.events.Event(k.owners, owner, corev1.EventTypeWarning, "FailedDelete", k.Describe("delete", pod.Name, owner, err))
-			}
-			return fmt.Errorf("delete pod %s: %w", pod.Name, err)
-		})
-	}
-	return g.Wait()
+	return each(len(pods), func(i int) error {
+		pod := pods[i]
+		_, _, err := k.registry.Delete(ctx, resource.Pods, pod.Namespace, pod.Name,
+			&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pod.UID}})
+		switch {
+		case err == nil:
+			k.events.Event(k.owners, owner, corev1.EventTypeNormal, "SuccessfulDelete", k.Describe("delete", pod.Name, owner, nil))
+			return nil
+		case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+			return nil // gone already, or another of that name
+		}
+		if ctx.Err() == nil {
+			k.events.Event(k.owners, owner, corev1.EventTypeWarning, "FailedDelete", k.Describe("delete", pod.Name, owner, err))
+		}
+		return fmt.Errorf("delete pod %s: %w", pod.Name, err)
+	})
 }
 
 // Claim is Claim for pods.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -15,6 +16,26 @@ import (
 
 // writers bounds the objects of one owner that are written at a time.
 const writers = 64
+
+// each calls write for 0 … n-1, up to writers at a time, and returns the first error.
+// Whoever is done takes the next: a goroutine for each object would spend a good part
+// of the write on growing its stack.
+func each(n int, write func(i int) error) error {
+	var next atomic.Int64
+	var g errgroup.Group
+	for range min(n, writers) {
+		g.Go(func() error {
+			var failed error
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if err := write(i); failed == nil {
+					failed = err
+				}
+			}
+			return failed
+		})
+	}
+	return g.Wait()
+}
 
 // errChanged: the object is no longer the one that the change was meant for.
 var errChanged = errors.New("changed meanwhile")

@@ -160,8 +160,10 @@ func (l *lab) close() {
 		p.Kill()
 	}
 	l.Kill()
-	if err := os.RemoveAll(l.Dir); err != nil {
-		measure.Progress("%s is left behind: %v", l.Dir, err)
+	for _, dir := range []string{l.Dir, l.agentsDir()} {
+		if err := os.RemoveAll(dir); err != nil {
+			measure.Progress("%s is left behind: %v", dir, err)
+		}
 	}
 }
 

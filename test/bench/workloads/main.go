@@ -40,6 +40,7 @@ type bench struct {
 	rounds    int
 	quick     bool
 	dir       string
+	agentsDir string
 
 	profiles    string
 	profileTime time.Duration
@@ -87,6 +88,7 @@ func run(ctx context.Context) error {
 		list        = flag.Bool("list", false, "list the cases and end")
 		out         = flag.String("json", "bench-workloads.json", "file for all figures")
 		parent      = flag.String("dir", os.TempDir(), "directory for the nodes' data, removed afterwards; its disk is what is measured")
+		agents      = flag.String("agents-dir", memoryDir(), "directory for what Muster's compute nodes keep, removed afterwards: best in memory, as a thousand machines do not share one disk")
 		wait        = flag.Duration("wait", 0, "how long to wait at first for the load average to fall to 1, as after a build")
 	)
 	flag.IntVar(&b.pods, "pods", 10_000, "pods of the largest cases; the goals are set for 10,000")
@@ -144,6 +146,10 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	if b.agentsDir, err = os.MkdirTemp(*agents, "bench-workloads-agents-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.agentsDir)
 	if b.report.Machine, err = measure.Look(ctx, b.dir, *wait); err != nil {
 		return err
 	}
@@ -159,6 +165,15 @@ func run(ctx context.Context) error {
 	b.report.Goals = b.report.goals()
 	b.report.print(os.Stdout)
 	return errors.Join(err, b.report.write(*out))
+}
+
+// memoryDir is a directory in memory, if the machine has one.
+func memoryDir() string {
+	const shared = "/dev/shm"
+	if info, err := os.Stat(shared); err == nil && info.IsDir() {
+		return shared
+	}
+	return os.TempDir()
 }
 
 func numbers(name, text string, most int) (all []int, err error) {

@@ -69,6 +69,9 @@ func (l *lab) addNodes(ctx context.Context) error {
 	return l.awaitNodes(ctx)
 }
 
+// agentsDir is where Muster's compute nodes keep what they keep.
+func (l *lab) agentsDir() string { return filepath.Join(l.bench.agentsDir, filepath.Base(l.Dir)) }
+
 // startHollow runs a process with some of the nodes. It ends with the lab.
 func (l *lab) startHollow(ctx context.Context, first, count int) error {
 	muster := l.System.(system.Muster)
@@ -85,7 +88,7 @@ func (l *lab) startHollow(ctx context.Context, first, count int) error {
 		servers = append(servers, n.Address)
 	}
 	args := []string{
-		hollowCommand, "--first", strconv.Itoa(first), "--count", strconv.Itoa(count), "--dir", filepath.Join(l.Dir, "hollow"),
+		hollowCommand, "--first", strconv.Itoa(first), "--count", strconv.Itoa(count), "--dir", l.agentsDir(),
 		"--servers", strings.Join(servers, ","), "--zones", strings.Join(l.zones, ","), "--idle=" + strconv.FormatBool(!l.agents),
 	}
 	p, err := process.StartWith(strings.NewReader(token), filepath.Join(l.Dir, fmt.Sprintf("hollow-%d.log", first)), self, args...)

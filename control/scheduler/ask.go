@@ -40,7 +40,7 @@ func (s *Scheduler) Status(ctx context.Context) (Status, error) {
 	status := Status{Paused: Brake{s.registry.Store()}.Paused(), Algorithm: Algorithms{s.registry.Store()}.Get()}
 	err := s.ask(ctx, func(c *core) {
 		status.Nodes = len(c.cluster.order)
-		status.Ready, status.BackingOff, status.Unschedulable = len(c.queue.ready), len(c.queue.later), len(c.queue.parked)
+		status.Ready, status.BackingOff, status.Unschedulable = len(c.queue.ready), len(c.queue.later), c.queue.parked.len()
 		for _, p := range c.cluster.pods {
 			if p.assumed {
 				status.Binding++

@@ -316,7 +316,7 @@ func (c *core) wakeParked() {
 		x.barred = x.barred[:0]
 	}
 	for name := range c.cluster.gained {
-		if n := c.cluster.nodes[name]; n != nil && n.node != nil && len(c.queue.parked) > 0 {
+		if n := c.cluster.nodes[name]; n != nil && n.node != nil && c.queue.parked.len() > 0 {
 			c.wakeFor(n)
 		}
 		delete(c.cluster.gained, name)
@@ -341,7 +341,7 @@ func (c *core) wakeParked() {
 // All are alike but those for whom room is made.
 func (c *core) wakeOneOf(class *parkedClass) {
 	nominees, asked := len(c.cluster.nominations.of), false
-	for _, e := range class.entries {
+	for e := range class.entries.all() {
 		if nominees == 0 || c.cluster.nominations.of[e.pod.UID] == nil {
 			if asked {
 				continue
@@ -366,7 +366,7 @@ func (c *core) wakeFor(n *nodeInfo) {
 	var woken, fit []*entry
 	var away []*nomination // of those that fit, so that they count once
 	c.cluster.try(func() {
-		for _, e := range c.queue.parked {
+		for e := range c.queue.parked.all() {
 			mine := nominees > 0 && c.cluster.nominations.node(e.pod.UID) == n.name
 			if refused[e.parkedIn] && !mine {
 				continue

@@ -259,7 +259,7 @@ func (w *world) decide(most int) {
 		}
 		w.open = append(w.open, d)
 	}
-	for _, e := range w.core.queue.parked {
+	for e := range w.core.queue.parked.all() {
 		if n := w.anyFit(e.podInfo, ""); n != "" {
 			w.t.Fatalf("%s is parked though it fits on %s", e.pod.Name, n)
 		}
@@ -372,8 +372,8 @@ func (w *world) checkSums() {
 			w.t.Fatalf("%s is queued as it was before it changed", uid)
 		}
 	}
-	if parked != len(w.core.queue.parked) || !slices.IsSortedFunc(w.core.queue.parked, compareEntries) {
-		w.t.Fatalf("%d parked of %d, sorted %v", len(w.core.queue.parked), parked, slices.IsSortedFunc(w.core.queue.parked, compareEntries))
+	if listed := slices.Collect(w.core.queue.parked.all()); parked != len(listed) || !slices.IsSortedFunc(listed, compareEntries) {
+		w.t.Fatalf("%d parked of %d, sorted %v", len(listed), parked, slices.IsSortedFunc(listed, compareEntries))
 	}
 }
 
@@ -406,7 +406,7 @@ func TestCoreOverAnyHistory(t *testing.T) {
 			w.decide(-1)
 			w.checkSums()
 		}
-		for _, e := range w.core.queue.parked {
+		for e := range w.core.queue.parked.all() {
 			if w.core.waits(e) {
 				t.Errorf("%s waits on %s, and nobody is leaving", e.pod.Name, w.core.cluster.nominations.node(e.pod.UID))
 			}

@@ -137,7 +137,7 @@ func (w *world) checkIndex(fresh *cluster) {
 	for _, p := range w.core.cluster.pods {
 		pins[p.kin]++
 	}
-	for _, e := range w.core.queue.parked {
+	for e := range w.core.queue.parked.all() {
 		pins[e.kin]++
 	}
 	for _, it := range w.core.cluster.nominations.of {

@@ -3,10 +3,12 @@ package scheduler
 import (
 	"cmp"
 	"container/heap"
+	"iter"
 	"maps"
 	"slices"
 	"time"
 
+	"github.com/google/btree"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -25,10 +27,30 @@ type queue struct {
 	entries map[types.UID]*entry
 	ready   readyHeap
 	later   laterHeap
-	parked  []*entry // in order
+	parked  ordered
 	classes map[classKey]*parkedClass
 	index   *index
 	seq     uint64
+	// spare are nodes of trees that have shrunk.
+	spare *btree.FreeListG[*entry]
+}
+
+// ordered are entries by priority, then by arrival. A hundred thousand may be parked,
+// and come and go one by one.
+type ordered struct{ tree *btree.BTreeG[*entry] }
+
+// orderedDegree is how far the trees branch: small ones are one slice.
+const orderedDegree = 32
+
+func (o ordered) len() int { return o.tree.Len() }
+func (o ordered) all() iter.Seq[*entry] {
+	return func(yield func(*entry) bool) { o.tree.Ascend(yield) }
+}
+func (o ordered) insert(e *entry) { o.tree.ReplaceOrInsert(e) }
+func (o ordered) remove(e *entry) { o.tree.Delete(e) }
+
+func (q *queue) newOrdered() ordered {
+	return ordered{btree.NewWithFreeListG(orderedDegree, (*entry).before, q.spare)}
 }
 
 // classKey is the same for pods that filters treat alike: what they ask, and who
@@ -49,7 +71,7 @@ func (p *podInfo) classKey() classKey {
 // parkedClass are the parked entries of a class.
 type parkedClass struct {
 	key     classKey
-	entries []*entry // in order, never none
+	entries ordered  // never none
 	tallies []*tally // of its rules, pinned
 }
 
@@ -79,7 +101,12 @@ const (
 )
 
 func newQueue(x *index) *queue {
-	return &queue{entries: make(map[types.UID]*entry), classes: make(map[classKey]*parkedClass), index: x}
+	q := &queue{
+		entries: make(map[types.UID]*entry), classes: make(map[classKey]*parkedClass), index: x,
+		spare: btree.NewFreeListG[*entry](btree.DefaultFreeListSize),
+	}
+	q.parked = q.newOrdered()
+	return q
 }
 
 // before orders by priority, then by arrival.
@@ -156,7 +183,7 @@ func (q *queue) wakeAs(e *entry, class classKey) {
 // their own.
 func (q *queue) part(barred []*kin) {
 	var moved []*entry
-	for _, e := range q.parked {
+	for e := range q.parked.all() {
 		if e.parkedIn.key.kin == nil && slices.Contains(barred, e.kin) {
 			moved = append(moved, e)
 		}
@@ -196,17 +223,17 @@ func (q *queue) put(e *entry, place entryPlace) {
 	case inLater:
 		heap.Push(&q.later, e)
 	case inParked:
-		q.parked = inserted(q.parked, e)
+		q.parked.insert(e)
 		q.index.know(e.podInfo)
 		q.index.pinKin(e.kin, 1)
 		key := e.classKey()
 		class := q.classes[key]
 		if class == nil {
-			class = &parkedClass{key: key}
+			class = &parkedClass{key: key, entries: q.newOrdered()}
 			q.classes[key] = class
 			q.index.park(class, e.podInfo)
 		}
-		class.entries = inserted(class.entries, e)
+		class.entries.insert(e)
 		e.parkedIn = class
 	}
 }
@@ -218,28 +245,17 @@ func (q *queue) take(e *entry) {
 	case inLater:
 		heap.Remove(&q.later, e.index)
 	case inParked:
-		q.parked = removed(q.parked, e)
+		q.parked.remove(e)
 		class := e.parkedIn
 		e.parkedIn = nil
-		if class.entries = removed(class.entries, e); len(class.entries) == 0 {
+		class.entries.remove(e)
+		if class.entries.len() == 0 {
 			delete(q.classes, class.key)
 			q.index.unpark(class)
 		}
 		q.index.pinKin(e.kin, -1)
 	}
 	e.place = inNone
-}
-
-func inserted(list []*entry, e *entry) []*entry {
-	i, _ := slices.BinarySearchFunc(list, e, compareEntries)
-	return slices.Insert(list, i, e)
-}
-
-func removed(list []*entry, e *entry) []*entry {
-	if i, found := slices.BinarySearchFunc(list, e, compareEntries); found {
-		return slices.Delete(list, i, i+1)
-	}
-	return list
 }
 
 // readyHeap is ordered by priority and arrival.

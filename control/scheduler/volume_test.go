@@ -317,7 +317,7 @@ func (w *storedWorld) step(t *testing.T) {
 			w.deciding = append(w.deciding, d)
 		}
 	}
-	for _, e := range w.queue.parked {
+	for e := range w.queue.parked.all() {
 		for _, n := range w.cluster.order {
 			if w.cluster.fits(e.podInfo, n) {
 				t.Fatalf("%s is parked and fits on %s", e.pod.Name, n.name)

@@ -2,10 +2,12 @@ package operator
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -23,6 +25,11 @@ const (
 	rehearsalsMost = 4
 	// answerMost bounds what one request may answer.
 	answerMost = 8 << 20
+	// requestMost is for how long one request may last. The API ends what is not meant to
+	// last sooner.
+	requestMost = 90 * time.Second
+	// idleMost is for how long a copy is kept for a caller who asks nothing.
+	idleMost = 2 * time.Minute
 )
 
 // Rehearse serves the API of a copy of the cluster to one caller.
@@ -48,22 +55,29 @@ func serveStream(stream grpc.BidiStreamingServer[clusterv1.RehearseRequest, clus
 	if err := stream.Send(&clusterv1.RehearseResponse{Revision: revision}); err != nil {
 		return err
 	}
+	requests := make(chan received)
+	go receiveAll(stream, requests)
+	idle := time.NewTimer(idleMost)
+	defer idle.Stop()
 	for {
-		asked, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		idle.Reset(idleMost)
+		var next received
+		select {
+		case next = <-requests:
+		case <-stream.Context().Done():
+			return status.FromContextError(stream.Context().Err()).Err()
+		case <-idle.C:
+			return status.Errorf(codes.DeadlineExceeded, "nothing was asked for %v", idleMost)
+		}
+		if errors.Is(next.err, io.EOF) {
 			return nil
 		}
+		if next.err != nil {
+			return next.err
+		}
+		answer, err := answerTo(stream, api, next.asked)
 		if err != nil {
 			return err
-		}
-		request, err := httpRequest(stream, asked)
-		if err != nil {
-			return err
-		}
-		answer := &answer{header: http.Header{}}
-		api.ServeHTTP(answer, request)
-		if answer.body.Len() > answerMost {
-			return status.Errorf(codes.ResourceExhausted, "%s %s: more than %d bytes", asked.Method, asked.Uri, answerMost)
 		}
 		if err := stream.Send(answer.message()); err != nil {
 			return err
@@ -71,9 +85,54 @@ func serveStream(stream grpc.BidiStreamingServer[clusterv1.RehearseRequest, clus
 	}
 }
 
+// received is a request, or why none comes.
+type received struct {
+	asked *clusterv1.RehearseRequest
+	err   error
+}
+
+// receiveAll ends with the stream, which ends once its handler has returned: nobody can wait
+// for it before.
+func receiveAll(stream grpc.BidiStreamingServer[clusterv1.RehearseRequest, clusterv1.RehearseResponse], to chan<- received) {
+	for {
+		asked, err := stream.Recv()
+		select {
+		case to <- received{asked, err}:
+		case <-stream.Context().Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// answerTo is what the API answers. A handler that panics, as one does that has to cut its
+// answer short, ends the rehearsal as it would end a connection.
+func answerTo(stream grpc.ServerStream, api http.Handler, asked *clusterv1.RehearseRequest) (a *answer, err error) {
+	ctx, cancel := context.WithTimeout(stream.Context(), requestMost)
+	defer cancel()
+	request, err := httpRequest(ctx, asked)
+	if err != nil {
+		return nil, err
+	}
+	a = &answer{header: http.Header{}}
+	defer func() {
+		problem := recover()
+		switch {
+		case a.tooLarge:
+			err = status.Errorf(codes.ResourceExhausted, "%s %s: more than %d bytes", asked.Method, asked.Uri, answerMost)
+		case problem != nil:
+			err = status.Errorf(codes.Internal, "%s %s: no whole answer: %v", asked.Method, asked.Uri, problem)
+		}
+	}()
+	api.ServeHTTP(a, request)
+	return a, nil
+}
+
 // httpRequest is a request of the stream's caller. What would last, or do something
 // outside of the copy, is refused.
-func httpRequest(stream grpc.ServerStream, asked *clusterv1.RehearseRequest) (*http.Request, error) {
+func httpRequest(ctx context.Context, asked *clusterv1.RehearseRequest) (*http.Request, error) {
 	uri, err := url.ParseRequestURI(asked.Uri)
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "uri: %v", err)
@@ -83,17 +142,18 @@ func httpRequest(stream grpc.ServerStream, asked *clusterv1.RehearseRequest) (*h
 	if asked.Method != http.MethodGet && !(write && query.Get("dryRun") == metav1.DryRunAll) || query.Has("watch") || query.Has("follow") {
 		return nil, status.Errorf(codes.InvalidArgument, "%s %s: want a read, or a dry run of POST or PATCH", asked.Method, asked.Uri)
 	}
-	request, err := http.NewRequestWithContext(stream.Context(), asked.Method, uri.String(), bytes.NewReader(asked.Body))
+	request, err := http.NewRequestWithContext(ctx, asked.Method, "/", bytes.NewReader(asked.Body))
 	if err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "%v", err)
 	}
-	request.RequestURI = asked.Uri
+	// What was checked, and not parsed again: "#" begins a fragment in a URL, in a request it does not.
+	request.URL, request.RequestURI = uri, asked.Uri
 	for name, value := range asked.Headers {
 		request.Header.Set(name, value)
 	}
 	// The caller is who the stream's certificate says, whatever the request does.
 	request.Header.Del("Authorization")
-	if p, ok := peer.FromContext(stream.Context()); ok {
+	if p, ok := peer.FromContext(ctx); ok {
 		if info, ok := p.AuthInfo.(credentials.TLSInfo); ok {
 			request.TLS = &info.State
 		}
@@ -102,11 +162,12 @@ func httpRequest(stream grpc.ServerStream, asked *clusterv1.RehearseRequest) (*h
 	return request, nil
 }
 
-// answer keeps what is written.
+// answer keeps what is written, up to answerMost.
 type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
+	header   http.Header
+	status   int
+	body     bytes.Buffer
+	tooLarge bool
 }
 
 func (a *answer) Header() http.Header { return a.header }
@@ -119,7 +180,8 @@ func (a *answer) WriteHeader(status int) {
 
 func (a *answer) Write(b []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
-	if a.body.Len() > answerMost {
+	if len(b) > answerMost-a.body.Len() {
+		a.tooLarge = true
 		return 0, io.ErrShortBuffer
 	}
 	return a.body.Write(b)

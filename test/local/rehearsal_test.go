@@ -1,6 +1,7 @@
 package local
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -75,6 +76,17 @@ func TestRehearsalsAreSeenByThemselvesAlone(t *testing.T) {
 	}
 	if _, err := real.CoreV1().Namespaces().Get(t.Context(), "shop", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the namespace is seen in the cluster: %v", err)
+	}
+	// A list that is cut short ends the rehearsal, and nothing else.
+	large := strings.Repeat("x", 1_000_000)
+	for i := range 9 {
+		body := fmt.Sprintf(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"large-%d"},"data":{"a":%q}}`, i, large)
+		if status, body := ask(http.MethodPost, "/api/v1/namespaces/shop/configmaps?dryRun=All", body); status != http.StatusCreated {
+			t.Fatalf("got %d, %s", status, body)
+		}
+	}
+	if status, message := ask(http.MethodGet, "/api/v1/namespaces/shop/configmaps", ""); status != 0 || !strings.Contains(message, "ResourceExhausted") {
+		t.Errorf("a list of 9 MB: got %d, %.200s; want it refused", status, message)
 	}
 	// What would last, or is meant for real.
 	for _, refused := range []string{"POST /api/v1/namespaces", "DELETE /api/v1/namespaces/shop", "GET /api/v1/pods?watch=true", "GET /api/v1/namespaces/a/pods/b/log?follow=true"} {

@@ -3,6 +3,7 @@ package resource
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/musterhq/muster/control/store"
+	"github.com/musterhq/muster/control/store/storetest"
 )
 
 func TestCreateSetsWhatUsersCannot(t *testing.T) {
@@ -344,3 +346,45 @@ type demanding func(*Attributes) error
 
 func (demanding) Admit(context.Context, *Attributes) error          { return nil }
 func (d demanding) Validate(_ context.Context, a *Attributes) error { return d(a) }
+
+// witness keeps what admission is told, and whether it hears that writes are over.
+type witness struct {
+	dryRuns     []bool
+	begun, over int
+}
+
+func (w *witness) Admit(_ context.Context, a *Attributes) error {
+	w.dryRuns = append(w.dryRuns, a.DryRun)
+	return nil
+}
+
+func (w *witness) Validate(_ context.Context, a *Attributes) error {
+	w.dryRuns = append(w.dryRuns, a.DryRun)
+	w.begun++
+	a.Tried = append(a.Tried, func() { w.over++ })
+	return nil
+}
+
+// Webhooks must take nothing in a rehearsal for real, also not what was not asked for as
+// a dry run, as what controllers write.
+func TestAdmissionIsToldThatARehearsalIsADryRun(t *testing.T) {
+	seen := &witness{}
+	r := New(storetest.New(t), seen).Rehearsing()
+	must(t, r, Pods, "default", newPod("web"))
+	if _, _, err := r.Update(t.Context(), Pods, "default", "web", "", func(obj store.Object) (store.Object, error) {
+		obj.SetLabels(map[string]string{"a": "b"})
+		return obj, nil
+	}, UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	options := &corev1.PodExecOptions{}
+	if err := r.Connect(t.Context(), Pods, "default", "web", "exec", corev1.SchemeGroupVersion.WithKind("PodExecOptions"), options); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen.dryRuns) != 6 || slices.Contains(seen.dryRuns, false) {
+		t.Errorf("admission was told of dry runs: %v, want six times true", seen.dryRuns)
+	}
+	if got := stored[*corev1.Pod](t, r, Pods, "default", "web"); got == nil || got.Labels["a"] != "b" {
+		t.Errorf("stored %v, want what was written", got)
+	}
+}

@@ -74,8 +74,22 @@ func (r *Registry) With(s *store.Store) *Registry {
 // asked are told of a dry run.
 func (r *Registry) Rehearsing() *Registry {
 	copied := *r
-	copied.rehearsing = true
+	copied.rehearsing, copied.admission = true, rehearsed{r.admission}
 	return &copied
+}
+
+// rehearsed is admission that is told of a dry run of every write: what controllers write
+// in a rehearsal is no more real than what was asked for, nor is a stream.
+type rehearsed struct{ Admission }
+
+func (r rehearsed) Admit(ctx context.Context, a *Attributes) error {
+	a.DryRun = true
+	return r.Admission.Admit(ctx, a)
+}
+
+func (r rehearsed) Validate(ctx context.Context, a *Attributes) error {
+	a.DryRun = true
+	return r.Admission.Validate(ctx, a)
 }
 
 // pretends says whether a write is to end before the store.

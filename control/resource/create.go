@@ -126,6 +126,7 @@ func (r *Registry) insertWith(ctx context.Context, kind *Kind, obj store.Object,
 		if kind.Schema != nil {
 			demand, err := kind.Schema.Demand(r.store, obj)
 			if err != nil {
+				final.tried()
 				return nil, err
 			}
 			final.Demands = append(final.Demands, demand)

@@ -2,6 +2,7 @@ package resource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	genericrequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/warning"
 
 	"github.com/musterhq/muster/control/store"
@@ -386,5 +388,27 @@ func TestAdmissionIsToldThatARehearsalIsADryRun(t *testing.T) {
 	}
 	if got := stored[*corev1.Pod](t, r, Pods, "default", "web"); got == nil || got.Labels["a"] != "b" {
 		t.Errorf("stored %v, want what was written", got)
+	}
+}
+
+// unwanted is a schema that lets nothing be created.
+type unwanted struct{ Schema }
+
+func (unwanted) Demand(*store.Store, store.Object) (store.Write, error) {
+	return store.Write{}, errors.New("the definition is gone")
+}
+
+// Others may wait for their turn until a write is over.
+func TestAdmissionHearsOfACreateThatItsSchemaRefuses(t *testing.T) {
+	seen := &witness{}
+	kind := *ConfigMaps
+	kind.Schema = unwanted{}
+	attributes := &Attributes{Operation: Create, Kind: &kind, Namespace: "default"}
+	obj := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}}
+	if _, err := New(storetest.New(t), seen).insert(genericrequest.WithNamespace(t.Context(), "default"), &kind, obj, attributes); err == nil {
+		t.Fatal("it was created")
+	}
+	if seen.begun != 1 || seen.over != 1 {
+		t.Errorf("%d writes were allowed and %d over, want one each", seen.begun, seen.over)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -44,14 +45,21 @@ type plan struct {
 	now    time.Time
 	made   scheduler.Planned
 	of     []int // objects that outlooks are of
+	pods   int   // of all outlooks
 }
 
 // Of is what objects mean that would be stored in this order, and which of them each
-// outlook is of. Those that mean nothing for pods are passed over.
+// outlook is of. Those that mean nothing for pods are passed over. More pods than
+// scheduler.PlanMost are scheduler.ErrPlanTooLarge, and are not made.
 func Of(caches *controller.Caches, objects []Object, now time.Time) (scheduler.Planned, []int, error) {
 	p := &plan{caches: caches, now: now}
 	for i, object := range objects {
 		outlook, err := p.look(object)
+		if err == nil && outlook != nil {
+			if p.pods += outlook.Want(); p.pods > scheduler.PlanMost {
+				err = scheduler.ErrPlanTooLarge
+			}
+		}
 		if err != nil {
 			return scheduler.Planned{}, nil, fmt.Errorf("object %d: %w", i, err)
 		}
@@ -71,8 +79,42 @@ func read[T any](raw []byte) (*T, error) {
 // errNoLike says that a pod of a template is missing.
 var errNoLike = errors.New("no pod of its template")
 
-// look takes an object up; without an outlook it keeps no pods.
-func (p *plan) look(object Object) (*controller.Outlook, error) {
+// errNegative says that an object asks for fewer pods than none.
+var errNegative = errors.New("a negative number of pods")
+
+// bounded looks at how many pods an object asks for before any is made.
+func bounded(raw []byte) error {
+	type job struct{ Parallelism, Completions *int32 }
+	object, err := read[struct {
+		Spec struct {
+			job
+			Replicas    *int32
+			JobTemplate struct{ Spec job }
+		}
+	}](raw)
+	if err != nil {
+		return err
+	}
+	atOnce := func(j job) int32 { return min(ptr.Deref(j.Parallelism, 1), ptr.Deref(j.Completions, math.MaxInt32)) }
+	for _, pods := range []int32{ptr.Deref(object.Spec.Replicas, 1), atOnce(object.Spec.job), atOnce(object.Spec.JobTemplate.Spec)} {
+		switch {
+		case pods < 0:
+			return errNegative
+		case pods > scheduler.PlanMost:
+			return scheduler.ErrPlanTooLarge
+		}
+	}
+	return nil
+}
+
+// look takes an object up; without an outlook it keeps no pods. What controllers take for
+// granted of stored objects, as defaults and what validation refuses, may be wrong of this one.
+func (p *plan) look(object Object) (outlook *controller.Outlook, err error) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			err = fmt.Errorf("it is not as it would be stored: %v", problem)
+		}
+	}()
 	kind, err := read[metav1.TypeMeta](object.Object)
 	if err != nil {
 		return nil, err
@@ -104,6 +146,9 @@ func (p *plan) look(object Object) (*controller.Outlook, error) {
 		}
 		if object.Like == nil {
 			return nil, errNoLike
+		}
+		if err := bounded(object.Object); err != nil {
+			return nil, err
 		}
 		outlook, err := look(object)
 		return &outlook, err

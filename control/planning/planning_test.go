@@ -2,6 +2,8 @@ package planning
 
 import (
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/musterhq/muster/control/controller"
 	test "github.com/musterhq/muster/control/controller/controllertest"
 	"github.com/musterhq/muster/control/resource"
+	"github.com/musterhq/muster/control/scheduler"
 	"github.com/musterhq/muster/control/store"
 	"github.com/musterhq/muster/control/store/storetest"
 )
@@ -102,5 +105,38 @@ func TestOtherObjectsOfThePlanCount(t *testing.T) {
 	}
 	if _, _, err := Of(nil, []Object{{Object: []byte(`{"apiVersion":"apps/v1","kind":"Deployment"}`)}}, time.Now()); err == nil {
 		t.Error("a Deployment without a pod of its template was taken")
+	}
+}
+
+// What is asked for is the caller's word: neither more pods than there is memory for nor
+// an object that no API would have stored may end the process.
+func TestObjectsThatCannotBePlannedAreRefused(t *testing.T) {
+	m := test.Begin(t, storetest.New(t))
+	test.Create(m, resource.Nodes, test.Node("n1"))
+	m.Run()
+	for _, tt := range []struct {
+		object string
+		times  int
+		want   error // nil: any
+	}{
+		{`{"apiVersion":"apps/v1","kind":"Deployment","spec":{"replicas":2147483647}}`, 1, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"apps/v1","kind":"ReplicaSet","spec":{"replicas":2147483647}}`, 1, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"v1","kind":"ReplicationController","spec":{"replicas":2147483647}}`, 1, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"apps/v1","kind":"StatefulSet","spec":{"replicas":2147483647}}`, 1, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"batch/v1","kind":"Job","spec":{"parallelism":2147483647}}`, 1, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"batch/v1","kind":"CronJob","spec":{"schedule":"* * * * *","jobTemplate":{"spec":{"parallelism":2147483647}}}}`, 1, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"v1","kind":"ReplicationController","spec":{"replicas":15000}}`, 2, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"apps/v1","kind":"DaemonSet"}`, scheduler.PlanMost + 1, scheduler.ErrPlanTooLarge},
+		{`{"apiVersion":"apps/v1","kind":"ReplicaSet","spec":{"replicas":-5}}`, 1, errNegative},
+		{`{"apiVersion":"apps/v1","kind":"Deployment","spec":{"strategy":{"type":"RollingUpdate"}}}`, 1, nil},
+	} {
+		objects := slices.Repeat([]Object{{Object: []byte(tt.object), Like: test.Pod("like")}}, tt.times)
+		if _, _, err := Of(m.Caches, objects, time.Now()); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
+			t.Errorf("%s, %d times: got %v, want %v", tt.object, tt.times, err, tt.want)
+		}
+	}
+	few := `{"apiVersion":"batch/v1","kind":"Job","spec":{"parallelism":2147483647,"completions":3}}`
+	if planned, _, err := Of(m.Caches, []Object{{Object: []byte(few), Like: test.Pod("like")}}, time.Now()); err != nil || len(planned.Outlooks[0].Come) != 3 {
+		t.Errorf("a job of three pods at most: got %v, %v", planned.Outlooks, err)
 	}
 }

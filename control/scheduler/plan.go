@@ -30,11 +30,12 @@ type GroupPlan struct {
 	Left, Unmade int
 }
 
-// planMost bounds the pods of a plan.
-const planMost = 20_000
+// PlanMost bounds the pods of a plan. Who makes outlooks keeps to it, too: an object may ask
+// for more pods than there is memory for.
+const PlanMost = 20_000
 
-// ErrPlanTooLarge says that a plan has more pods than planMost.
-var ErrPlanTooLarge = fmt.Errorf("more than %d pods", planMost)
+// ErrPlanTooLarge says that a plan has more pods than PlanMost.
+var ErrPlanTooLarge = fmt.Errorf("more than %d pods", PlanMost)
 
 // Planned is what a plan is about.
 type Planned struct {
@@ -74,7 +75,7 @@ func (s *Scheduler) Plan(ctx context.Context, make func(*controller.Caches) (Pla
 	total := 0
 	for i := range planned.Outlooks {
 		o := &planned.Outlooks[i]
-		if total += o.Want(); total > planMost {
+		if total += o.Want(); total > PlanMost {
 			return nil, ErrPlanTooLarge
 		}
 		plan, err := c.plan(ctx, o)

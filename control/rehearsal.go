@@ -3,8 +3,10 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -42,6 +44,13 @@ type rehearsal struct {
 // forkHistory is how many changes of a copy may be watched: by its own parts alone.
 const forkHistory = 10_000
 
+// forkBytes bounds the commands that a copy takes: what they store stays in memory as long
+// as the copy.
+const forkBytes = 64 << 20
+
+// errForkFull is for the request that finds no room; what is read goes on.
+var errForkFull = fmt.Errorf("a rehearsal stores no more than %d bytes", forkBytes)
+
 // Rehearse gives serve the API of a copy of the cluster, and the revision that it is of.
 // The copy ends when serve returns.
 func (s scheduling) Rehearse(ctx context.Context, serve func(api http.Handler, revision uint64) error) error {
@@ -61,7 +70,7 @@ func (s *Server) rehearse(ctx context.Context, serve func(api http.Handler, revi
 	}
 	machine := s.machine.Fork(fsm.Config{HistoryEvents: forkHistory})
 	r := &rehearsal{seen: machine.Revision()}
-	r.store = store.New(&forkLog{machine: machine}, machine).Sealing(root)
+	r.store = store.New(&forkLog{machine: machine, left: forkBytes}, machine).Sealing(root)
 	authorizer := auth.NewAuthorizer(r.store)
 	r.registry = resource.New(r.store, admission.New(r.store, admission.Settings{
 		NotReadyToleration: s.cfg.NotReadyToleration, UnreachableToleration: s.cfg.UnreachableToleration,
@@ -69,6 +78,8 @@ func (s *Server) rehearse(ctx context.Context, serve func(api http.Handler, revi
 		Kinds: func() []*resource.Kind { return r.registry.Catalog().Served() },
 	})).Rehearsing()
 	log := slog.New(slog.DiscardHandler)
+	refused := failures
+	refused.NoSpace = append(slices.Clone(refused.NoSpace), errForkFull)
 	follower, err := custom.NewFollower(custom.Config{Store: r.store, Registry: r.registry, Dial: s.reach.Service, Logger: log})
 	if err != nil {
 		return err
@@ -76,7 +87,7 @@ func (s *Server) rehearse(ctx context.Context, serve func(api http.Handler, revi
 	r.definitions = customresource.New(customresource.Config{Registry: r.registry, Logger: log})
 	r.quotas = resourcequota.New(resourcequota.Config{Registry: r.registry, Logger: log})
 	r.api, err = apiserver.New(apiserver.Config{
-		Registry: r.registry, Store: r.store, Authorizer: authorizer, Streams: noStreams{}, Failures: failures,
+		Registry: r.registry, Store: r.store, Authorizer: authorizer, Streams: noStreams{}, Failures: refused,
 		Version: kubernetesVersion(s.cfg.Version), Logger: log,
 	})
 	if err != nil {
@@ -158,6 +169,7 @@ func each[T store.Object](ctx context.Context, s *store.Store, spec *store.Spec,
 type forkLog struct {
 	mu      sync.Mutex
 	machine *fsm.Machine
+	left    int // of forkBytes
 }
 
 func (l *forkLog) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
@@ -166,6 +178,10 @@ func (l *forkLog) Propose(ctx context.Context, cmd []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if len(cmd) > l.left {
+		return nil, errForkFull
+	}
+	l.left -= len(cmd)
 	return l.machine.ApplyOne(cmd)
 }
 

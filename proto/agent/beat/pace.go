@@ -4,7 +4,7 @@ import "time"
 
 const (
 	intervalLeast = 500 * time.Millisecond
-	intervalMost  = 2500 * time.Millisecond
+	intervalMost  = 3 * time.Second
 	// beatsMost bounds the beats that a control node takes in a second, until
 	// intervalMost is reached.
 	beatsMost = 500

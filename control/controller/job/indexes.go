@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,13 +10,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// indexes are some of a job's completion indexes: those that are true.
-type indexes []bool
+// indexes are some of a job's completion indexes, as ranges in order that do not touch:
+// a job may have more completions than there is memory for, all but a few of them open.
+type indexes []indexRange
+
+type indexRange struct{ first, last int }
 
 // parseIndexes reads what status says, "0,3-5,7". What does not parse, or is beyond
 // the job's completions, is left out.
 func parseIndexes(text string, completions int) indexes {
-	found := make(indexes, completions)
+	var found indexes
 	for part := range strings.SplitSeq(text, ",") {
 		from, to, isRange := strings.Cut(part, "-")
 		first, err := strconv.Atoi(from)
@@ -23,34 +27,47 @@ func parseIndexes(text string, completions int) indexes {
 		if err == nil && isRange {
 			last, err = strconv.Atoi(to)
 		}
-		if err != nil || first < 0 {
-			continue
-		}
-		for i := first; i <= last && i < completions; i++ {
-			found[i] = true
+		if last = min(last, completions-1); err == nil && first >= 0 && first <= last {
+			found = append(found, indexRange{first, last})
 		}
 	}
-	return found
+	return found.joined()
+}
+
+// joined brings ranges into order and makes one of those that overlap or touch.
+func (x indexes) joined() indexes {
+	slices.SortFunc(x, func(a, b indexRange) int { return cmp.Compare(a.first, b.first) })
+	joined := x[:0]
+	for _, r := range x {
+		if n := len(joined); n > 0 && r.first <= joined[n-1].last+1 {
+			joined[n-1].last = max(joined[n-1].last, r.last)
+		} else {
+			joined = append(joined, r)
+		}
+	}
+	return joined
+}
+
+// with are x and those of more.
+func (x indexes) with(more []int) indexes {
+	all := slices.Clone(x)
+	for _, i := range more {
+		all = append(all, indexRange{i, i})
+	}
+	return all.joined()
 }
 
 // String is the shortest form, in upstream's fashion: two in a row are no range.
 func (x indexes) String() string {
 	var parts []string
-	for i := 0; i < len(x); i++ {
-		if !x[i] {
-			continue
-		}
-		first := i
-		for i+1 < len(x) && x[i+1] {
-			i++
-		}
-		switch {
-		case i == first:
-			parts = append(parts, strconv.Itoa(i))
-		case i == first+1:
-			parts = append(parts, strconv.Itoa(first), strconv.Itoa(i))
+	for _, r := range x {
+		switch r.last {
+		case r.first:
+			parts = append(parts, strconv.Itoa(r.first))
+		case r.first + 1:
+			parts = append(parts, strconv.Itoa(r.first), strconv.Itoa(r.last))
 		default:
-			parts = append(parts, strconv.Itoa(first)+"-"+strconv.Itoa(i))
+			parts = append(parts, strconv.Itoa(r.first)+"-"+strconv.Itoa(r.last))
 		}
 	}
 	return strings.Join(parts, ",")
@@ -58,22 +75,32 @@ func (x indexes) String() string {
 
 func (x indexes) total() int {
 	n := 0
-	for _, is := range x {
-		if is {
-			n++
-		}
+	for _, r := range x {
+		n += r.last - r.first + 1
 	}
 	return n
 }
 
-func (x indexes) has(i int) bool { return i >= 0 && i < len(x) && x[i] }
+// after is the first index from i on that is not in x.
+func (x indexes) after(i int) int {
+	at, _ := slices.BinarySearchFunc(x, i, func(r indexRange, i int) int { return cmp.Compare(r.last, i) })
+	if at < len(x) && x[at].first <= i {
+		return x[at].last + 1
+	}
+	return i
+}
+
+func (x indexes) has(i int) bool { return x.after(i) != i }
 
 // both are how many are in x and in y.
 func (x indexes) both(y indexes) int {
 	n := 0
-	for i := range x {
-		if x[i] && y.has(i) {
-			n++
+	for len(x) > 0 && len(y) > 0 {
+		n += max(0, min(x[0].last, y[0].last)-max(x[0].first, y[0].first)+1)
+		if x[0].last < y[0].last {
+			x = x[1:]
+		} else {
+			y = y[1:]
 		}
 	}
 	return n

@@ -173,10 +173,15 @@ func (v *view) pending(most int) []int {
 		}
 	}
 	var found []int
-	for i := 0; i < v.completions() && len(found) < most; i++ {
-		if !busy[i] && !v.done.has(i) && !v.given.has(i) {
+	for i := 0; i < v.completions() && len(found) < most; {
+		switch next := v.given.after(v.done.after(i)); {
+		case next != i:
+			i = next
+			continue
+		case !busy[i]:
 			found = append(found, i)
 		}
+		i++
 	}
 	return found
 }
@@ -220,12 +225,13 @@ func (v *view) track() outcome {
 	count(&s.UncountedTerminatedPods.Failed, &s.Failed)
 	full := v.noteEnded(&o)
 	if isIndexed(v.job) {
-		done := slices.Clone(v.before)
+		var counted []int
 		for _, pod := range o.release {
 			if pod.Status.Phase == corev1.PodSucceeded && v.hasPlace(pod) {
-				done[indexOf(pod)] = true
+				counted = append(counted, indexOf(pod))
 			}
 		}
+		done := v.before.with(counted)
 		s.Succeeded, s.CompletedIndexes = int32(done.total()), done.String()
 		if v.job.Spec.BackoffLimitPerIndex != nil {
 			s.FailedIndexes = ptr.To(v.given.String())

@@ -2,7 +2,9 @@ package job
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -319,5 +321,75 @@ func TestIndexesReadAsTheyAreWritten(t *testing.T) {
 		if got := parseIndexes(text, 10).String(); got != want {
 			t.Errorf("%q reads as %q, want %q", text, got, want)
 		}
+	}
+}
+
+func TestIndexesAreASet(t *testing.T) {
+	const most = 40
+	for seed := range uint64(2000) {
+		r := rand.New(rand.NewPCG(seed, 8))
+		draw := func() (indexes, map[int]bool) {
+			var x indexes
+			set := map[int]bool{}
+			for range r.IntN(4) {
+				first := r.IntN(most)
+				more := []int{first, r.IntN(most)}
+				x = x.with(more)
+				set[more[0]], set[more[1]] = true, true
+				if last := first + r.IntN(8); last < most {
+					x = append(x, indexRange{first, last}).joined()
+					for i := first; i <= last; i++ {
+						set[i] = true
+					}
+				}
+			}
+			return x, set
+		}
+		x, set := draw()
+		y, other := draw()
+		both := 0
+		for i := range most {
+			if x.has(i) != set[i] {
+				t.Fatalf("seed %d: %v has %d: %v", seed, x, i, x.has(i))
+			}
+			next := i
+			for set[next] {
+				next++
+			}
+			if got := x.after(i); got != next {
+				t.Fatalf("seed %d: %v after %d: %d, want %d", seed, x, i, got, next)
+			}
+			if set[i] && other[i] {
+				both++
+			}
+		}
+		if x.total() != len(set) || x.both(y) != both || !slices.Equal(parseIndexes(x.String(), most), x) {
+			t.Fatalf("seed %d: %v has %d, %d in %v, and reads back as %v", seed, x, x.total(), x.both(y), y, parseIndexes(x.String(), most))
+		}
+	}
+}
+
+// A job may have more completions than there is memory for.
+func TestJobOfBillionsGoesOn(t *testing.T) {
+	w := makeWorld(indexed, func(s *batchv1.JobSpec) {
+		s.Completions, s.Parallelism = ptr.To(int32(math.MaxInt32)), ptr.To(int32(3))
+	})
+	w.job.Status.CompletedIndexes = "0-9,11-2147483640"
+	w.job.Status.StartTime = ptr.To(metav1.NewTime(start))
+	w.pass()
+	var made []int
+	for _, pod := range w.pods {
+		made = append(made, indexOf(pod))
+	}
+	slices.Sort(made)
+	if want := []int{10, 2147483641, 2147483642}; !slices.Equal(made, want) {
+		t.Fatalf("pods of indexes %v are made, want %v", made, want)
+	}
+	w.finish(w.pods[slices.IndexFunc(w.pods, func(pod *corev1.Pod) bool { return indexOf(pod) == 10 })], corev1.PodSucceeded, 0)
+	for range 4 {
+		w.pass()
+	}
+	if s := w.job.Status; s.CompletedIndexes != "0-2147483640" || s.Succeeded != 2147483641 {
+		t.Errorf("%d succeeded, %s, want all but the last ones", s.Succeeded, s.CompletedIndexes)
 	}
 }

@@ -58,14 +58,14 @@ func exited(status *corev1.PodStatus, rule *batchv1.PodFailurePolicyOnExitCodesR
 }
 
 // success says whether a job's success policy is met, and by which rule.
-func success(policy *batchv1.SuccessPolicy, succeeded indexes) (string, bool) {
+func success(policy *batchv1.SuccessPolicy, succeeded indexes, completions int) (string, bool) {
 	if policy == nil || succeeded.total() == 0 {
 		return "", false
 	}
 	for i, rule := range policy.Rules {
 		met := false
 		if rule.SucceededIndexes != nil {
-			required := parseIndexes(*rule.SucceededIndexes, len(succeeded))
+			required := parseIndexes(*rule.SucceededIndexes, completions)
 			both := required.both(succeeded)
 			met = required.total() > 0 && (both == required.total() || rule.SucceededCount != nil && both >= int(*rule.SucceededCount))
 		} else {

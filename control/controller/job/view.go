@@ -113,17 +113,18 @@ func (v *view) counts(pod *corev1.Pod) bool {
 
 func (v *view) lookAtIndexes() {
 	v.before = parseIndexes(v.job.Status.CompletedIndexes, v.completions())
-	v.done = slices.Clone(v.before)
+	var done []int
 	for _, pod := range v.pods {
 		if pod.Status.Phase == corev1.PodSucceeded && isTracked(pod) && v.hasPlace(pod) {
-			v.done[indexOf(pod)] = true
+			done = append(done, indexOf(pod))
 		}
 	}
+	v.done = v.before.with(done)
 	v.succeeded = int32(v.done.total())
 	if v.job.Spec.BackoffLimitPerIndex == nil {
 		return
 	}
-	v.given = parseIndexes(ptr.Deref(v.job.Status.FailedIndexes, ""), v.completions())
+	var given []int
 	for _, pod := range v.pods {
 		if !isTracked(pod) || !v.hasPlace(pod) || !v.hasFailed(pod) {
 			continue
@@ -132,9 +133,10 @@ func (v *view) lookAtIndexes() {
 		before, _ := failuresOf(pod)
 		if action == batchv1.PodFailurePolicyActionFailIndex ||
 			action != batchv1.PodFailurePolicyActionIgnore && before >= int(*v.job.Spec.BackoffLimitPerIndex) {
-			v.given[indexOf(pod)] = true
+			given = append(given, indexOf(pod))
 		}
 	}
+	v.given = parseIndexes(ptr.Deref(v.job.Status.FailedIndexes, ""), v.completions()).with(given)
 	active := map[int]bool{}
 	for _, pod := range v.active {
 		active[indexOf(pod)] = true
@@ -204,7 +206,7 @@ func (v *view) judge() {
 			fail(batchv1.JobReasonFailedIndexes, "Job has failed indexes")
 			return
 		}
-		if why, ok := success(spec.SuccessPolicy, v.done); ok {
+		if why, ok := success(spec.SuccessPolicy, v.done, v.completions()); ok {
 			v.verdict = newCondition(batchv1.JobSuccessCriteriaMet, corev1.ConditionTrue, batchv1.JobReasonSuccessPolicy, why, v.now)
 			return
 		}

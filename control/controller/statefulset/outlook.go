@@ -27,21 +27,21 @@ func Outlook(set *appsv1.StatefulSet, owned []*appsv1.ControllerRevision, pods [
 		return controller.Outlook{}, err
 	}
 	o := &ordered{set: set, current: present, update: present, claim: claim}
-	o.sort(pods)
+	o.sort(pods, wanted(set)) // of whom there are not too many: package planning has looked
 	partition, most := o.rolling()
 	out := controller.Outlook{Leave: o.condemned, Unavailable: most, Ordered: !o.parallel()}
 	var replace []controller.Coming
-	for i, pod := range o.replicas {
+	for _, pod := range o.replicas {
 		switch stale := pod.Labels[appsv1.StatefulSetRevisionLabel] != present.name; {
 		case !exists(pod):
 			out.Come = append(out.Come, o.comingAs(pod, like))
-		case !stale || i < partition:
+		case !stale || o.place(pod) < partition:
 			out.Stay = append(out.Stay, pod)
 		case set.Spec.UpdateStrategy.Type != appsv1.RollingUpdateStatefulSetStrategyType:
 			out.Stay = append(out.Stay, pod)
 			out.Notes = []string{"updateStrategy OnDelete: pods are replaced once somebody deletes them"}
 		default:
-			coming := o.comingAs(podOf(set, present, first(set)+i), like)
+			coming := o.comingAs(podOf(set, present, first(set)+o.place(pod)), like)
 			coming.Of = pod
 			replace = append(replace, coming)
 		}

@@ -13,6 +13,10 @@ import (
 	"github.com/musterhq/muster/control/controller"
 )
 
+// burst bounds how many pods that lack one reconcile makes: a set may want more than
+// there is memory for.
+const burst = 500
+
 // plan is what brings a set's pods a step further.
 type plan struct {
 	claims []*corev1.PersistentVolumeClaim // to make, before anything else
@@ -37,7 +41,8 @@ type ordered struct {
 	claim           func(name string) *corev1.PersistentVolumeClaim // nil for none
 	now             time.Time
 
-	replicas  []*corev1.Pod // by ordinal; those that lack have no UID
+	replicas  []*corev1.Pod // in order of ordinals; those that lack have no UID
+	beyond    int           // how many more lack, which are not in replicas
 	condemned []*corev1.Pod // beyond the ordinals, the highest first
 	plan      plan
 }
@@ -47,7 +52,7 @@ type ordered struct {
 func makePlan(set *appsv1.StatefulSet, current, update revision, pods []*corev1.Pod, claim func(name string) *corev1.PersistentVolumeClaim, now time.Time) plan {
 	o := &ordered{set: set, current: current, update: update, claim: claim, now: now}
 	o.count(pods)
-	o.sort(pods)
+	o.sort(pods, burst)
 	if set.DeletionTimestamp == nil && o.keep() && o.shrink() && set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType {
 		o.roll()
 	}
@@ -72,28 +77,49 @@ func (o *ordered) parallel() bool {
 	return o.set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement
 }
 
-func (o *ordered) sort(pods []*corev1.Pod) {
-	o.replicas = make([]*corev1.Pod, wanted(o.set))
+// sort finds the place of each pod, and the first ordinals that lack one, up to most.
+func (o *ordered) sort(pods []*corev1.Pod, most int) {
+	var there []*corev1.Pod
 	for _, pod := range pods {
 		_, ordinal := nameOf(pod)
 		switch {
 		case ordinal < 0:
 		case inRange(o.set, ordinal):
-			o.replicas[ordinal-first(o.set)] = pod
+			there = append(there, pod)
 		default:
 			o.condemned = append(o.condemned, pod)
 		}
 	}
-	slices.SortFunc(o.condemned, func(a, b *corev1.Pod) int {
+	byOrdinal := func(a, b *corev1.Pod) int {
 		_, i := nameOf(a)
 		_, j := nameOf(b)
-		return cmp.Compare(j, i)
-	})
-	for i, pod := range o.replicas {
-		if pod == nil {
-			o.replicas[i] = o.newPod(first(o.set) + i)
+		return cmp.Compare(i, j)
+	}
+	slices.SortFunc(o.condemned, func(a, b *corev1.Pod) int { return byOrdinal(b, a) })
+	slices.SortFunc(there, byOrdinal)
+	lack := max(0, wanted(o.set)-len(there))
+	vacant := min(lack, most)
+	o.beyond = lack - vacant
+	o.replicas = make([]*corev1.Pod, 0, len(there)+vacant)
+	for next := first(o.set); len(there) > 0 || vacant > 0; next++ {
+		ordinal := -1
+		if len(there) > 0 {
+			_, ordinal = nameOf(there[0])
+		}
+		switch {
+		case ordinal == next || vacant == 0:
+			o.replicas, there, next = append(o.replicas, there[0]), there[1:], ordinal
+		default:
+			o.replicas = append(o.replicas, o.newPod(next))
+			vacant--
 		}
 	}
+}
+
+// place is how many ordinals come before a pod's.
+func (o *ordered) place(pod *corev1.Pod) int {
+	_, ordinal := nameOf(pod)
+	return ordinal - first(o.set)
 }
 
 // newPod makes the pod of an ordinal, below the partition of the revision that is being left.
@@ -204,7 +230,7 @@ func (o *ordered) ailing() *corev1.Pod {
 // as may be unavailable at a time; they are made anew in the place that is free then.
 func (o *ordered) roll() {
 	partition, most := o.rolling()
-	room := most
+	room := most - o.beyond
 	for _, pod := range o.replicas {
 		if !o.available(pod) || pod.DeletionTimestamp != nil {
 			room--
@@ -214,7 +240,7 @@ func (o *ordered) roll() {
 		return exists(pod) && pod.Labels[appsv1.StatefulSetRevisionLabel] != o.update.name && pod.DeletionTimestamp == nil &&
 			!slices.Contains(o.plan.remove, pod)
 	}
-	candidates := slices.Clone(o.replicas[min(partition, len(o.replicas)):])
+	candidates := slices.DeleteFunc(slices.Clone(o.replicas), func(pod *corev1.Pod) bool { return o.place(pod) < partition })
 	slices.Reverse(candidates)
 	if o.parallel() {
 		// Nobody misses those that are not available, however many.

@@ -2,6 +2,7 @@ package statefulset
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -291,6 +292,45 @@ func TestOrderHoldsWhateverHappens(t *testing.T) {
 		w.steps()
 		if s := w.set.Status; s.UpdatedReplicas != *w.set.Spec.Replicas || s.AvailableReplicas != *w.set.Spec.Replicas || int32(len(w.pods)) != *w.set.Spec.Replicas {
 			t.Fatalf("seed %d: %s with status %+v in the end, want %d", seed, w, s, *w.set.Spec.Replicas)
+		}
+	}
+}
+
+// A set may want more pods than there is memory for.
+func TestSetOfBillionsIsMadeInParts(t *testing.T) {
+	for _, atOnce := range []bool{true, false} {
+		w := makeWorld(math.MaxInt32)
+		if atOnce {
+			parallel(&w.set.Spec)
+		}
+		old := w.update
+		for _, ordinal := range []int{3, math.MaxInt32 - 1} {
+			pod := podOf(w.set, w.update, ordinal)
+			pod.UID = types.UID(pod.Name)
+			ready(pod)
+			w.pods = append(w.pods, pod)
+		}
+		w.revise("v2")
+		p := makePlan(w.set, old, w.update, w.pods, func(string) *corev1.PersistentVolumeClaim { return &corev1.PersistentVolumeClaim{} }, now)
+		want := []string{"db-0"}
+		if atOnce {
+			want = nil
+			for ordinal := 0; len(want) < burst; ordinal++ {
+				if ordinal != 3 {
+					want = append(want, podName(w.set, ordinal))
+				}
+			}
+		}
+		var made []string
+		for _, pod := range p.create {
+			made = append(made, pod.Name)
+		}
+		if !slices.Equal(made, want) {
+			t.Errorf("parallel %v: %d pods are made, from %v on, want %d from %v on", atOnce, len(made), made[:min(5, len(made))], len(want), want[:min(5, len(want))])
+		}
+		// All others are missing, so none that is there may be.
+		if len(p.remove) > 0 {
+			t.Errorf("parallel %v: %s goes", atOnce, p.remove[0].Name)
 		}
 	}
 }

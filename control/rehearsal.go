@@ -87,7 +87,7 @@ func (s *Server) rehearse(ctx context.Context, serve func(api http.Handler, revi
 	r.definitions = customresource.New(customresource.Config{Registry: r.registry, Logger: log})
 	r.quotas = resourcequota.New(resourcequota.Config{Registry: r.registry, Logger: log})
 	r.api, err = apiserver.New(apiserver.Config{
-		Registry: r.registry, Store: r.store, Authorizer: authorizer, Streams: noStreams{}, Failures: refused,
+		Registry: r.registry, Store: r.store, Authorizer: authorizer, Streams: noStreams{}, Failures: refused, Audit: s.audit,
 		Version: kubernetesVersion(s.cfg.Version), Logger: log,
 	})
 	if err != nil {

@@ -34,7 +34,7 @@ func (s scheduling) Plan(ctx context.Context, r *clusterv1.PlanPodsRequest) (*cl
 		}
 		return planned, nil
 	})
-	if errors.Is(err, scheduler.ErrPlanTooLarge) {
+	if errors.Is(err, scheduler.ErrPlanTooLarge) && !errors.Is(err, operator.ErrPlan) {
 		return nil, fmt.Errorf("%w: %w", operator.ErrPlan, err)
 	}
 	if err != nil {

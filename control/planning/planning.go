@@ -16,6 +16,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/musterhq/muster/control/controller"
@@ -61,13 +62,22 @@ func Of(caches *controller.Caches, objects []Object, now time.Time) (scheduler.P
 			}
 		}
 		if err != nil {
-			return scheduler.Planned{}, nil, fmt.Errorf("object %d: %w", i, err)
+			return scheduler.Planned{}, nil, fmt.Errorf("%s: %w", called(i, object.Object), err)
 		}
 		if outlook != nil {
 			p.made.Outlooks, p.of = append(p.made.Outlooks, *outlook), append(p.of, i)
 		}
 	}
 	return p.made, p.of, nil
+}
+
+// called is what messages call an object.
+func called(i int, raw []byte) string {
+	object, err := read[metav1.PartialObjectMetadata](raw)
+	if err != nil || object.Name == "" {
+		return fmt.Sprintf("object %d", i)
+	}
+	return fmt.Sprintf("%s %s", object.Kind, types.NamespacedName{Namespace: object.Namespace, Name: object.Name})
 }
 
 // read decodes an object.

@@ -17,9 +17,6 @@ const (
 	goneAfter = 3 * time.Second
 	// eventsMax are kept while there is no session; then the oldest are lost.
 	eventsMax = 1000
-	// eventsAfter is how long an event waits for others, and lets what the cluster waits
-	// for go first: when pods start, half of what there is to say is events.
-	eventsAfter = time.Second
 )
 
 // outbox holds what the control plane is to be told: of each pod the latest
@@ -34,7 +31,7 @@ type outbox struct {
 	gone     map[types.UID]*podGone
 	node     *agentv1.FromAgent
 	volumes  map[string]*agentv1.FromAgent // what became of them, by uid
-	events   []waitingEvent
+	events   []*agentv1.FromAgent
 	sequence uint64
 	// nodeReady is what was last said of the node.
 	nodeReady bool
@@ -50,11 +47,6 @@ type podStatus struct {
 	received uint64 // sequence of the latest
 	ready    bool   // what the latest says
 	differs  bool   // what is stored says otherwise
-}
-
-type waitingEvent struct {
-	since  time.Time
-	report *agentv1.EventReport
 }
 
 type podGone struct {
@@ -113,13 +105,8 @@ func (o *outbox) take(now time.Time) []*agentv1.FromAgent {
 		out = append(out, said)
 		delete(o.volumes, uid)
 	}
-	if len(o.events) > 0 && now.Sub(o.events[0].since) >= eventsAfter {
-		for _, e := range o.events {
-			e.report.AgeMs = uint64(now.Sub(e.since).Milliseconds())
-			out = append(out, &agentv1.FromAgent{Message: &agentv1.FromAgent_Event{Event: e.report}})
-		}
-		o.events = nil
-	}
+	out = append(out, o.events...)
+	o.events = nil
 	for uid, g := range o.gone {
 		if s := o.statuses[uid]; s != nil && s.stored != s.received && now.Sub(g.since) < goneAfter {
 			continue
@@ -218,12 +205,10 @@ func (s *Session) Reclaimed(name, uid, failure string) {
 	o.nudge()
 }
 
-// Event asks for an event, which is said within eventsAfter. When there is no session
-// for long the oldest are lost, and of very many about one object most are (see
-// eventLimit).
+// Event asks for an event. When there is no session for long the oldest are lost,
+// and of very many about one object most are (see eventLimit).
 func (s *Session) Event(regarding *corev1.ObjectReference, eventType, reason, message string) {
-	now := time.Now()
-	if !s.outbox.limit.allow(regarding.UID, now) {
+	if !s.outbox.limit.allow(regarding.UID, time.Now()) {
 		return
 	}
 	raw, err := regarding.Marshal()
@@ -234,13 +219,13 @@ func (s *Session) Event(regarding *corev1.ObjectReference, eventType, reason, me
 	o := s.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.events) == 0 {
-		time.AfterFunc(eventsAfter, o.nudge)
-	}
 	if len(o.events) >= eventsMax {
 		o.events = o.events[1:]
 	}
-	o.events = append(o.events, waitingEvent{now, &agentv1.EventReport{Regarding: raw, Type: eventType, Reason: reason, Message: message}})
+	o.events = append(o.events, &agentv1.FromAgent{Message: &agentv1.FromAgent_Event{
+		Event: &agentv1.EventReport{Regarding: raw, Type: eventType, Reason: reason, Message: message},
+	}})
+	o.nudge()
 }
 
 // NodeStatus replaces what is to be said of the node. A new session begins with

@@ -100,6 +100,7 @@ type Dispatcher struct {
 	reclaims *reclaims
 	// opening and storing are the turns of sessions that open, and that store.
 	opening, storing turns
+	events           chan agentEvent // that wait to be stored
 }
 
 // New makes a Dispatcher; it serves once Run runs.
@@ -107,7 +108,7 @@ func New(cfg Config) *Dispatcher {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Dispatcher{cfg: cfg, log: cfg.Logger, sessions: newSessions(), streams: newStreams(), opening: newTurns(), storing: newTurns()}
+	d := &Dispatcher{cfg: cfg, log: cfg.Logger, sessions: newSessions(), streams: newStreams(), opening: newTurns(), storing: newTurns(), events: make(chan agentEvent, eventsMost)}
 	d.beats = newBeats(cfg.Beats, cfg.Quorum, d.sessions.heard)
 	d.desired = newDesired(cfg.Store, d.sessions.podChanged)
 	d.nodes = store.NewCache[*corev1.Node](cfg.Store, store.Nodes, nil)
@@ -137,6 +138,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	group.Go(func() error { return d.desired.Run(ctx) })
 	group.Go(func() error { return d.nodes.Run(ctx) })
 	group.Go(func() error { return d.reclaims.Run(ctx) })
+	for range eventsAtOnce {
+		group.Go(func() error { d.storeEvents(ctx); return nil })
+	}
 	for _, c := range d.contents {
 		group.Go(func() error { return c.Run(ctx) })
 	}

@@ -16,15 +16,51 @@ import (
 	agentv1 "github.com/musterhq/muster/proto/agent/v1"
 )
 
-// oldest bounds what an agent may say of an event's age, in milliseconds: longer than
-// any of them lives.
-const oldest = uint64(24 * time.Hour / time.Millisecond)
+const (
+	// eventsAtOnce is how many events are stored at a time, of all agents: statuses, and
+	// everything else that the cluster waits for, go first. When many pods start half of
+	// what agents say is events.
+	eventsAtOnce = 4
+	// eventsMost bounds those that wait; further ones are lost.
+	eventsMost = 1 << 14
+)
+
+// agentEvent is an event that an agent asks for.
+type agentEvent struct {
+	node   string
+	report *agentv1.EventReport
+	at     time.Time
+}
+
+// queueEvent has an event stored; nobody waits for that.
+func (d *Dispatcher) queueEvent(node string, report *agentv1.EventReport) {
+	select {
+	case d.events <- agentEvent{node, report, time.Now()}:
+	default:
+		d.log.Debug("too many events wait to be stored", "node", node, "reason", report.Reason)
+	}
+}
+
+// storeEvents stores what waits, until ctx ends.
+func (d *Dispatcher) storeEvents(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-d.events:
+			if err := d.storeEvent(ctx, e); err != nil {
+				d.log.Debug("event not stored", "node", e.node, "reason", e.report.Reason, "error", err)
+			}
+		}
+	}
+}
 
 // storeEvent stores an agent's event. The same thing said again about the same
 // object counts up the first event, as Kubernetes' recorders do; the name is
 // made from what it says, so that it is found again after a reconnect and on
 // another control node.
-func (d *Dispatcher) storeEvent(ctx context.Context, node string, report *agentv1.EventReport) error {
+func (d *Dispatcher) storeEvent(ctx context.Context, e agentEvent) error {
+	node, report := e.node, e.report
 	var regarding corev1.ObjectReference
 	if err := regarding.Unmarshal(report.Regarding); err != nil {
 		return fmt.Errorf("regarding: %w", err)
@@ -33,12 +69,12 @@ func (d *Dispatcher) storeEvent(ctx context.Context, node string, report *agentv
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
-	at := metav1.NewTime(time.Now().Add(-time.Duration(min(report.AgeMs, oldest)) * time.Millisecond).UTC().Truncate(time.Second))
+	now := metav1.NewTime(e.at.UTC().Truncate(time.Second))
 	source := corev1.EventSource{Component: "kubelet", Host: node}
 	event := &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: eventName(&regarding, source, report)},
 		InvolvedObject: regarding, Type: report.Type, Reason: report.Reason, Message: report.Message,
-		Source: source, FirstTimestamp: at, LastTimestamp: at, Count: 1,
+		Source: source, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 		ReportingController: source.Component, ReportingInstance: node,
 	}
 	kind := d.cfg.Registry.Kind(store.Events.Resource)
@@ -49,9 +85,7 @@ func (d *Dispatcher) storeEvent(ctx context.Context, node string, report *agentv
 	_, _, err = d.cfg.Registry.Update(ctx, kind, namespace, event.Name, "", func(current store.Object) (store.Object, error) {
 		again := current.(*corev1.Event)
 		again.Count++
-		if again.LastTimestamp.Before(&at) {
-			again.LastTimestamp = at
-		}
+		again.LastTimestamp = now
 		return again, nil
 	}, resource.UpdateOptions{FieldManager: "muster-agent"})
 	return err

@@ -148,9 +148,7 @@ func (s *session) storeReports(ctx context.Context, now reports) reports {
 		}
 	}
 	for _, event := range now.events {
-		if err := s.d.storeEvent(ctx, s.node, event); err != nil {
-			s.d.log.Debug("event not stored", "node", s.node, "reason", event.Reason, "error", err)
-		}
+		s.d.queueEvent(s.node, event)
 	}
 	return left
 }

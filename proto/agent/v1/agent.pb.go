@@ -686,12 +686,10 @@ func (x *PodGone) GetUid() string {
 type EventReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// core/v1 ObjectReference of what it is about.
-	Regarding []byte `protobuf:"bytes,1,opt,name=regarding,proto3" json:"regarding,omitempty"`
-	Type      string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"` // Normal or Warning
-	Reason    string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message   string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
-	// How long it has waited to be said, in milliseconds.
-	AgeMs         uint64 `protobuf:"varint,5,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	Regarding     []byte `protobuf:"bytes,1,opt,name=regarding,proto3" json:"regarding,omitempty"`
+	Type          string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"` // Normal or Warning
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -752,13 +750,6 @@ func (x *EventReport) GetMessage() string {
 		return x.Message
 	}
 	return ""
-}
-
-func (x *EventReport) GetAgeMs() uint64 {
-	if x != nil {
-		return x.AgeMs
-	}
-	return 0
 }
 
 // VolumeReclaimed answers ReclaimVolume: the directory is gone, or why it is not
@@ -2722,13 +2713,12 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aPodGone\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
-	"\x03uid\x18\x03 \x01(\tR\x03uid\"\x88\x01\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\"q\n" +
 	"\vEventReport\x12\x1c\n" +
 	"\tregarding\x18\x01 \x01(\fR\tregarding\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\x12\x15\n" +
-	"\x06age_ms\x18\x05 \x01(\x04R\x05ageMs\"M\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"M\n" +
 	"\x0fVolumeReclaimed\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03uid\x18\x02 \x01(\tR\x03uid\x12\x14\n" +

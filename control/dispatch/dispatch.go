@@ -138,9 +138,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	group.Go(func() error { return d.desired.Run(ctx) })
 	group.Go(func() error { return d.nodes.Run(ctx) })
 	group.Go(func() error { return d.reclaims.Run(ctx) })
-	for range eventsAtOnce {
-		group.Go(func() error { d.storeEvents(ctx); return nil })
-	}
+	group.Go(func() error { d.storeEvents(ctx); return nil })
 	for _, c := range d.contents {
 		group.Go(func() error { return c.Run(ctx) })
 	}

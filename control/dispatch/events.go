@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,12 +18,12 @@ import (
 )
 
 const (
-	// eventsAtOnce is how many events are stored at a time, of all agents: statuses, and
-	// everything else that the cluster waits for, go first. When many pods start half of
-	// what agents say is events.
-	eventsAtOnce = 4
+	// eventsEach: one event is stored at a time, of all agents, and one more for each so
+	// many that wait. Statuses, and everything else that the cluster waits for, go first:
+	// when many pods start half of what agents say is events.
+	eventsEach = 1 << 12
 	// eventsMost bounds those that wait; further ones are lost.
-	eventsMost = 1 << 14
+	eventsMost = 1 << 15
 )
 
 // agentEvent is an event that an agent asks for.
@@ -44,14 +45,26 @@ func (d *Dispatcher) queueEvent(node string, report *agentv1.EventReport) {
 // storeEvents stores what waits, until ctx ends.
 func (d *Dispatcher) storeEvents(ctx context.Context) {
 	for {
+		var now []agentEvent
 		select {
 		case <-ctx.Done():
 			return
 		case e := <-d.events:
-			if err := d.storeEvent(ctx, e); err != nil {
-				d.log.Debug("event not stored", "node", e.node, "reason", e.report.Reason, "error", err)
-			}
+			now = append(now, e)
 		}
+		for range len(d.events) / eventsEach { // nobody else takes any
+			now = append(now, <-d.events)
+		}
+		var group errgroup.Group
+		for _, e := range now {
+			group.Go(func() error {
+				if err := d.storeEvent(ctx, e); err != nil {
+					d.log.Debug("event not stored", "node", e.node, "reason", e.report.Reason, "error", err)
+				}
+				return nil
+			})
+		}
+		_ = group.Wait() // errors are handled where they occur
 	}
 }
 

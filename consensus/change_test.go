@@ -147,9 +147,12 @@ func TestTransferShowsNoError(t *testing.T) {
 	w.appliedOnce(c.hosts...)
 }
 
-// A graceful stop of the leader hands leadership on first.
+// A graceful stop of the leader hands leadership on first. A busy machine must not
+// take it from the leader before.
 func TestStoppedLeaderHandsOver(t *testing.T) {
-	c := newCluster(t, 3, func(cfg *Config) { cfg.LeaderWait = 30 * time.Second })
+	c := newCluster(t, 3, func(cfg *Config) {
+		cfg.Heartbeat, cfg.LeaderLease, cfg.LeaderWait = 2*time.Second, 2*time.Second, 30*time.Second
+	})
 	w := c.write(4, c.followers()...)
 	w.more(20)
 	leader := c.leader()

@@ -9,7 +9,7 @@ import "maps"
 // there are, and pods go round. Of equal nodes the first found wins: the same
 // history gives the same placement.
 func (c *cluster) place(p *podInfo) (*nodeInfo, *Diagnosis) {
-	if refusal := c.volumes.refusalOf(p); refusal != "" {
+	if refusal := c.volumes.barred(p); refusal != "" {
 		return nil, &Diagnosis{Nodes: len(c.order), Message: refusal}
 	}
 	c.filters = c.applicable(p, c.filters[:0])

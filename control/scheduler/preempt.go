@@ -160,6 +160,10 @@ func (c *core) bestCandidate(p *podInfo) (*candidate, *Diagnosis) {
 	nodes, elsewhere := c.cluster.among(p)
 	total := len(nodes)
 	why := &Diagnosis{Nodes: len(c.cluster.order), Reasons: make(map[string]int)}
+	if c.cluster.volumes.barred(p) != "" {
+		why.Reasons[notHelpful] = why.Nodes
+		return nil, why
+	}
 	if elsewhere > 0 {
 		why.Reasons[notHelpful] = elsewhere
 	}

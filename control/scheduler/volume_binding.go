@@ -6,14 +6,17 @@ type volumeBinding struct{}
 
 func (volumeBinding) name() string            { return "VolumeBinding" }
 func (volumeBinding) applies(p *podInfo) bool { return len(p.claims) > 0 }
+func (volumeBinding) bars(n *needs) string    { return n.refusal }
 
-func (volumeBinding) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
-	if refusal := n.volumes.refusalOf(p); refusal != "" {
-		return append(reasons, refusal)
+func (b volumeBinding) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
+	need, before := n.volumes.needs(p), len(reasons)
+	if why := b.bars(need); why != "" {
+		reasons = append(reasons, why)
+	} else {
+		_, reasons = n.volumes.finds(need, n, reasons)
 	}
-	if _, reason := n.volumes.finds(n.volumes.needs(p), n); reason != "" {
-		n.volumes.refused[p.pod.UID] = struct{}{}
-		reasons = append(reasons, reason)
+	if len(reasons) > before {
+		n.volumes.refuses(p)
 	}
 	return reasons
 }

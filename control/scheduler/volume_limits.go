@@ -14,8 +14,8 @@ func (volumeLimits) applies(p *podInfo) bool { return len(p.claims) > 0 }
 
 func (volumeLimits) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 	csi := n.volumes.csiNodes[n.name]
-	if csi == nil || !hasLimit(csi) {
-		return reasons
+	if csi == nil || !hasLimit(csi) || n.volumes.needs(p).refusal != "" {
+		return reasons // or it can't go anywhere, which volumeBinding says
 	}
 	more := map[csiVolume]bool{}
 	n.volumes.addCSI(more, p)

@@ -25,10 +25,13 @@ const (
 type needs struct {
 	pod     *podInfo
 	changes uint64
-	// refusal is why the pod can't go anywhere until that changes, in upstream's words.
-	refusal string
-	bound   []*pv // nil: it is bound to one that is not there
-	unbound []unboundClaim
+	// Why the pod can't go anywhere until that changes, in upstream's words: missing,
+	// refusal and lost are what volumeRestrictions, volumeBinding and volumeZone say.
+	missing, refusal, lost string
+
+	bound   []*pv          // nil: it is bound to one that is not there
+	unbound []unboundClaim // those that a node was selected for first
+	zones   []volumeTopology
 }
 
 // unboundClaim is a claim whose volume depends on where the pod goes.
@@ -39,6 +42,7 @@ type unboundClaim struct {
 	selector labels.Selector // nil: any
 	class    *storagev1.StorageClass
 	chosen   *choice // nil: nothing was
+	selected *string // the node where its volume is being made; nil: nowhere yet
 	meant    []*pv   // volumes that name the claim
 }
 
@@ -52,12 +56,20 @@ func (v *volumes) needs(p *podInfo) *needs {
 
 func (v *volumes) workOut(p *podInfo) *needs {
 	n := &needs{pod: p, changes: v.changes}
+	n.zones, n.lost = v.topologies(p)
+	for _, use := range p.claims {
+		if v.claims[use.key] == nil && !use.made {
+			n.missing = notFound("persistentvolumeclaim", nameIn(use.key))
+			break
+		}
+	}
 	for _, use := range p.claims {
 		if n.refusal = v.refusal(p.pod, use); n.refusal != "" {
 			return n
 		}
 	}
 	immediate := false
+	var open []unboundClaim
 	for _, use := range p.claims {
 		claim := v.claims[use.key]
 		if claim.Spec.VolumeName != "" && metav1.HasAnnotation(claim.ObjectMeta, volume.AnnBindCompleted) {
@@ -74,39 +86,63 @@ func (v *volumes) workOut(p *podInfo) *needs {
 			n.refusal = err.Error()
 			return n
 		}
-		n.unbound = append(n.unbound, u)
+		if u.selected != nil {
+			n.unbound = append(n.unbound, u)
+		} else {
+			open = append(open, u)
+		}
 	}
 	if immediate {
 		n.refusal = "pod has unbound immediate PersistentVolumeClaims"
 	}
 	// The smallest first, so that it leaves the larger volumes to the others.
-	slices.SortStableFunc(n.unbound, func(a, b unboundClaim) int {
+	slices.SortStableFunc(open, func(a, b unboundClaim) int {
 		return a.Spec.Resources.Requests.Storage().Cmp(*b.Spec.Resources.Requests.Storage())
 	})
+	n.unbound = append(n.unbound, open...)
 	return n
 }
 
-// refusalOf is why a pod can't go anywhere, whatever the nodes are like; "" if it may.
-func (v *volumes) refusalOf(p *podInfo) string {
+// A barrier is a filter that may refuse a pod for its claims, whatever the nodes are like.
+type barrier interface {
+	bars(*needs) string
+}
+
+// barred is why a pod can't go anywhere, by the first filter that says so; "" if it may.
+func (v *volumes) barred(p *podInfo) string {
 	if len(p.claims) == 0 {
 		return ""
 	}
-	refusal := v.needs(p).refusal
-	if refusal != "" {
-		v.refused[p.pod.UID] = struct{}{}
+	for _, f := range p.profile.filters {
+		if b, ok := f.(barrier); ok {
+			if refusal := b.bars(v.needs(p)); refusal != "" {
+				v.refuses(p)
+				return refusal
+			}
+		}
 	}
-	return refusal
+	return ""
+}
+
+// refuses notes that a pod was refused for what is here, so that it hears of changes.
+func (v *volumes) refuses(p *podInfo) { v.refused[p.pod.UID] = struct{}{} }
+
+// notFound is as the API says it.
+func notFound(kind, name string) string { return fmt.Sprintf("%s %q not found", kind, name) }
+
+func nameIn(key string) string {
+	_, name, _ := strings.Cut(key, "/")
+	return name
 }
 
 // refusal is why a pod with that claim can't go anywhere, "" if it may.
 func (v *volumes) refusal(pod *corev1.Pod, use claimUse) string {
-	claim := v.claims[use.key]
-	_, name, _ := strings.Cut(use.key, "/")
+	claim, name := v.claims[use.key], nameIn(use.key)
 	switch {
 	case claim == nil && use.made:
 		return fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", name)
 	case claim == nil:
-		return fmt.Sprintf("persistentvolumeclaim %q not found", name)
+		return notFound("persistentvolumeclaim", name)
 	case claim.Status.Phase == corev1.ClaimLost:
 		return fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, claim.Spec.VolumeName)
 	case claim.DeletionTimestamp != nil:
@@ -122,6 +158,12 @@ func (v *volumes) refusal(pod *corev1.Pod, use claimUse) string {
 
 func (v *volumes) unbound(key string, claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (unboundClaim, error) {
 	u := unboundClaim{PersistentVolumeClaim: claim, key: key, size: claim.Spec.Resources.Requests.Storage().Value(), class: class, chosen: v.choices[key]}
+	switch node, ok := claim.Annotations[volume.AnnSelectedNode]; {
+	case u.chosen != nil && u.chosen.volume == "":
+		u.selected = &u.chosen.node
+	case ok:
+		u.selected = &node
+	}
 	if claim.Spec.Selector != nil {
 		var err error
 		if u.selector, err = metav1.LabelSelectorAsSelector(claim.Spec.Selector); err != nil {
@@ -129,7 +171,7 @@ func (v *volumes) unbound(key string, claim *corev1.PersistentVolumeClaim, class
 		}
 	}
 	for _, p := range v.forClaim[key] {
-		if volume.IsVolumeBoundToClaim(p.PersistentVolume, claim) && u.takes(p) {
+		if volume.GetPersistentVolumeClass(p.PersistentVolume) == class.Name && volume.IsVolumeBoundToClaim(p.PersistentVolume, claim) && u.takes(p) {
 			u.meant = append(u.meant, p)
 		}
 	}
@@ -145,37 +187,53 @@ func (u *unboundClaim) takes(p *pv) bool {
 		p.DeletionTimestamp == nil
 }
 
-// finds is what the pod's claims would have on a node, or why not: the claims that
-// are not bound yet are given volumes that are there, or one is made for them.
-func (v *volumes) finds(need *needs, n *nodeInfo) (chosen map[string]choice, reason string) {
+// finds is what the pod's claims would have on a node: those that are not bound yet are
+// given volumes that are there, or one is made for them. Why not is appended to reasons.
+func (v *volumes) finds(need *needs, n *nodeInfo, reasons []string) (chosen map[string]choice, _ []string) {
+	gone := false
 	for _, p := range need.bound {
-		if p == nil {
-			return nil, reasonNoVolume
+		if gone = p == nil; gone {
+			break
 		}
 		if !p.on(n) {
-			return nil, reasonNodeConflict
+			reasons = append(reasons, reasonNodeConflict)
+			break
 		}
 	}
-	if len(need.unbound) == 0 {
-		return nil, ""
+	if len(need.unbound) > 0 {
+		var reason string
+		if chosen, reason = v.give(need.unbound, n); reason != "" {
+			reasons = append(reasons, reason)
+		}
 	}
-	chosen = make(map[string]choice, len(need.unbound))
+	if gone {
+		reasons = append(reasons, reasonNoVolume)
+	}
+	return chosen, reasons
+}
+
+// give finds claims that are not bound what they would have on a node.
+func (v *volumes) give(claims []unboundClaim, n *nodeInfo) (chosen map[string]choice, reason string) {
+	for i := range claims {
+		if s := claims[i].selected; s != nil && *s != n.name {
+			return nil, reasonBindConflict
+		}
+	}
+	chosen = make(map[string]choice, len(claims))
 	taken := map[string]bool{}
-	for i := range need.unbound {
-		u := &need.unbound[i]
-		selected, found := u.Annotations[volume.AnnSelectedNode], ""
+	for i := range claims {
+		u, found := &claims[i], ""
 		switch {
-		case u.chosen != nil && u.chosen.volume != "":
+		case u.selected != nil:
+		case u.chosen != nil:
 			if p := v.byName[u.chosen.volume]; p == nil || !p.on(n) {
 				return nil, reasonBindConflict
 			}
 			found = u.chosen.volume
-		case u.chosen != nil:
-			selected = u.chosen.node
-		case selected == "":
+		default:
 			found = v.match(u, n, taken)
 		}
-		if found == "" && (selected != "" && selected != n.name || !u.canBeMade(n)) {
+		if found == "" && !u.canBeMade(n) {
 			return nil, reasonBindConflict
 		}
 		taken[found] = true

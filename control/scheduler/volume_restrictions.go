@@ -6,8 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// volumeRestrictions refuses a claim that one pod at a time may have, and disks that
-// a node can have once.
+// volumeRestrictions refuses a claim that one pod at a time may have, one that is not
+// there, and disks that a node can have once.
 type volumeRestrictions struct{}
 
 const (
@@ -21,7 +21,14 @@ func (volumeRestrictions) applies(p *podInfo) bool {
 	return len(p.claims) > 0 || slices.ContainsFunc(p.pod.Spec.Volumes, isDisk)
 }
 
-func (volumeRestrictions) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
+func (volumeRestrictions) bars(n *needs) string { return n.missing }
+
+func (r volumeRestrictions) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
+	if len(p.claims) > 0 {
+		if why := r.bars(n.volumes.needs(p)); why != "" {
+			return append(reasons, why)
+		}
+	}
 	for i := range p.pod.Spec.Volumes {
 		v := &p.pod.Spec.Volumes[i]
 		if !isDisk(*v) {

@@ -121,7 +121,7 @@ func TestPodsGoWhereTheirVolumesAre(t *testing.T) {
 	}{
 		{"its volume's node", bound(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", "n2")), "n2", ""},
 		{"no node has its volume", bound(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", "n9")), "", "3 node(s) didn't match PersistentVolume's node affinity"},
-		{"its volume is gone", bound(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", "n2"))[:1], "", "3 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"},
+		{"its volume is gone", bound(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", "n2"))[:1], "", `persistentvolume "v" not found`},
 		{"no such claim", nil, "", `persistentvolumeclaim "c" not found`},
 		{"a claim that is being deleted", []any{makeClaim("c", "", "1Gi", func(c *corev1.PersistentVolumeClaim) { c.DeletionTimestamp = ptr.To(metav1.Now()) })}, "", `persistentvolumeclaim "c" is being deleted`},
 		{"not bound, and not the scheduler's to bind", []any{makeClaim("c", "i", "1Gi"), makeClass("i", "example.org/disks", immediate)}, "", "pod has unbound immediate PersistentVolumeClaims"},
@@ -143,6 +143,30 @@ func TestPodsGoWhereTheirVolumesAre(t *testing.T) {
 			[]any{limited("n1", 1), limited("n2", 1), limited("n3", 0), makePod("other", claiming("d"), on("n1"))}), "n2", ""},
 		{"a driver has no room", slices.Concat(bound(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", "", csi)),
 			[]any{limited("n1", 0), limited("n2", 0), limited("n3", 0)}), "", "3 node(s) exceed max volume count"},
+		{"two reasons at once", append(bound(makeClaim("d", "", "1Gi"), makeVolume("v", "", "1Gi", "n9")), makeClaim("c", "s", "1Gi"),
+			makeClass("s", volume.NotSupportedProvisioner, waits), makePod("p", claiming("c", "d"))), "",
+			"3 node(s) didn't find available persistent volumes to bind, 3 node(s) didn't match PersistentVolume's node affinity"},
+		{"a volume that is meant for it and of another class is not seen", []any{makeClaim("c", "s", "1Gi"), makeClass("s", volume.NotSupportedProvisioner, waits), makeVolume("v", "t", "1Gi", "n2", func(v *corev1.PersistentVolume) {
+			v.Spec.ClaimRef = &corev1.ObjectReference{Namespace: "default", Name: "c"}
+		})}, "", "3 node(s) didn't find available persistent volumes to bind"},
+		{"names of nodes that its volume asks for do not count", bound(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", "n2", func(v *corev1.PersistentVolume) {
+			v.Spec.NodeAffinity.Required.NodeSelectorTerms = []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{
+				{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"n2"}}}}}
+		})), "n1", ""},
+		{"an ephemeral volume of the name has no claim alone", append(bound(makeClaim("other-c", "", "1Gi", oncePod), makeVolume("v", "", "1Gi", "n2")), makePod("p", claiming("other-c")),
+			makePod("other", on("n1"), func(p *corev1.Pod) {
+				p.Spec.Volumes = []corev1.Volume{{Name: "c", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}}}
+			})), "n2", ""},
+		{"a zone that is none", append(bound(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", "n1", func(v *corev1.PersistentVolume) {
+			v.Labels = map[string]string{corev1.LabelTopologyZone: "a____c"}
+		})), makeNode("n1", labelled(corev1.LabelTopologyZone, "b"))), "n1", ""},
+		{"the zone of an ephemeral volume", append(bound(makeClaim("p-c", "", "1Gi", func(c *corev1.PersistentVolumeClaim) {
+			c.OwnerReferences = []metav1.OwnerReference{{Name: "p", UID: "pod-p", Controller: ptr.To(true)}}
+		}), makeVolume("v", "", "1Gi", "n1", func(v *corev1.PersistentVolume) {
+			v.Labels = map[string]string{corev1.LabelTopologyZone: "a"}
+		})), makeNode("n1", labelled(corev1.LabelTopologyZone, "b")), makePod("p", func(p *corev1.Pod) {
+			p.Spec.Volumes = []corev1.Volume{{Name: "c", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}}}
+		})), "n1", ""},
 		{"where its disk is not", []any{makePod("other", disk, on("n1")), makePod("p", disk), makeClaim("c", "", "1Gi"), makeNode("n2", func(n *corev1.Node) { n.Spec.Unschedulable = true }),
 			makeNode("n3", func(n *corev1.Node) { n.Spec.Unschedulable = true })}, "", "1 node(s) had no available disk, 2 node(s) were unschedulable"},
 	} {
@@ -163,6 +187,35 @@ func TestPodsGoWhereTheirVolumesAre(t *testing.T) {
 				t.Errorf("because\n%s\nwant\n%s", d.diagnosis.Error(), want)
 			}
 		})
+	}
+}
+
+// A pod that its volume's zone kept away hears of it when that changes.
+func TestZoneOfVolumeWakes(t *testing.T) {
+	c := newCore(1)
+	claim, v := boundTo(makeClaim("c", "", "1Gi"), makeVolume("v", "", "1Gi", ""))
+	v.Labels = map[string]string{corev1.LabelTopologyZone: "b"}
+	c.tell(makeNode("n1", labelled(corev1.LabelTopologyZone, "a")), claim, v, makePod("p", claiming("c")))
+	if d, _ := c.next(); d.node != "" {
+		t.Fatalf("goes to %s, want nowhere", d.node)
+	}
+	v = v.DeepCopy()
+	v.Labels[corev1.LabelTopologyZone] = "a"
+	c.tell(v)
+	if d, _ := c.next(); d.node != "n1" {
+		t.Errorf("goes to %q, want n1", d.node)
+	}
+}
+
+// Nobody is evicted for a pod that its claims keep from every node.
+func TestClaimsAreNotPreemptedFor(t *testing.T) {
+	c := newCore(1)
+	c.tell(makeNode("n1", allocatable("cpu", "1", "memory", "1Gi", "pods", "5")), makePod("low", on("n1"), requesting("cpu", "1")),
+		makePod("p", claiming("c"), requesting("cpu", "1"), priority(10)))
+	d, _ := c.next()
+	want := "0/1 nodes are available: 1 " + notHelpful + "."
+	if d.preemption != nil || d.why != want {
+		t.Errorf("evicts %v because %q, want nobody because %q", d.preemption, d.why, want)
 	}
 }
 
@@ -200,6 +253,8 @@ func TestMatchesAsUpstream(t *testing.T) {
 			c.setVolume(v.Name, v)
 		}
 		c.tell(claim, makeClass("s", volume.NotSupportedProvisioner, storagev1.VolumeBindingWaitForFirstConsumer), makeClass("t", volume.NotSupportedProvisioner, storagev1.VolumeBindingWaitForFirstConsumer))
+		// The scheduler looks among the volumes of the claim's class only.
+		all = slices.DeleteFunc(all, func(v *corev1.PersistentVolume) bool { return v.Spec.StorageClassName != *claim.Spec.StorageClassName })
 		slices.SortFunc(all, func(a, b *corev1.PersistentVolume) int {
 			if d := a.Spec.Capacity.Storage().Cmp(*b.Spec.Capacity.Storage()); d != 0 {
 				return d

@@ -147,7 +147,7 @@ func (c *core) choose(d *decision, n *nodeInfo) {
 	if len(p.claims) == 0 {
 		return
 	}
-	d.volumes, _ = c.cluster.volumes.finds(c.cluster.volumes.needs(p), n)
+	d.volumes, _ = c.cluster.volumes.finds(c.cluster.volumes.needs(p), n, nil)
 	if len(d.volumes) > 0 {
 		c.cluster.volumes.decide(p.pod.UID, d.volumes)
 		c.claimants.attempts++

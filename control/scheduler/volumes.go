@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/component-helpers/storage/ephemeral"
@@ -44,6 +45,9 @@ type pv struct {
 	*corev1.PersistentVolume
 	size     int64
 	affinity *nodeaffinity.LazyErrorNodeSelector // nil: any node
+	// named says that it asks for names of nodes. As upstream, a volume is held against a
+	// node's labels alone, and what it asks of names holds anywhere.
+	named bool
 }
 
 // choice is a volume for a claim, or with none the node where one is to be made. It
@@ -112,6 +116,7 @@ func (v *volumes) setVolume(name string, now *corev1.PersistentVolume) {
 	p := &pv{PersistentVolume: now, size: now.Spec.Capacity.Storage().Value()}
 	if a := now.Spec.NodeAffinity; a != nil && a.Required != nil {
 		p.affinity = nodeaffinity.NewLazyErrorNodeSelector(a.Required)
+		p.named = slices.ContainsFunc(a.Required.NodeSelectorTerms, func(t corev1.NodeSelectorTerm) bool { return len(t.MatchFields) > 0 })
 	}
 	v.byName[name] = p
 	shelf, key := v.shelfOf(p)
@@ -163,10 +168,13 @@ func (v *volumes) setCSINode(name string, node *storagev1.CSINode) {
 	}
 }
 
-// use counts a pod that is on a node, or with sign -1 not any more.
+// use counts a pod that is on a node, or with sign -1 not any more. What is made for a pod
+// is nobody else's, and does not count.
 func (v *volumes) use(p *podInfo, sign int64) {
 	for _, c := range p.claims {
-		count(v.used, c.key, int(sign))
+		if !c.made {
+			count(v.used, c.key, int(sign))
+		}
 	}
 }
 
@@ -231,6 +239,10 @@ func (p *pv) on(n *nodeInfo) bool {
 	if p.affinity == nil {
 		return true
 	}
-	ok, err := p.affinity.Match(n.node)
+	node := n.node
+	if p.named {
+		node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Labels: node.Labels}}
+	}
+	ok, err := p.affinity.Match(node)
 	return ok && err == nil
 }

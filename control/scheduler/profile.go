@@ -75,9 +75,9 @@ func newProfile(from configuration.Profile) *profile {
 		p.key = key
 	}
 	p.bindTimeout = time.Duration(*from.VolumeBinding.BindTimeoutSeconds) * time.Second
-	affinity := newNodeAffinity(from.NodeAffinity.AddedAffinity)
+	affinity, binding := newNodeAffinity(from.NodeAffinity.AddedAffinity), newVolumeBinding(&from.VolumeBinding)
 	filters := []filter{
-		nodeName{}, nodeUnschedulable{}, taintToleration{}, affinity, nodePorts{}, p.fit, volumeRestrictions{}, volumeLimits{}, volumeBinding{},
+		nodeName{}, nodeUnschedulable{}, taintToleration{}, affinity, nodePorts{}, p.fit, volumeRestrictions{}, volumeLimits{}, binding,
 		volumeZone{}, topologySpread{}, podAffinity{}, dynamicResources{}, declaredFeatures{},
 	}
 	for _, name := range from.Filters {
@@ -88,7 +88,7 @@ func newProfile(from configuration.Profile) *profile {
 		}
 	}
 	scorers := []scorer{
-		taintToleration{}, affinity, newAllocation(from.NodeResourcesFit.ScoringStrategy), topologySpread{}, newPodAffinity(&from.InterPodAffinity),
+		taintToleration{}, affinity, newAllocation(from.NodeResourcesFit.ScoringStrategy), binding, topologySpread{}, newPodAffinity(&from.InterPodAffinity),
 		newBalancedAllocation(from.BalancedAllocation.Resources), imageLocality{},
 	}
 	for _, it := range from.Scores {

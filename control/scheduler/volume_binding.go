@@ -1,8 +1,22 @@
 package scheduler
 
+import (
+	"math"
+
+	schedulerv1 "k8s.io/kube-scheduler/config/v1"
+)
+
 // volumeBinding refuses nodes that the pod's volumes can't be reached from, and those
-// where its claims would find none.
-type volumeBinding struct{}
+// where its claims would find none. Of the rest it prefers those where its claims leave
+// most of the volumes that they would have, or whatever the profile's shape says.
+type volumeBinding struct {
+	// rate is of what claims ask for and what the volumes have.
+	rate func(requested, capacity int64) int64
+}
+
+func newVolumeBinding(args *schedulerv1.VolumeBindingArgs) volumeBinding {
+	return volumeBinding{shapeOf(args.Shape)}
+}
 
 func (volumeBinding) name() string            { return "VolumeBinding" }
 func (volumeBinding) applies(p *podInfo) bool { return len(p.claims) > 0 }
@@ -19,4 +33,41 @@ func (b volumeBinding) refuse(p *podInfo, n *nodeInfo, reasons []string) []strin
 		n.volumes.refuses(p)
 	}
 	return reasons
+}
+
+func (volumeBinding) tells(p *podInfo) bool { return len(p.claims) > 0 }
+
+// storageUse is what claims ask for of what there is.
+type storageUse struct{ requested, capacity int64 }
+
+func (b volumeBinding) scores(c *cluster, p *podInfo, nodes []*nodeInfo, scores []int64) []int64 {
+	need := c.volumes.needs(p)
+	if len(need.unbound) == 0 {
+		return append(scores, make([]int64, len(nodes))...)
+	}
+	for _, n := range nodes {
+		scores = append(scores, b.score(c.volumes, need, n))
+	}
+	return scores
+}
+
+// score is the mean over the classes of the volumes that the claims would have there.
+func (b volumeBinding) score(v *volumes, need *needs, n *nodeInfo) int64 {
+	chosen, _ := v.finds(need, n, nil)
+	classes := make(map[string]storageUse)
+	for i := range need.unbound {
+		u := &need.unbound[i]
+		if it := v.byName[chosen[u.key].volume]; it != nil && it.size > 0 {
+			use := classes[it.Spec.StorageClassName]
+			classes[it.Spec.StorageClassName] = storageUse{use.requested + u.size, use.capacity + it.size}
+		}
+	}
+	if len(classes) == 0 {
+		return 0
+	}
+	var sum int64
+	for _, use := range classes {
+		sum += b.rate(use.requested, use.capacity)
+	}
+	return int64(math.Round(float64(sum) / float64(len(classes))))
 }

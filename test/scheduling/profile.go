@@ -45,9 +45,9 @@ func (m *maker) profiles() file {
 // it may do without, and those with scores that it may weigh.
 var (
 	kept    = []string{"SchedulingGates", "PrioritySort", "VolumeBinding", "DynamicResources", "DefaultPreemption", "DefaultBinder"}
-	spared  = slices.Concat(filters, scorers[5:])
+	spared  = slices.Concat(filters, scorers[6:])
 	filters = []string{"NodeName", "NodeUnschedulable", "NodePorts", "VolumeRestrictions", "NodeVolumeLimits", "VolumeZone", "TaintToleration", "NodeAffinity", "NodeResourcesFit", "PodTopologySpread", "InterPodAffinity", "NodeDeclaredFeatures"}
-	scorers = []string{"TaintToleration", "NodeAffinity", "NodeResourcesFit", "PodTopologySpread", "InterPodAffinity", "NodeResourcesBalancedAllocation", "ImageLocality"}
+	scorers = []string{"TaintToleration", "NodeAffinity", "NodeResourcesFit", "PodTopologySpread", "InterPodAffinity", "VolumeBinding", "NodeResourcesBalancedAllocation", "ImageLocality"}
 )
 
 func (m *maker) some(of []string) (names []string) {
@@ -134,6 +134,7 @@ func (m *maker) pluginConfig() (list []schedulerv1.PluginConfig) {
 	add("PodTopologySpread", m.spreadArgs())
 	add("InterPodAffinity", schedulerv1.InterPodAffinityArgs{HardPodAffinityWeight: ptr.To(int32(m.IntN(101))), IgnorePreferredTermsOfExistingPods: m.often()})
 	add("NodeAffinity", m.addedAffinity())
+	add("VolumeBinding", schedulerv1.VolumeBindingArgs{Shape: m.shape()})
 	return list
 }
 
@@ -168,13 +169,16 @@ func (m *maker) fitArgs() (args schedulerv1.NodeResourcesFitArgs) {
 		s.Type = schedulerv1.MostAllocated
 	default:
 		s.Type = schedulerv1.RequestedToCapacityRatio
-		s.RequestedToCapacityRatio = &schedulerv1.RequestedToCapacityRatioParam{}
-		for at := m.IntN(30); at <= 100; at += 1 + m.IntN(60) {
-			s.RequestedToCapacityRatio.Shape = append(s.RequestedToCapacityRatio.Shape,
-				schedulerv1.UtilizationShapePoint{Utilization: int32(at), Score: int32(m.IntN(11))})
-		}
+		s.RequestedToCapacityRatio = &schedulerv1.RequestedToCapacityRatioParam{Shape: m.shape()}
 	}
 	return args
+}
+
+func (m *maker) shape() (shape []schedulerv1.UtilizationShapePoint) {
+	for at := m.IntN(30); at <= 100; at += 1 + m.IntN(60) {
+		shape = append(shape, schedulerv1.UtilizationShapePoint{Utilization: int32(at), Score: int32(m.IntN(11))})
+	}
+	return shape
 }
 
 func (m *maker) spreadArgs() (args schedulerv1.PodTopologySpreadArgs) {

@@ -287,10 +287,10 @@ func (p *Profile) checkVolumeBinding(at *field.Path) (errs field.ErrorList) {
 	if s := *args.BindTimeoutSeconds; s < 1 {
 		errs = append(errs, field.Invalid(at.Child("bindTimeoutSeconds"), s, "want 1 or more: a volume is never there at once"))
 	}
-	if len(args.Shape) > 0 {
-		errs = append(errs, field.Forbidden(at.Child("shape"), "remove it: nodes are not scored by their volumes"))
+	if len(args.Shape) == 0 {
+		args.Shape = []schedulerv1.UtilizationShapePoint{{Utilization: 0, Score: shapeScoreMost}, {Utilization: utilizationMost, Score: 0}}
 	}
-	return errs
+	return append(errs, checkShape(at.Child("shape"), args.Shape)...)
 }
 
 func checkPreemption(at *field.Path, args *schedulerv1.DefaultPreemptionArgs) (errs field.ErrorList) {

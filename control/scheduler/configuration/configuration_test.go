@@ -65,7 +65,7 @@ func TestPluginsAsUpstreamHasThem(t *testing.T) {
 		},
 		"multiPoint has only what it names": {
 			"  plugins: {multiPoint: {disabled: [{name: '*'}], enabled: [{name: SchedulingGates}, {name: PrioritySort}, {name: DefaultBinder}, {name: VolumeBinding}, {name: DynamicResources}, {name: NodeResourcesFit, weight: 4}, {name: NodeName}]}}",
-			[]string{"VolumeBinding", "DynamicResources", "NodeResourcesFit", "NodeName"}, []Score{{"NodeResourcesFit", 4}},
+			[]string{"VolumeBinding", "DynamicResources", "NodeResourcesFit", "NodeName"}, []Score{{"VolumeBinding", 1}, {"NodeResourcesFit", 4}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestRefusesWhatItCantDo(t *testing.T) {
 		"profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: RequestedToCapacityRatio}}}]}]":                                     "requestedToCapacityRatio: Required value",
 		"profiles: [{pluginConfig: [{name: PodTopologySpread, args: {defaultConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]}}]}]": "args.defaultingType: Invalid value",
 		"profiles: [{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 101}}]}]":                                                            "hardPodAffinityWeight: Invalid value: 101",
-		"profiles: [{pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 0, score: 0}]}}]}]":                                                      "args.shape: Forbidden",
+		"profiles: [{pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 0, score: 11}]}}]}]":                                                     "args.shape[0].score: Invalid value: 11",
 		"profiles: [{pluginConfig: [{name: NodeAffinity, args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Is}]}]}}}}]}]": "addedAffinity.requiredDuringSchedulingIgnoredDuringExecution",
 	} {
 		if _, err := Read([]byte(head + body)); err == nil || !strings.Contains(err.Error(), want) {

@@ -83,6 +83,9 @@ func (p *Profile) differentArgs(usual *Profile) (list []string) {
 	if s := *p.VolumeBinding.BindTimeoutSeconds; s != bindSeconds {
 		say("waits %d s for volumes", s)
 	}
+	if !reflect.DeepEqual(p.VolumeBinding.Shape, usual.VolumeBinding.Shape) {
+		say("scores volumes by a shape of its own")
+	}
 	if it := p.DefaultPreemption; it != nil {
 		say("tries %d %% of the nodes, at least %d, before it evicts", *it.MinCandidateNodesPercentage, *it.MinCandidateNodesAbsolute)
 	}

@@ -27,7 +27,7 @@ var standard = []plugin{
 	{name: "NodeResourcesFit", points: []string{preFilter, filter, preScore, score}, weight: 1},
 	{name: "VolumeRestrictions", points: []string{preFilter, filter}},
 	{name: "NodeVolumeLimits", points: []string{preFilter, filter}},
-	{name: "VolumeBinding", points: []string{preFilter, filter, reserve, preBind, preScore, score}},
+	{name: "VolumeBinding", points: []string{preFilter, filter, reserve, preBind, preScore, score}, weight: 1},
 	{name: "VolumeZone", points: []string{preFilter, filter}},
 	{name: "PodTopologySpread", points: []string{preFilter, filter, preScore, score}, weight: 2},
 	{name: "InterPodAffinity", points: []string{preFilter, filter, preScore, score}, weight: 2},

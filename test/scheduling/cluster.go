@@ -19,6 +19,10 @@ import (
 type maker struct {
 	*rand.Rand
 	made int
+	// stored says that the cluster has storage, waiting that many claims of it are not bound;
+	// once are those that a placed pod has alone.
+	stored, waiting bool
+	once            map[string]bool
 }
 
 func (m *maker) one(of ...string) string { return of[m.IntN(len(of))] }
@@ -48,9 +52,13 @@ func (m *maker) state() scheduler.State {
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: "keeper"},
 			Spec:       corev1.ReplicationControllerSpec{Selector: map[string]string{"app": m.one("x", "y", "z")}}})
 	}
+	if m.IntN(3) == 0 {
+		m.store(&s)
+	}
 	for range m.IntN(30) {
 		p := m.pod()
 		p.Spec.NodeName = s.Nodes[m.IntN(len(s.Nodes))].Name
+		m.settle(p, &s)
 		m.run(p)
 		s.Pods = append(s.Pods, p)
 	}
@@ -240,6 +248,9 @@ func (m *maker) pod() *corev1.Pod {
 	m.affinity(p)
 	for m.IntN(3) == 0 {
 		p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, m.constraint())
+	}
+	if m.stored {
+		m.mounts(p)
 	}
 	return p
 }

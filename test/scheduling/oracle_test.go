@@ -8,7 +8,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,8 +34,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// told counts how often upstream's plugins made a difference between nodes.
-type told struct{ refusals, scores map[string]int }
+// told counts how often upstream's plugins made a difference between nodes, and how
+// often those of volumes gave which reason.
+type told struct{ refusals, scores, reasons map[string]int }
 
 // Ours and upstream's plugins look at the same random clusters, which change while
 // ours counts along and upstream's counts anew.
@@ -49,13 +52,18 @@ func TestProfilesDecideAsUpstream(t *testing.T) {
 }
 
 func compareAll(t *testing.T, profiles func(*maker) file) {
-	all := told{map[string]int{}, map[string]int{}}
+	all := told{map[string]int{}, map[string]int{}, map[string]int{}}
 	for seed := range uint64(*clusters) {
 		if !t.Run(fmt.Sprint(seed), func(t *testing.T) { compare(t, seed, profiles, all) }) {
 			return
 		}
 	}
-	t.Log("refusals", all.refusals, "different scores", all.scores)
+	t.Log("refusals", all.refusals, "different scores", all.scores, "of volumes", all.reasons)
+	for _, reason := range volumeReasons {
+		if all.reasons[reason] < *clusters/10 {
+			t.Errorf("%q: %d times, too few to have tested anything", reason, all.reasons[reason])
+		}
+	}
 	for _, name := range names {
 		if all.refusals[name]+all.scores[name] < *clusters/10 {
 			t.Errorf("%s: %d refusals and %d differences in score, too few to have tested anything", name, all.refusals[name], all.scores[name])
@@ -67,13 +75,33 @@ func compareAll(t *testing.T, profiles func(*maker) file) {
 var names = []string{
 	"NodeUnschedulable", "NodeName", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit",
 	"PodTopologySpread", "InterPodAffinity", "NodeResourcesBalancedAllocation", "ImageLocality", "NodeDeclaredFeatures",
+	"VolumeRestrictions", "NodeVolumeLimits", "VolumeBinding", "VolumeZone",
 }
+
+// volumeReasons are those that have to have been given, with … for names.
+var volumeReasons = []string{
+	"PVC … was not created for pod … (pod is not owner)", "PersistentVolume had no name", "PersistentVolumeClaim had no pv name and storageClass name",
+	"node(s) didn't find available persistent volumes to bind", "node(s) didn't match PersistentVolume's node affinity", "node(s) exceed max volume count",
+	"node(s) had no available disk", "node(s) had no available volume zone",
+	"node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod",
+	"node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)", "persistentvolume … not found",
+	"persistentvolumeclaim … bound to non-existent persistentvolume …", "persistentvolumeclaim … is being deleted", "persistentvolumeclaim … not found",
+	"pod has unbound immediate PersistentVolumeClaims", "storageclass.storage.k8s.io … not found",
+	"waiting for ephemeral volume controller to create the persistentvolumeclaim …",
+}
+
+var quoted = regexp.MustCompile(`"[^"]*"|ns\S+`)
 
 func (a told) count(answers map[string]scheduler.NodeAnswer) {
 	first := map[string]int64{}
 	for _, answer := range answers {
 		for _, r := range answer.Refusals {
 			a.refusals[r.Filter]++
+			if strings.Contains(r.Filter, "Volume") {
+				for _, reason := range r.Reasons {
+					a.reasons[quoted.ReplaceAllString(reason, "…")]++
+				}
+			}
 		}
 		for _, s := range answer.Scores {
 			if before, ok := first[s.Name]; !ok {
@@ -130,6 +158,7 @@ func compare(t *testing.T, seed uint64, profiles func(*maker) file, all told) {
 		// One pod comes, one goes.
 		pod := m.pod()
 		pod.Spec.NodeName = state.Nodes[m.IntN(len(state.Nodes))].Name
+		m.settle(pod, &state)
 		m.run(pod)
 		ours.Assume(pod, pod.Spec.NodeName)
 		state.Pods = append(state.Pods, pod)

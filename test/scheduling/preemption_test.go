@@ -86,6 +86,7 @@ func (m *maker) crowded() scheduler.State {
 		p := m.pod()
 		m.rank(p)
 		p.Status.NominatedNodeName = s.Nodes[m.IntN(len(s.Nodes))].Name
+		m.settle(p, &s)
 		s.Pods = append(s.Pods, p)
 	}
 	return s

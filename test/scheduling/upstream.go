@@ -144,6 +144,19 @@ func fill(factory informers.SharedInformerFactory, state scheduler.State) error 
 	for _, o := range state.StatefulSets {
 		add(apps.StatefulSets().Informer().GetStore(), o)
 	}
+	for _, o := range state.Claims {
+		add(core.PersistentVolumeClaims().Informer().GetStore(), o)
+	}
+	for _, o := range state.Volumes {
+		add(core.PersistentVolumes().Informer().GetStore(), o)
+	}
+	storage := factory.Storage().V1()
+	for _, o := range state.StorageClasses {
+		add(storage.StorageClasses().Informer().GetStore(), o)
+	}
+	for _, o := range state.CSINodes {
+		add(storage.CSINodes().Informer().GetStore(), o)
+	}
 	for _, o := range state.Budgets {
 		add(factory.Policy().V1().PodDisruptionBudgets().Informer().GetStore(), o)
 	}
@@ -213,7 +226,8 @@ func (p *upstreamProfile) filter(ctx context.Context, state fwk.CycleState, pod 
 		}
 	}
 	for _, it := range p.points.Filter.Enabled {
-		if skipped[it.Name] {
+		// Limits are not come to with claims that are not as they should be, and end in errors then.
+		if skipped[it.Name] || it.Name == "NodeVolumeLimits" && all["VolumeBinding"] != nil {
 			continue
 		}
 		for _, n := range nodes {

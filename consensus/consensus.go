@@ -119,15 +119,16 @@ type Config struct {
 	Bootstrap bool
 
 	// Heartbeat is how long a follower waits for the leader before it asks for
-	// an election; the leader sends ten in that time. Default 400 ms.
+	// an election. Default 400 ms.
 	Heartbeat time.Duration
 	// Election is how long a candidate waits for votes. Default: Heartbeat.
 	Election time.Duration
 	// LeaderLease is how long a leader goes on without a quorum, and what
-	// followers shorten Heartbeat to once the leader's connection is gone. Default 150 ms.
+	// followers shorten Heartbeat to once the leader's connection is gone; the
+	// leader sends three heartbeats in that time. Default 150 ms.
 	LeaderLease time.Duration
 	// Commit bounds how late an idle follower learns of a commit if the
-	// message that normally says so at once is lost. Default 100 ms.
+	// message that normally says so at once is lost. Default 1 s.
 	Commit time.Duration
 	// LeaderWait bounds the wait for a leader, and for the fate of a command
 	// whose leader was lost. Default 1.5 s times Multiplier.
@@ -175,7 +176,7 @@ func (c Config) withDefaults() (Config, error) {
 	duration(&c.Heartbeat, 400*time.Millisecond)
 	duration(&c.Election, c.Heartbeat)
 	duration(&c.LeaderLease, min(150*time.Millisecond, c.Heartbeat))
-	duration(&c.Commit, 100*time.Millisecond)
+	duration(&c.Commit, time.Second)
 	if c.Multiplier == 0 {
 		c.Multiplier = 1
 	}

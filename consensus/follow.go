@@ -184,7 +184,13 @@ func (n *Node) quicken() {
 }
 
 // calm undoes quicken.
-func (n *Node) calm() { n.setTimers(n.cfg.Heartbeat, n.cfg.Election) }
+func (n *Node) calm() {
+	heartbeat, election := n.cfg.Heartbeat, n.cfg.Election
+	if l, _ := n.term.get(); l != nil {
+		heartbeat, election = n.timersOfLeader()
+	}
+	n.setTimers(heartbeat, election)
+}
 
 func (n *Node) setTimers(heartbeat, election time.Duration) {
 	n.timers.Lock()

@@ -106,18 +106,20 @@ func (n *Node) serveTerm(ctx context.Context) {
 	l := &leadership{node: n, number: number, ctx: ctx, rounds: newRounds()}
 	l.peers = &peers{l: l, of: map[peerKey]*peer{}}
 	l.proposer = newProposer(number, n.apply, l.notify, n.metrics, &n.entries)
-	n.calm()
 	n.silence.reset()
 	l.judgeRoom(ctx)
 	n.route.set(l)
 	n.term.set(l)
+	n.calm()
 	n.log.Info("leadership won", "term", number, "took", time.Since(begin).Round(time.Millisecond))
 	defer n.log.Info("leadership ended", "term", number)
 
 	n.background.start(func() { l.rounds.run(ctx, l.readIndexRound) })
+	n.background.start(func() { l.pulse(ctx) })
 	l.proposer.run(ctx)
 	n.term.clear(l)
 	n.route.clear(l)
+	n.calm()
 }
 
 // openTerm commits an empty envelope. Unlike raft's own first entry it reaches

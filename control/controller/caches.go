@@ -60,6 +60,9 @@ type Caches struct {
 	PersistentVolumes      *store.Cache[*corev1.PersistentVolume]
 	StorageClasses         *store.Cache[*storagev1.StorageClass]
 	CSINodes               *store.Cache[*storagev1.CSINode]
+	CSIDrivers             *store.Cache[*storagev1.CSIDriver]
+	CSIStorageCapacities   *store.Cache[*storagev1.CSIStorageCapacity]
+	VolumeAttachments      *store.Cache[*storagev1.VolumeAttachment]
 
 	all []runner
 }
@@ -113,13 +116,17 @@ func NewCaches(s *store.Store) *Caches {
 				return []string{v.Spec.ClaimRef.Namespace + "/" + v.Spec.ClaimRef.Name}
 			},
 		}),
-		StorageClasses: store.NewCache[*storagev1.StorageClass](s, store.StorageClasses, nil),
-		CSINodes:       store.NewCache[*storagev1.CSINode](s, store.CSINodes, nil),
+		StorageClasses:       store.NewCache[*storagev1.StorageClass](s, store.StorageClasses, nil),
+		CSINodes:             store.NewCache[*storagev1.CSINode](s, store.CSINodes, nil),
+		CSIDrivers:           store.NewCache[*storagev1.CSIDriver](s, store.CSIDrivers, nil),
+		CSIStorageCapacities: store.NewCache[*storagev1.CSIStorageCapacity](s, store.CSIStorageCapacities, nil),
+		VolumeAttachments:    store.NewCache[*storagev1.VolumeAttachment](s, store.VolumeAttachments, nil),
 	}
 	c.all = []runner{
 		c.Pods, c.Nodes, c.Namespaces, c.ReplicationControllers, c.ReplicaSets, c.Deployments, c.DaemonSets, c.StatefulSets,
 		c.ControllerRevisions, c.Jobs, c.CronJobs, c.PodDisruptionBudgets, c.Services,
 		c.PersistentVolumeClaims, c.PersistentVolumes, c.StorageClasses, c.CSINodes,
+		c.CSIDrivers, c.CSIStorageCapacities, c.VolumeAttachments,
 	}
 	return c
 }

@@ -101,6 +101,7 @@ func stateOfCaches(caches *controller.Caches) State {
 		Nodes: caches.Nodes.List(), Pods: caches.Pods.List(), Namespaces: caches.Namespaces.List(), Services: caches.Services.List(),
 		ReplicationControllers: caches.ReplicationControllers.List(), ReplicaSets: caches.ReplicaSets.List(), StatefulSets: caches.StatefulSets.List(),
 		Claims: caches.PersistentVolumeClaims.List(), Volumes: caches.PersistentVolumes.List(),
-		StorageClasses: caches.StorageClasses.List(), CSINodes: caches.CSINodes.List(),
+		StorageClasses: caches.StorageClasses.List(), CSINodes: caches.CSINodes.List(), CSIDrivers: caches.CSIDrivers.List(),
+		CSIStorageCapacities: caches.CSIStorageCapacities.List(), VolumeAttachments: caches.VolumeAttachments.List(),
 	}
 }

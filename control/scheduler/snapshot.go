@@ -29,10 +29,13 @@ type State struct {
 	ReplicaSets            []*appsv1.ReplicaSet
 	StatefulSets           []*appsv1.StatefulSet
 	// What pods' volumes go by.
-	Claims         []*corev1.PersistentVolumeClaim
-	Volumes        []*corev1.PersistentVolume
-	StorageClasses []*storagev1.StorageClass
-	CSINodes       []*storagev1.CSINode
+	Claims               []*corev1.PersistentVolumeClaim
+	Volumes              []*corev1.PersistentVolume
+	StorageClasses       []*storagev1.StorageClass
+	CSINodes             []*storagev1.CSINode
+	CSIDrivers           []*storagev1.CSIDriver
+	CSIStorageCapacities []*storagev1.CSIStorageCapacity
+	VolumeAttachments    []*storagev1.VolumeAttachment
 }
 
 // Snapshot is a cluster to ask questions of: the filters, scores and indexes

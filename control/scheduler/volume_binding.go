@@ -51,23 +51,30 @@ func (b volumeBinding) scores(c *cluster, p *podInfo, nodes []*nodeInfo, scores 
 	return scores
 }
 
-// score is the mean over the classes of the volumes that the claims would have there.
+// score is the mean over the classes of the volumes that the claims would have there, or
+// if none of these exists, of the storage that they would be made from.
 func (b volumeBinding) score(v *volumes, need *needs, n *nodeInfo) int64 {
 	chosen, _ := v.finds(need, n, nil)
-	classes := make(map[string]storageUse)
+	there, made := make(map[string]storageUse), make(map[string]storageUse)
 	for i := range need.unbound {
 		u := &need.unbound[i]
-		if it := v.byName[chosen[u.key].volume]; it != nil && it.size > 0 {
-			use := classes[it.Spec.StorageClassName]
-			classes[it.Spec.StorageClassName] = storageUse{use.requested + u.size, use.capacity + it.size}
+		if it := v.byName[chosen[u.key].volume]; it != nil {
+			use := there[it.Spec.StorageClassName]
+			there[it.Spec.StorageClassName] = storageUse{use.requested + u.size, use.capacity + it.size}
+		} else if r := u.rooms.on(n, u.size); r != nil {
+			made[u.class.Name] = storageUse{made[u.class.Name].requested + u.size, r.left}
 		}
+	}
+	classes := there
+	if len(classes) == 0 {
+		classes = made
 	}
 	if len(classes) == 0 {
 		return 0
 	}
 	var sum int64
 	for _, use := range classes {
-		sum += b.rate(use.requested, use.capacity)
+		sum += b.rate(max(use.requested, 1), use.capacity) // of nothing all is used
 	}
 	return int64(math.Round(float64(sum) / float64(len(classes))))
 }

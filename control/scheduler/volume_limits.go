@@ -1,40 +1,52 @@
 package scheduler
 
 import (
+	"slices"
+
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/component-helpers/storage/volume"
+	"k8s.io/utils/ptr"
 )
 
 // volumeLimits refuses nodes to which a CSI driver attaches no more volumes, as
-// CSINode objects say. Volumes that nobody on the node uses, and are attached still, don't count.
+// CSINode objects say, and those without a driver that is not to be missing.
 type volumeLimits struct{}
 
 func (volumeLimits) name() string            { return "NodeVolumeLimits" }
 func (volumeLimits) applies(p *podInfo) bool { return len(p.claims) > 0 }
 
 func (volumeLimits) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
-	csi := n.volumes.csiNodes[n.name]
-	if csi == nil || !hasLimit(csi) || n.volumes.needs(p).refusal != "" {
+	need := n.volumes.needs(p)
+	if need.refusal != "" || len(need.attaches) == 0 {
 		return reasons // or it can't go anywhere, which volumeBinding says
 	}
-	more := map[csiVolume]bool{}
-	n.volumes.addCSI(more, p)
-	if len(more) == 0 {
+	csi := n.volumes.csiNodes[n.name]
+	if name := n.volumes.missing(need, csi); name != "" {
+		n.volumes.refuses(p)
+		return append(reasons, name+" CSI driver is not installed on the node")
+	}
+	if csi == nil || !hasLimit(csi) {
 		return reasons
 	}
 	there := map[csiVolume]bool{}
 	for _, other := range n.pods {
 		n.volumes.addCSI(there, other)
 	}
-	attached := map[string]int{}
+	attached, asked := map[string]int{}, map[string]bool{}
 	for v := range there {
 		attached[v.driver]++
-		delete(more, v)
 	}
-	asked := map[string]bool{}
-	for v := range more {
-		attached[v.driver]++
-		asked[v.driver] = true
+	for v := range need.attaches {
+		if !there[v] {
+			attached[v.driver]++
+			asked[v.driver] = true
+		}
+	}
+	for _, a := range n.volumes.attachedTo[n.name] { // also of pods that are gone
+		if v := n.volumes.attachedBy(a); v.driver != "" && !there[v] {
+			there[v] = true
+			attached[v.driver]++
+		}
 	}
 	for _, d := range csi.Spec.Drivers {
 		if asked[d.Name] && d.Allocatable != nil && d.Allocatable.Count != nil && attached[d.Name] > int(*d.Allocatable.Count) {
@@ -42,6 +54,31 @@ func (volumeLimits) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 		}
 	}
 	return reasons
+}
+
+// missing is a driver that the pod needs, that is not to be missing, and is not on the
+// node; "" for none.
+func (v *volumes) missing(need *needs, csi *storagev1.CSINode) (name string) {
+	for it := range need.attaches {
+		d := v.drivers[it.driver]
+		if d == nil || !ptr.Deref(d.Spec.PreventPodSchedulingIfMissing, false) || name != "" && name < it.driver {
+			continue
+		}
+		if csi == nil || !slices.ContainsFunc(csi.Spec.Drivers, func(d storagev1.CSINodeDriver) bool { return d.Name == it.driver }) {
+			name = it.driver
+		}
+	}
+	return name
+}
+
+// attachedBy is what an attachment is of.
+func (v *volumes) attachedBy(a *storagev1.VolumeAttachment) csiVolume {
+	if name := a.Spec.Source.PersistentVolumeName; name != nil {
+		if there := v.byName[*name]; there != nil && there.Spec.CSI != nil {
+			return csiVolume{a.Spec.Attacher, there.Spec.CSI.VolumeHandle}
+		}
+	}
+	return csiVolume{}
 }
 
 func hasLimit(csi *storagev1.CSINode) bool {

@@ -18,6 +18,7 @@ import (
 const (
 	reasonNodeConflict = "node(s) didn't match PersistentVolume's node affinity"
 	reasonBindConflict = "node(s) didn't find available persistent volumes to bind"
+	reasonNoSpace      = "node(s) did not have enough free storage"
 	reasonNoVolume     = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 )
 
@@ -32,6 +33,8 @@ type needs struct {
 	bound   []*pv          // nil: it is bound to one that is not there
 	unbound []unboundClaim // those that a node was selected for first
 	zones   []volumeTopology
+	// attaches are what drivers would attach for it.
+	attaches map[csiVolume]bool
 }
 
 // unboundClaim is a claim whose volume depends on where the pod goes.
@@ -44,6 +47,9 @@ type unboundClaim struct {
 	chosen   *choice // nil: nothing was
 	selected *string // the node where its volume is being made; nil: nowhere yet
 	meant    []*pv   // volumes that name the claim
+	// metered says that the class's driver tells what it has left, and rooms where.
+	metered bool
+	rooms   rooms
 }
 
 // needs works out, or remembers, what a pod with claims asks for.
@@ -57,6 +63,8 @@ func (v *volumes) needs(p *podInfo) *needs {
 func (v *volumes) workOut(p *podInfo) *needs {
 	n := &needs{pod: p, changes: v.changes}
 	n.zones, n.lost = v.topologies(p)
+	n.attaches = map[csiVolume]bool{}
+	v.addCSI(n.attaches, p)
 	for _, use := range p.claims {
 		if v.claims[use.key] == nil && !use.made {
 			n.missing = notFound("persistentvolumeclaim", nameIn(use.key))
@@ -158,6 +166,9 @@ func (v *volumes) refusal(pod *corev1.Pod, use claimUse) string {
 
 func (v *volumes) unbound(key string, claim *corev1.PersistentVolumeClaim, class *storagev1.StorageClass) (unboundClaim, error) {
 	u := unboundClaim{PersistentVolumeClaim: claim, key: key, size: claim.Spec.Resources.Requests.Storage().Value(), class: class, chosen: v.choices[key]}
+	if d := v.drivers[class.Provisioner]; d != nil && ptr.Deref(d.Spec.StorageCapacity, false) {
+		u.metered, u.rooms = true, v.rooms[class.Name]
+	}
 	switch node, ok := claim.Annotations[volume.AnnSelectedNode]; {
 	case u.chosen != nil && u.chosen.volume == "":
 		u.selected = &u.chosen.node
@@ -233,8 +244,12 @@ func (v *volumes) give(claims []unboundClaim, n *nodeInfo) (chosen map[string]ch
 		default:
 			found = v.match(u, n, taken)
 		}
-		if found == "" && !u.canBeMade(n) {
+		switch {
+		case found != "":
+		case !u.canBeMade(n):
 			return nil, reasonBindConflict
+		case u.metered && u.rooms.on(n, u.size) == nil:
+			return nil, reasonNoSpace
 		}
 		taken[found] = true
 		chosen[u.key] = choice{volume: found, node: n.name}

@@ -88,6 +88,12 @@ func (c *core) tell(objects ...any) {
 			c.setClass(o.Name, o)
 		case *storagev1.CSINode:
 			c.setCSINode(o.Name, o)
+		case *storagev1.CSIDriver:
+			c.setDriver(o.Name, o)
+		case *storagev1.CSIStorageCapacity:
+			c.setRoom(o.Namespace+"/"+o.Name, o)
+		case *storagev1.VolumeAttachment:
+			c.setAttachment(o.Name, o)
 		case *corev1.Pod:
 			c.setPod(o)
 		}

@@ -92,6 +92,28 @@ func (c *core) setCSINode(name string, node *storagev1.CSINode) {
 	}
 }
 
+// setDriver takes over a driver's state. It may ask less of nodes than it did.
+func (c *core) setDriver(name string, driver *storagev1.CSIDriver) {
+	c.cluster.volumes.setDriver(name, driver)
+	c.wakeRefused(func(*corev1.PersistentVolumeClaim) bool { return true })
+}
+
+// setRoom takes over what a driver has left somewhere. More of it may help who found no
+// volume of the class.
+func (c *core) setRoom(key string, now *storagev1.CSIStorageCapacity) {
+	if class := c.cluster.volumes.setRoom(key, now); class != "" {
+		c.wakeRefused(func(claim *corev1.PersistentVolumeClaim) bool {
+			return volume.GetPersistentVolumeClaimClass(claim) == class
+		})
+	}
+}
+
+func (c *core) setAttachment(name string, now *storagev1.VolumeAttachment) {
+	if n := c.cluster.nodes[c.cluster.volumes.setAttachment(name, now)]; n != nil {
+		c.cluster.gain(n)
+	}
+}
+
 // wakeUsers has the parked pods looked at that use a claim.
 func (c *core) wakeUsers(key string) {
 	for uid := range c.claimants.queued[key] {

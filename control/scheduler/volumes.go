@@ -13,14 +13,20 @@ import (
 	"k8s.io/component-helpers/storage/volume"
 )
 
-// volumes is what decisions about pods with claims are made from: claims, volumes
-// and classes as caches show them, and what was decided about them and is not
-// stored yet. It is a part of the cluster and belongs to its goroutine.
+// volumes is what decisions about pods with claims are made from: claims, volumes,
+// classes and what drivers say, as caches show them, and what was decided about them
+// and is not stored yet. It is a part of the cluster and belongs to its goroutine.
 type volumes struct {
 	claims   map[string]*corev1.PersistentVolumeClaim // by namespace/name
 	byName   map[string]*pv
 	classes  map[string]*storagev1.StorageClass
 	csiNodes map[string]*storagev1.CSINode
+	drivers  map[string]*storagev1.CSIDriver
+	rooms    map[string]rooms // by class
+	roomOf   map[string]*room // by namespace/name
+	// attachments are by name, and by node and name.
+	attachments map[string]*storagev1.VolumeAttachment
+	attachedTo  map[string]map[string]*storagev1.VolumeAttachment
 	// forClaim are the volumes that name a claim, by namespace/name; open those that
 	// are anybody's, by class, the smallest first once shelves are sorted.
 	forClaim map[string]map[string]*pv
@@ -66,7 +72,9 @@ type claimUse struct {
 func newVolumes() *volumes {
 	return &volumes{
 		claims: map[string]*corev1.PersistentVolumeClaim{}, byName: map[string]*pv{}, classes: map[string]*storagev1.StorageClass{},
-		csiNodes: map[string]*storagev1.CSINode{}, forClaim: map[string]map[string]*pv{}, open: map[string]map[string]*pv{}, shelves: map[string][]*pv{},
+		csiNodes: map[string]*storagev1.CSINode{}, drivers: map[string]*storagev1.CSIDriver{}, rooms: map[string]rooms{}, roomOf: map[string]*room{},
+		attachments: map[string]*storagev1.VolumeAttachment{}, attachedTo: map[string]map[string]*storagev1.VolumeAttachment{},
+		forClaim: map[string]map[string]*pv{}, open: map[string]map[string]*pv{}, shelves: map[string][]*pv{},
 		used: map[string]int{}, choices: map[string]*choice{}, reserved: map[string]string{}, byPod: map[types.UID][]string{},
 		refused: map[types.UID]struct{}{},
 	}
@@ -157,6 +165,15 @@ func (v *volumes) set(state State) {
 	}
 	for _, node := range state.CSINodes {
 		v.setCSINode(node.Name, node)
+	}
+	for _, driver := range state.CSIDrivers {
+		v.setDriver(driver.Name, driver)
+	}
+	for _, c := range state.CSIStorageCapacities {
+		v.setRoom(c.Namespace+"/"+c.Name, c)
+	}
+	for _, a := range state.VolumeAttachments {
+		v.setAttachment(a.Name, a)
 	}
 }
 

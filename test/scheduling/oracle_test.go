@@ -87,10 +87,11 @@ var volumeReasons = []string{
 	"node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)", "persistentvolume … not found",
 	"persistentvolumeclaim … bound to non-existent persistentvolume …", "persistentvolumeclaim … is being deleted", "persistentvolumeclaim … not found",
 	"pod has unbound immediate PersistentVolumeClaims", "storageclass.storage.k8s.io … not found",
+	"node(s) did not have enough free storage", "example.org/files CSI driver is not installed on the node",
 	"waiting for ephemeral volume controller to create the persistentvolumeclaim …",
 }
 
-var quoted = regexp.MustCompile(`"[^"]*"|ns\S+`)
+var quoted = regexp.MustCompile(`"[^"]*"|\bns\S+`)
 
 func (a told) count(answers map[string]scheduler.NodeAnswer) {
 	first := map[string]int64{}

@@ -157,6 +157,15 @@ func fill(factory informers.SharedInformerFactory, state scheduler.State) error 
 	for _, o := range state.CSINodes {
 		add(storage.CSINodes().Informer().GetStore(), o)
 	}
+	for _, o := range state.CSIDrivers {
+		add(storage.CSIDrivers().Informer().GetStore(), o)
+	}
+	for _, o := range state.CSIStorageCapacities {
+		add(storage.CSIStorageCapacities().Informer().GetStore(), o)
+	}
+	for _, o := range state.VolumeAttachments {
+		add(storage.VolumeAttachments().Informer().GetStore(), o)
+	}
 	for _, o := range state.Budgets {
 		add(factory.Policy().V1().PodDisruptionBudgets().Informer().GetStore(), o)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/musterhq/muster/consensus/rhythm"
 )
 
 // Raft's leader keeps sending heartbeats while its disk hangs, and so goes on
@@ -20,11 +22,9 @@ const hushAfter = 7 // 1.4 s of 10 s
 
 // watchDisk ends Run when a write does not end: the kernel may hold it for ever.
 func (n *Node) watchDisk(ctx context.Context) error {
-	tick := time.NewTicker(max(n.cfg.DiskDeadline/50, 10*time.Millisecond))
-	defer tick.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-rhythm.After(max(n.cfg.DiskDeadline/50, 10*time.Millisecond)):
 			took := n.disk.under.longest()
 			if took > n.cfg.DiskDeadline {
 				return fmt.Errorf("the disk that holds %s hangs: a read or write has not ended for %s; this node stops so that another can lead",

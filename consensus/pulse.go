@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/musterhq/muster/consensus/rhythm"
 )
 
 // Raft sends each follower its heartbeats by a timer of its own, of a random
@@ -35,12 +36,10 @@ func (l *leadership) pulse(ctx context.Context) {
 	r := l.node.raft
 	r.RegisterObserver(observer)
 	defer r.DeregisterObserver(observer)
-	tick := time.NewTicker(l.node.pulseEvery())
-	defer tick.Stop()
 	for {
-		due := tick.C
-		if len(r.GetConfiguration().Configuration().Servers) < 2 {
-			due = nil
+		var due <-chan time.Time
+		if len(r.GetConfiguration().Configuration().Servers) > 1 {
+			due = rhythm.After(l.node.pulseEvery())
 		}
 		select {
 		case <-due:

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/musterhq/muster/consensus/rhythm"
 )
 
 // A full disk refuses writes and nothing else. The log's segments are allocated
@@ -48,8 +49,6 @@ func isFull(was bool, free uint64, starved, reserve bool) bool {
 }
 
 func (n *Node) watchRoom(ctx context.Context) {
-	tick := time.NewTicker(roomTick)
-	defer tick.Stop()
 	for {
 		n.lookForRoom()
 		if l, _ := n.term.get(); l != nil {
@@ -57,7 +56,7 @@ func (n *Node) watchRoom(ctx context.Context) {
 		}
 		_, changed := n.term.get()
 		select {
-		case <-tick.C:
+		case <-rhythm.After(roomTick):
 		case <-n.room.look:
 		case <-changed:
 		case <-ctx.Done():

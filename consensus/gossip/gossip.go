@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/musterhq/muster/consensus/rhythm"
 )
 
 // KeySize is the length of a gossip key: AES-256.
@@ -116,6 +117,7 @@ func New(c Config) (*Gossip, error) {
 	// A name whose node is dead may be taken over from another address at once:
 	// the same node on a new machine. While it lives the newcomer is refused.
 	m.DeadNodeReclaimTime = time.Millisecond
+	<-rhythm.After(m.GossipInterval) // its tickers begin now
 	if g.list, err = memberlist.Create(m); err != nil {
 		transport.Shutdown()
 		return nil, err

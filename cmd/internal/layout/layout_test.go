@@ -43,7 +43,7 @@ var matrix = []struct {
 
 	{"control", []string{"control/...", "consensus/...", "consensus", "fsm", "proto/..."}, "the wiring"},
 	{"control/apiserver/...", []string{"control/apiserver/...", "control/resource", "control/aggregate", "control/audit", "control/auth", "control/reach", "control/store", "control/kube", "proto/agent/..."}, ""},
-	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "fsm/kv", "proto/..."}, ""},
+	{"control/dispatch", []string{"control/resource", "control/store", "consensus/transport", "consensus/identity", "consensus/rhythm", "fsm/kv", "proto/..."}, ""},
 	{"control/operator", []string{"consensus/transport", "control/store", "control/store/keyring", "fsm/kv", "fsm/watch", "proto/..."}, ""},
 	{"control/autopilot", []string{"consensus", "control/store", "fsm", "proto/cluster/..."}, "a leader's duty, and answers to operators"},
 	{"control/operator/kvclient", []string{"proto/..."}, ""},
@@ -76,10 +76,11 @@ var matrix = []struct {
 	{"control/kube", nil, "the only importer of k8s.io/kubernetes"},
 	{"control/pki", []string{"consensus/identity", "consensus/transport", "proto/cluster/..."}, ""},
 
-	{"consensus", []string{"consensus/forward", "consensus/wal", "consensus/transport", "consensus/identity", "proto/cluster/..."}, "consensus knows bytes, not meaning: never fsm"},
+	{"consensus", []string{"consensus/forward", "consensus/rhythm", "consensus/wal", "consensus/transport", "consensus/identity", "proto/cluster/..."}, "consensus knows bytes, not meaning: never fsm"},
 	{"consensus/forward", []string{"proto/cluster/..."}, ""},
 	{"consensus/wal", nil, "knows raft's entries, not what is in them"},
-	{"consensus/gossip", nil, ""},
+	{"consensus/gossip", []string{"consensus/rhythm"}, ""},
+	{"consensus/rhythm", nil, ""},
 	{"consensus/transport", []string{"consensus/identity", "proto/..."}, ""},
 	{"consensus/identity/identitytest", []string{"consensus/identity", "proto/cluster/..."}, "identities for tests"},
 	{"consensus/identity", []string{"proto/cluster/..."}, ""},

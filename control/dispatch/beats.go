@@ -3,7 +3,6 @@ package dispatch
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"github.com/musterhq/muster/consensus/rhythm"
 	"github.com/musterhq/muster/proto/agent/beat"
 )
 
@@ -49,7 +49,7 @@ type beats struct {
 	heard    func(*session)
 
 	// What follows is the one goroutine's.
-	packets *ipv6.PacketConn // conn, of IPv4 or IPv6
+	packets *ipv6.PacketConn // conn's, of IPv4 or IPv6
 	in, out []ipv6.Message
 
 	mu       sync.RWMutex
@@ -62,7 +62,6 @@ func newBeats(conn *net.UDPConn, quorum func() bool, heard func(*session)) *beat
 	if conn == nil {
 		return b
 	}
-	b.packets = ipv6.NewPacketConn(conn)
 	b.in, b.out = make([]ipv6.Message, batch), make([]ipv6.Message, 0, batch)
 	for i := range b.in {
 		b.in[i].Buffers = [][]byte{make([]byte, beat.DatagramMax+1)}
@@ -106,29 +105,11 @@ func (b *beats) leave(s *session) {
 	delete(b.sessions, s.pulse.number)
 }
 
-// enlarge makes room for what comes between two looks: beyond the host's limit if this
-// process may, otherwise up to it.
-func (b *beats) enlarge() {
-	if raw, err := b.conn.SyscallConn(); err == nil {
-		var refused error
-		err = raw.Control(func(socket uintptr) {
-			refused = unix.SetsockoptInt(int(socket), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, backlog)
-		})
-		if err == nil && refused == nil {
-			return
-		}
-	}
-	_ = b.conn.SetReadBuffer(backlog)
-}
-
-// take answers all that has come. It fails only once the socket is closed.
-func (b *beats) take() error {
+// take answers all that has come.
+func (b *beats) take() {
 	for taken := 0; taken < takesMost; taken += batch {
 		n, err := b.packets.ReadBatch(b.in, unix.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("hear heartbeats: %w", err)
-		case err != nil && !errors.Is(err, unix.EAGAIN):
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
 			continue // an answer that did not arrive, for instance
 		}
 		b.out = b.out[:0]
@@ -144,10 +125,9 @@ func (b *beats) take() error {
 			out = out[max(sent, 1):]
 		}
 		if n < batch {
-			return nil
+			return
 		}
 	}
-	return nil
 }
 
 // answer adds the answer to a beat to what is sent next, if it is one.
@@ -188,22 +168,23 @@ func (b *beats) answer(datagram []byte, from net.Addr) {
 // silent whose heartbeat waits here.
 func (d *Dispatcher) listen(ctx context.Context) error {
 	if d.beats.conn != nil {
-		d.beats.enlarge()
-		defer d.beats.conn.Close()
+		socket, err := unpoll(d.beats.conn)
+		if err != nil {
+			return err
+		}
+		defer socket.Close()
+		socket.enlarge(backlog)
+		d.beats.packets = ipv6.NewPacketConn(socket)
 	}
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
 	for last := time.Now(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-rhythm.After(lookEvery):
 		}
 		d.beats.awake.Tick(2 * lookEvery)
 		if d.beats.conn != nil {
-			if err := d.beats.take(); err != nil {
-				return err
-			}
+			d.beats.take()
 		}
 		count := d.sessions.lookWhoIsSilent(d.beats.awake.Now())
 		d.beats.interval.Store(int64(beat.Interval(count)))
@@ -216,15 +197,13 @@ func (d *Dispatcher) listen(ctx context.Context) error {
 
 // review looks whether sessions may go on, until ctx ends.
 func (d *Dispatcher) review(ctx context.Context) error {
-	ticker := time.NewTicker(reviewEvery)
-	defer ticker.Stop()
 	var alone time.Duration // since when there is no quorum, by awake
 	servers := d.cfg.Servers()
 	for turn := 1; ; turn++ {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-rhythm.After(reviewEvery):
 		}
 		now := d.beats.awake.Now()
 		if d.cfg.Quorum() {

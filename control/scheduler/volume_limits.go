@@ -50,6 +50,7 @@ func (volumeLimits) refuse(p *podInfo, n *nodeInfo, reasons []string) []string {
 	}
 	for _, d := range csi.Spec.Drivers {
 		if asked[d.Name] && d.Allocatable != nil && d.Allocatable.Count != nil && attached[d.Name] > int(*d.Allocatable.Count) {
+			n.volumes.limited[p.pod.UID] = struct{}{}
 			return append(reasons, "node(s) exceed max volume count")
 		}
 	}
@@ -97,18 +98,26 @@ type csiVolume struct{ driver, handle string }
 // addCSI adds the volumes of a pod that drivers attach.
 func (v *volumes) addCSI(to map[csiVolume]bool, p *podInfo) {
 	for _, use := range p.claims {
-		claim := v.claims[use.key]
-		if claim == nil {
-			continue
-		}
-		if there := v.byName[claim.Spec.VolumeName]; there != nil {
-			if csi := there.Spec.CSI; csi != nil {
-				to[csiVolume{csi.Driver, csi.VolumeHandle}] = true
-			}
-			continue
-		}
-		if class := v.classes[volume.GetPersistentVolumeClaimClass(claim)]; class != nil {
-			to[csiVolume{class.Provisioner, "\x00" + use.key}] = true
+		if it := v.csiOf(use.key); it.driver != "" {
+			to[it] = true
 		}
 	}
+}
+
+// csiOf is what a driver attaches for a claim, nothing if none does.
+func (v *volumes) csiOf(key string) csiVolume {
+	claim := v.claims[key]
+	if claim == nil {
+		return csiVolume{}
+	}
+	if there := v.byName[claim.Spec.VolumeName]; there != nil {
+		if csi := there.Spec.CSI; csi != nil {
+			return csiVolume{csi.Driver, csi.VolumeHandle}
+		}
+		return csiVolume{}
+	}
+	if class := v.classes[volume.GetPersistentVolumeClaimClass(claim)]; class != nil {
+		return csiVolume{class.Provisioner, "\x00" + key}
+	}
+	return csiVolume{}
 }

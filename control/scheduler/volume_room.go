@@ -82,8 +82,8 @@ func (v *volumes) setRoom(key string, c *storagev1.CSIStorageCapacity) (grown st
 	}
 	v.rooms[now.class][now.first][key] = now
 	v.roomOf[key] = now
-	if old == nil || old.most < now.most {
-		return now.class
+	if old == nil || old.most < now.most || old.class != now.class || old.near.String() != now.near.String() {
+		return now.class // what it is of never changes, but one object may follow another of its name
 	}
 	return ""
 }
@@ -99,7 +99,7 @@ func (v *volumes) setDriver(name string, driver *storagev1.CSIDriver) {
 }
 
 // setAttachment takes over that a volume is to be attached to a node, or with nil that it
-// is not any more. It answers the node where one is less, "" for none.
+// is not any more. It answers the node where one may be less, "" for none.
 func (v *volumes) setAttachment(name string, now *storagev1.VolumeAttachment) (freed string) {
 	if old := v.attachments[name]; old != nil {
 		freed = old.Spec.NodeName
@@ -117,5 +117,5 @@ func (v *volumes) setAttachment(name string, now *storagev1.VolumeAttachment) (f
 		v.attachedTo[node] = map[string]*storagev1.VolumeAttachment{}
 	}
 	v.attachedTo[node][name], v.attachments[name] = now, now
-	return "" // what it is of never changes
+	return freed
 }

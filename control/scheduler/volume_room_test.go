@@ -62,7 +62,14 @@ func TestDriversKeepPodsAway(t *testing.T) {
 		{"the driver is on no node", []any{makeDriver(false, true)}, "2 example.org/disks CSI driver is not installed on the node.", makeDriverNode("n2", 5), "n2"},
 		{"the driver need not be on a node", []any{makeDriver(false, true)}, "2 example.org/disks CSI driver is not installed on the node.", makeDriver(false, false), "n1"},
 		{"what nobody uses is attached still", []any{makeDriverNode("n1", 1), makeDriverNode("n2", 1), makeVolume("u", "", "1Gi", "", csi), makeVolume("v", "", "1Gi", "", csi),
-			attachment("a", "n1", "u"), attachment("b", "n2", "v")}, "2 node(s) exceed max volume count.", "b", "n2"},
+			attachment("a", "n1", "u"), attachment("b", "n2", "v")}, "2 node(s) exceed max volume count.", func(c *core) { c.setAttachment("b", nil) }, "n2"},
+		{"what is attached is gone", []any{makeDriverNode("n1", 1), makeDriverNode("n2", 0), makeVolume("u", "", "1Gi", "", csi), attachment("a", "n1", "u")},
+			"2 node(s) exceed max volume count.", func(c *core) { c.setVolume("u", nil) }, "n1"},
+		{"another's volume turns out to be none of the driver's", []any{makeDriverNode("n1", 1), makeDriverNode("n2", 0), makeClaim("d", "w", "1Gi"), makePod("other", claiming("d"), on("n1"))},
+			"2 node(s) exceed max volume count.", func(c *core) {
+				d, v := boundTo(makeClaim("d", "w", "1Gi"), makeVolume("u", "w", "1Gi", ""))
+				c.tell(v, d)
+			}, "n1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCore(1)
@@ -75,8 +82,8 @@ func TestDriversKeepPodsAway(t *testing.T) {
 			if d, ok := c.next(); ok {
 				t.Fatalf("%v is decided, want nothing to do", d)
 			}
-			if name, gone := test.then.(string); gone {
-				c.setAttachment(name, nil)
+			if change, ok := test.then.(func(*core)); ok {
+				change(c)
 			} else {
 				c.tell(test.then)
 			}

@@ -357,6 +357,9 @@ func (w *storedWorld) binder() {
 		}
 		if node := claim.Annotations[volume.AnnSelectedNode]; node != "" && *claim.Spec.StorageClassName == "w" && w.claims[claimKey(claim)] == claim {
 			c, v := boundTo(claim, makeVolume("pvc-"+claim.Name, "w", "1Gi", node))
+			if w.r.IntN(4) > 0 { // else it is none of a driver's
+				v.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: disks, VolumeHandle: v.Name}
+			}
 			w.set(v, c)
 		}
 	}
@@ -400,7 +403,7 @@ func (w *storedWorld) step(t *testing.T) {
 // Claims, volumes, nodes and pods come and go, writes fail: no pod waits that
 // could go, and none is bound before its volumes are, nor away from them.
 func TestVolumesInRandomHistories(t *testing.T) {
-	for seed := range uint64(100) {
+	for seed := range uint64(200) {
 		w := &storedWorld{
 			core: newCore(2), r: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0),
 			claims: map[string]*corev1.PersistentVolumeClaim{}, volumes: map[string]*corev1.PersistentVolume{}, pods: map[string]*corev1.Pod{},
@@ -447,7 +450,7 @@ func TestVolumesInRandomHistories(t *testing.T) {
 		for step := range 80 {
 			name := fmt.Sprint(r.IntN(8))
 			node := "n" + fmt.Sprint(r.IntN(3))
-			switch r.IntN(9) {
+			switch r.IntN(13) {
 			case 0:
 				w.tell(makeNode(node, allocatable("cpu", "4", "memory", "8Gi", "pods", "2")))
 			case 1:
@@ -473,9 +476,15 @@ func TestVolumesInRandomHistories(t *testing.T) {
 					w.set(c)
 				}
 			case 6:
-				if w.volumes[name] == nil {
+				if v := w.volumes[name]; v != nil && v.Spec.ClaimRef == nil && r.IntN(2) == 0 {
+					delete(w.volumes, name)
+					w.setVolume(name, nil)
+				} else if v == nil {
 					v := makeVolume(name, "s", pick("1Gi", "2Gi"), pick("", "n0", "n1", "n2"))
 					v.Spec.AccessModes = append(v.Spec.AccessModes, corev1.ReadWriteOncePod)
+					if r.IntN(2) == 0 {
+						v.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: disks, VolumeHandle: v.Name}
+					}
 					w.set(v)
 				}
 			case 7:
@@ -485,9 +494,24 @@ func TestVolumesInRandomHistories(t *testing.T) {
 				}
 			case 8:
 				carryOut()
+			case 9:
+				if w.tell(makeDriver(r.IntN(2) == 0, r.IntN(2) == 0)); r.IntN(3) == 0 {
+					w.setDriver(disks, nil)
+				}
+			case 10:
+				w.tell(makeRoom(pick("r", "s"), pick("", "n0", "n1", "n2"), pick("0", "1Gi", "3Gi"), ""))
+			case 11:
+				if w.tell(makeDriverNode(node, int32(r.IntN(3)))); r.IntN(3) == 0 {
+					w.setCSINode(node, nil)
+				}
+			case 12:
+				if w.tell(attachment(name, node, pick("pvc-1", "pvc-2", name))); r.IntN(2) == 0 {
+					w.setAttachment(name, nil)
+				}
 			}
 			w.step(t)
 		}
+		w.setDriver(disks, nil) // it makes what was decided
 		for range 20 {
 			carryOut()
 			w.step(t)

@@ -50,27 +50,58 @@ func (c *core) unfollow(p *podInfo) {
 		}
 	}
 	delete(c.cluster.volumes.refused, p.pod.UID)
+	delete(c.cluster.volumes.limited, p.pod.UID)
 }
 
 // setClaim takes over a claim's state, or with nil that it is gone. Whoever waits
 // for it is looked at again.
 func (c *core) setClaim(key string, claim *corev1.PersistentVolumeClaim) {
-	c.cluster.volumes.setClaim(key, claim)
+	c.counting(key, func() { c.cluster.volumes.setClaim(key, claim) })
 	c.wakeUsers(key)
+}
+
+// counting changes what a claim is, which may be one volume less for a driver's limit: its
+// volume turns out not to be the driver's.
+func (c *core) counting(key string, change func()) {
+	before := c.cluster.volumes.csiOf(key)
+	if change(); before.driver != "" && c.cluster.volumes.csiOf(key).driver != before.driver {
+		c.wakeLimited()
+	}
+}
+
+// wakeLimited has those pods looked at that a driver's limit kept away.
+func (c *core) wakeLimited() {
+	for uid := range c.cluster.volumes.limited {
+		e := c.queue.entries[uid]
+		if e == nil { // somebody asked about a pod that does not wait
+			delete(c.cluster.volumes.limited, uid)
+			continue
+		}
+		for _, use := range e.claims {
+			c.wakeUsers(use.key)
+		}
+	}
 }
 
 // setVolume takes over a volume's state, or with nil that it is gone. It may help
 // who found no volume of its class, or waits for that very one.
 func (c *core) setVolume(name string, now *corev1.PersistentVolume) {
-	classes := map[string]bool{}
-	if old := c.cluster.volumes.byName[name]; old != nil {
+	classes, key := map[string]bool{}, ""
+	old := c.cluster.volumes.byName[name]
+	if old != nil {
 		classes[volume.GetPersistentVolumeClass(old.PersistentVolume)] = true
 	}
-	c.cluster.volumes.setVolume(name, now)
+	if now != nil && now.Spec.ClaimRef != nil {
+		key = now.Spec.ClaimRef.Namespace + "/" + now.Spec.ClaimRef.Name
+	}
+	c.counting(key, func() { c.cluster.volumes.setVolume(name, now) })
+	if now == nil && old != nil && old.Spec.CSI != nil {
+		c.wakeLimited() // it may have been attached still
+	}
 	if now != nil {
 		classes[volume.GetPersistentVolumeClass(now)] = true
-		if ref := now.Spec.ClaimRef; ref != nil {
-			c.wakeUsers(ref.Namespace + "/" + ref.Name)
+		if key != "" {
+			c.wakeUsers(key)
 		}
 	}
 	c.wakeRefused(func(claim *corev1.PersistentVolumeClaim) bool {
@@ -80,6 +111,9 @@ func (c *core) setVolume(name string, now *corev1.PersistentVolume) {
 
 func (c *core) setClass(name string, class *storagev1.StorageClass) {
 	c.cluster.volumes.setClass(name, class)
+	if class == nil {
+		c.wakeLimited() // volumes that are not made yet are nobody's now
+	}
 	c.wakeRefused(func(claim *corev1.PersistentVolumeClaim) bool {
 		return volume.GetPersistentVolumeClaimClass(claim) == name
 	})

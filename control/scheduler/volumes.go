@@ -40,6 +40,8 @@ type volumes struct {
 	byPod    map[types.UID][]string
 	// refused are pods in the queue that were refused for what is here.
 	refused map[types.UID]struct{}
+	// limited are those that a driver's limit kept away.
+	limited map[types.UID]struct{}
 
 	// changes counts news; what was worked out from older ones is worked out anew.
 	changes uint64
@@ -76,7 +78,7 @@ func newVolumes() *volumes {
 		attachments: map[string]*storagev1.VolumeAttachment{}, attachedTo: map[string]map[string]*storagev1.VolumeAttachment{},
 		forClaim: map[string]map[string]*pv{}, open: map[string]map[string]*pv{}, shelves: map[string][]*pv{},
 		used: map[string]int{}, choices: map[string]*choice{}, reserved: map[string]string{}, byPod: map[types.UID][]string{},
-		refused: map[types.UID]struct{}{},
+		refused: map[types.UID]struct{}{}, limited: map[types.UID]struct{}{},
 	}
 }
 

@@ -31,15 +31,16 @@ func TestMakesRoomAsUpstream(t *testing.T) {
 		}
 	}
 	t.Logf("%+v", *all)
-	if least := *clusters / 10; all.Asked < least || all.Rooms < least || all.Several < least || all.Violations < least || all.Many < least || all.Nominees < least {
+	if least := *clusters / 10; all.Asked < least || all.Rooms < least || all.Several < least || all.Violations < least || all.Many < least || all.Nominees < least || all.Volumes < least/3 {
 		t.Error("too few of some kind to have tested anything")
 	}
 }
 
 // roomTold counts what the clusters had: pods that fit nowhere, nodes where evictions
 // would help, choices among several, evictions that break budgets, several
-// evictions on one node, and pods asked about while room is made for others.
-type roomTold struct{ Asked, Rooms, Several, Violations, Many, Nominees int }
+// evictions on one node, pods asked about while room is made for others, and nodes
+// where evictions free volumes.
+type roomTold struct{ Asked, Rooms, Several, Violations, Many, Nominees, Volumes int }
 
 // crowded is a cluster of few nodes, with priorities and budgets.
 func (m *maker) crowded() scheduler.State {
@@ -157,7 +158,8 @@ func compareRooms(t *testing.T, seed uint64, all *roomTold) {
 		if m.often() {
 			pod.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse(m.one("2", "3500m", "7"))}
 		}
-		if slices.ContainsFunc(ours.Ask(pod).Nodes, func(n scheduler.NodeAnswer) bool { return len(n.Refusals) == 0 }) {
+		answers := ours.Ask(pod).Nodes
+		if slices.ContainsFunc(answers, func(n scheduler.NodeAnswer) bool { return len(n.Refusals) == 0 }) {
 			continue
 		}
 		want, chosen, err := upstream.MakeRoom(ctx, pod)
@@ -172,6 +174,12 @@ func compareRooms(t *testing.T, seed uint64, all *roomTold) {
 				all.Many++
 			}
 			all.Violations += room.Violations
+			at := answers[slices.IndexFunc(answers, func(n scheduler.NodeAnswer) bool { return n.Node == room.Node })]
+			if slices.ContainsFunc(at.Refusals, func(r scheduler.Refusal) bool {
+				return r.Filter == "VolumeRestrictions" || r.Filter == "NodeVolumeLimits"
+			}) {
+				all.Volumes++
+			}
 		}
 		if len(got) > 1 {
 			all.Several++

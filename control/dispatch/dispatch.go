@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -101,6 +102,7 @@ type Dispatcher struct {
 	// opening and storing are the turns of sessions that open, and that store.
 	opening, storing turns
 	events           chan agentEvent // that wait to be stored
+	eventsLost       atomic.Int64    // for which there was no room
 }
 
 // New makes a Dispatcher; it serves once Run runs.

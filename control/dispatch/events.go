@@ -24,6 +24,10 @@ const (
 	eventsEach = 1 << 12
 	// eventsMost bounds those that wait; further ones are lost.
 	eventsMost = 1 << 15
+	// eventsPatience is how long others wait for one that is being stored, and
+	// eventsSlow how many may be that take longer: a webhook may not answer.
+	eventsPatience = time.Second
+	eventsSlow     = 64
 )
 
 // agentEvent is an event that an agent asks for.
@@ -38,33 +42,57 @@ func (d *Dispatcher) queueEvent(node string, report *agentv1.EventReport) {
 	select {
 	case d.events <- agentEvent{node, report, time.Now()}:
 	default:
-		d.log.Debug("too many events wait to be stored", "node", node, "reason", report.Reason)
+		d.eventsLost.Add(1)
 	}
 }
 
 // storeEvents stores what waits, until ctx ends.
 func (d *Dispatcher) storeEvents(ctx context.Context) {
+	takeEvents(ctx, d.events, func(e agentEvent) {
+		if lost := d.eventsLost.Swap(0); lost > 0 {
+			d.log.Warn("agents say more than can be stored: events are lost", "events", lost)
+		}
+		if err := d.storeEvent(ctx, e); err != nil {
+			d.log.Debug("event not stored", "node", e.node, "reason", e.report.Reason, "error", err)
+		}
+	})
+}
+
+// takeEvents hands events to store, few at a time, until ctx ends and all calls of it have returned.
+func takeEvents(ctx context.Context, events <-chan agentEvent, store func(agentEvent)) {
+	var all errgroup.Group
+	all.SetLimit(eventsSlow)
+	defer func() { _ = all.Wait() }()
 	for {
 		var now []agentEvent
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-d.events:
+		case e := <-events:
 			now = append(now, e)
 		}
-		for range len(d.events) / eventsEach { // nobody else takes any
-			now = append(now, <-d.events)
+		for range len(events) / eventsEach { // nobody else takes any
+			now = append(now, <-events)
 		}
-		var group errgroup.Group
+		stored := make(chan struct{}, len(now))
 		for _, e := range now {
-			group.Go(func() error {
-				if err := d.storeEvent(ctx, e); err != nil {
-					d.log.Debug("event not stored", "node", e.node, "reason", e.report.Reason, "error", err)
-				}
+			all.Go(func() error {
+				store(e)
+				stored <- struct{}{}
 				return nil
 			})
 		}
-		_ = group.Wait() // errors are handled where they occur
+		late := time.After(eventsPatience)
+		for waiting := len(now); waiting > 0; {
+			select {
+			case <-stored:
+				waiting--
+			case <-late:
+				waiting = 0
+			case <-ctx.Done():
+				return
+			}
+		}
 	}
 }
 

@@ -162,6 +162,8 @@ modules:
 	@for module in test/bench test/clients test/conformance test/conformance/strategies test/scheduling; do \
 		go -C $$module list -deps -test ./... >/dev/null || { echo "$$module: go -C $$module mod tidy"; exit 1; }; \
 	done
+	@go -C test/bench list -deps tool >/dev/null
+	@go -C test/conformance list -deps -test tool k8s.io/kubernetes/test/e2e >/dev/null
 
 .PHONY: vet
 vet:

@@ -2,7 +2,6 @@ package scheduling
 
 import (
 	"fmt"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -23,16 +22,15 @@ const claimsMost = 5 // of a namespace
 func (m *maker) store(s *scheduler.State) {
 	m.stored, m.waiting = true, m.often()
 	m.once = map[string]bool{}
-	for name, provisioner := range map[string]string{"local": volume.NotSupportedProvisioner, "made": "example.org/disks", "filed": "example.org/files", "now": "example.org/disks"} {
-		class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: provisioner, VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)}
-		if name == "now" {
+	for _, it := range []struct{ name, provisioner string }{
+		{"now", "example.org/disks"}, {"made", "example.org/disks"}, {"filed", "example.org/files"}, {"local", volume.NotSupportedProvisioner},
+	} {
+		class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: it.name}, Provisioner: it.provisioner, VolumeBindingMode: ptr.To(storagev1.VolumeBindingWaitForFirstConsumer)}
+		if it.name == "now" {
 			class.VolumeBindingMode = ptr.To(storagev1.VolumeBindingImmediate)
 		}
 		s.StorageClasses = append(s.StorageClasses, class)
 	}
-	slices.SortFunc(s.StorageClasses, func(a, b *storagev1.StorageClass) int {
-		return len(a.Name)*100 + int(a.Name[0]) - len(b.Name)*100 - int(b.Name[0])
-	})
 	for _, class := range s.StorageClasses {
 		for m.sometimes() {
 			class.AllowedTopologies = append(class.AllowedTopologies, m.topology())

@@ -112,6 +112,7 @@ func New(c Config) (*Gossip, error) {
 	m.AdvertiseAddr, m.AdvertisePort = advertiseHost, advertisePort
 	m.Delegate = self
 	m.Events = g.members
+	m.EnableCompression = false // each ping would cost tables of its own, and be no shorter
 	m.Conflict = g.members
 	m.Logger = logger
 	// A name whose node is dead may be taken over from another address at once:

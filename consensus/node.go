@@ -313,6 +313,21 @@ func (n *Node) handOver(ctx context.Context) {
 	defer cancel()
 	if err := n.TransferLeadership(ctx); err != nil {
 		n.log.Info("leadership was not handed over before stopping", "reason", err)
+		return
+	}
+	// The term also ends as soon as a follower is in a later one, and who is to be
+	// elected there may need this node's vote.
+	for {
+		leader, changed := n.leader.get()
+		if leader.ID != "" && string(leader.ID) != n.cfg.Name {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			n.log.Info("no other leader was heard of before stopping")
+			return
+		}
 	}
 }
 
